@@ -1,0 +1,67 @@
+//! Files as the catalog records them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::SealedChunk;
+use crate::ids::{FileId, TrashId, VersionId};
+use crate::path::FilePath;
+
+/// Media type of a file whose client named none.
+pub const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
+
+/// One committed version of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Where it lives.
+    pub path: FilePath,
+    /// The id that its chunks' headers carry.
+    pub file: FileId,
+    /// Strong, opaque `ETag`.
+    pub version: VersionId,
+    /// Bytes.
+    pub size: u64,
+    /// CRC64-NVME of all bytes.
+    pub crc64nvme: u64,
+    /// MD5 of all bytes, where it was computed.
+    pub md5: Option<[u8; 16]>,
+    /// Media type.
+    pub content_type: String,
+    /// `Content-Encoding`, as given on upload.
+    pub content_encoding: Option<String>,
+    /// User metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// When the path first came to be.
+    pub created: Timestamp,
+    /// When this version was committed.
+    pub modified: Timestamp,
+    /// Wanted replicas of each chunk.
+    pub factor: u32,
+    /// The bytes, in order.
+    pub chunks: Vec<SealedChunk>,
+}
+
+/// Why a version is in the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrashReason {
+    /// Deleted by a client.
+    Deleted,
+    /// A newer version took its path.
+    Replaced,
+}
+
+/// One entry of the trash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashEntry {
+    /// For restore and purge.
+    pub id: TrashId,
+    /// When it got there.
+    pub deleted: Timestamp,
+    /// Why it got there.
+    pub reason: TrashReason,
+    /// What it was.
+    pub file: FileRecord,
+}

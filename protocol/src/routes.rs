@@ -1,0 +1,62 @@
+//! Paths and headers that more than one role must spell alike.
+
+/// Carries the uuid of the datanode that a request is meant for; any other answers 421.
+pub const DATANODE_HEADER: &str = "x-dfs-datanode";
+/// Carries a request's id from the first door to the last hop.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Carries the acting tracker's fence on orders to datanodes.
+pub const FENCE_HEADER: &str = "x-dfs-fence";
+
+/// Admin listener and public doors.
+pub mod admin {
+    /// The process runs.
+    pub const LIVEZ: &str = "/livez";
+    /// The process serves.
+    pub const READYZ: &str = "/readyz";
+    /// Prometheus text format.
+    pub const METRICS: &str = "/metrics";
+}
+
+/// The tracker's own port.
+pub mod tracker {
+    /// A datanode announces itself (POST, JSON), or a person announces one (GET `?port=`).
+    pub const REGISTER: &str = "/register";
+    /// POST, JSON.
+    pub const HEARTBEAT: &str = "/internal/heartbeat";
+    /// POST, postcard.
+    pub const CHUNK_REPORT: &str = "/internal/chunk-report";
+    /// Prefix of the calls that gateways make (`client::tracker`).
+    pub const CALL_PREFIX: &str = "/internal/call/";
+    /// Health sentence and numbers.
+    pub const STATUS: &str = "/status";
+    /// Datanodes.
+    pub const NODES: &str = "/nodes";
+    /// Replicas of a file's chunks.
+    pub const CHUNKS: &str = "/chunks";
+    /// Streams findings as NDJSON, ends in one verdict.
+    pub const FSCK: &str = "/fsck";
+    /// Deleted and replaced versions.
+    pub const TRASH: &str = "/trash";
+    /// May these datanodes stop now?
+    pub const OK_TO_STOP: &str = "/ok-to-stop";
+}
+
+/// The datanodes' ports.
+pub mod datanode {
+    /// Who is there.
+    pub const IDENTITY: &str = "/identity";
+    /// Stores one replica from a plain body (POST, query `id`, `version`).
+    pub const UPLOAD_CHUNK: &str = "/upload-chunk";
+    /// Returns one replica (GET, query `id`, `version`; Range; block frames on request).
+    pub const DOWNLOAD_CHUNK: &str = "/download-chunk";
+    /// Turns the connection into a chunk write stream (GET with `Upgrade`).
+    pub const WRITE_STREAM: &str = "/chunks/write-stream";
+    /// Fetches a replica from a peer (POST).
+    pub const COPY: &str = "/chunks/copy";
+    /// What is held of one chunk (GET `/chunks/{id}`).
+    pub const CHUNK: &str = "/chunks/{id}";
+    /// Replicas by kind (GET, query `kind`), postcard: for rebuild.
+    pub const INVENTORY: &str = "/inventory";
+    /// Appends (POST), reads (GET `?from=`).
+    pub const JOURNAL: &str = "/journal";
+}

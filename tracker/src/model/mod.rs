@@ -1,0 +1,3 @@
+//! What the tracker knows, as plain data with pure operations.
+
+pub mod op;

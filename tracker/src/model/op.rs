@@ -1,0 +1,212 @@
+//! The closed set of changes to the catalog. Each is decided in the catalog's serial order, leaves
+//! the catalog through one durable transaction, and travels in the journal as the keys it wrote.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use dfs_protocol::chunk::ChunkKind;
+use dfs_protocol::datanode::AdminState;
+use dfs_protocol::file::FileRecord;
+use dfs_protocol::upload::{CommitRequest, Precondition, TransferMode};
+use dfs_protocol::{
+    ChunkId, ChunkVersion, DatanodeId, Fence, FileId, FilePath, PathPrefix, TrashId, UploadId,
+    VersionId,
+};
+
+/// A chunk that files, or versions in the trash, name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRecord {
+    /// The version that readers must find.
+    pub version: ChunkVersion,
+    /// Bytes.
+    pub length: u64,
+    /// CRC32C of all bytes.
+    pub crc32c: u32,
+    /// The file id in its replicas' headers.
+    pub file: FileId,
+    /// Position in that file.
+    pub index: u32,
+    /// How many file and trash records name it: counted, recounted by fsck.
+    pub references: u32,
+    /// Wanted replicas: the largest factor of those that name it.
+    pub factor: u32,
+}
+
+/// A chunk that nothing may name any more. Durable before the first replica is deleted, so that a
+/// late commit is refused (I10); doubles as the chunk's tombstone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CondemnedRecord {
+    /// Replicas up to this version go.
+    pub version: ChunkVersion,
+    /// What the bytes are for.
+    pub kind: ChunkKind,
+    /// Journal sequence of the condemnation: replicas stay while a kept checkpoint is older.
+    pub sequence: u64,
+    /// When, for people.
+    pub condemned: Timestamp,
+}
+
+/// A datanode as the catalog remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatanodeRecord {
+    /// What the administrator wants of it.
+    pub admin: AdminState,
+    /// Failure domain.
+    pub zone: Option<String>,
+    /// Kubernetes node.
+    pub host: Option<String>,
+    /// Last known `host:port`, so that a restarted tracker can find journals.
+    pub address: String,
+    /// When it was first admitted or announced.
+    pub registered: Timestamp,
+}
+
+/// One change, with the wall time at which it was asked for (stamps only, never decisions).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// A tracker starts: everything after it carries this fence.
+    BeginEpoch {
+        /// Must be higher than the stored one.
+        fence: Fence,
+    },
+    /// Makes an upload visible. The service has already found enough replicas; the transaction
+    /// checks again that no chunk is condemned and that each counted replica's datanode is in
+    /// service.
+    Commit {
+        /// As the gateway sent it.
+        request: Box<CommitRequest>,
+        /// The factor, resolved.
+        factor: u32,
+        /// Keep a replaced version in the trash under this id; none deletes it at once.
+        trash: Option<TrashId>,
+        /// Stamp.
+        now: Timestamp,
+    },
+    /// Deletes one file.
+    Delete {
+        /// Which.
+        path: FilePath,
+        /// What must be true of it.
+        precondition: Precondition,
+        /// Keep it in the trash under this id; none deletes it at once.
+        trash: Option<TrashId>,
+        /// Stamp.
+        now: Timestamp,
+    },
+    /// Copies or moves a file, or moves a directory.
+    Transfer {
+        /// A file, or a directory (ends in `/`).
+        from: PathPrefix,
+        /// The same kind.
+        to: PathPrefix,
+        /// Copy or move.
+        mode: TransferMode,
+        /// What must be true of a target file.
+        precondition: Precondition,
+        /// Becomes the version of a copy.
+        upload: UploadId,
+        /// Keep a replaced target in the trash under this id.
+        trash: Option<TrashId>,
+        /// Stamp.
+        now: Timestamp,
+    },
+    /// Brings a version back from the trash.
+    Restore {
+        /// Which.
+        id: TrashId,
+        /// Where to; where it came from when absent.
+        to: Option<FilePath>,
+        /// Becomes the restored file's version: nothing that was deleted keeps its `ETag`.
+        upload: UploadId,
+        /// Stamp.
+        now: Timestamp,
+    },
+    /// Deletes versions in the trash for good; their chunks are condemned in the same transaction.
+    Purge {
+        /// Which; unknown ones are skipped.
+        ids: Vec<TrashId>,
+        /// Stamp.
+        now: Timestamp,
+    },
+    /// Condemns orphans. Those that something names by now are spared.
+    Condemn {
+        /// Which, with the newest version reported.
+        chunks: Vec<(ChunkId, ChunkVersion, ChunkKind)>,
+        /// Stamp.
+        now: Timestamp,
+    },
+    /// Forgets condemned chunks of which no replica is left.
+    Forget {
+        /// Which; unknown ones are skipped.
+        chunks: Vec<ChunkId>,
+    },
+    /// Writes a datanode's record.
+    PutDatanode {
+        /// Whose.
+        id: DatanodeId,
+        /// What.
+        record: DatanodeRecord,
+    },
+    /// Records the checkpoints that are on datanodes, oldest first.
+    SetCheckpoints {
+        /// All that are kept.
+        checkpoints: Vec<CheckpointRecord>,
+    },
+    /// Puts a file record in place as found by a rebuild or a load; fails when the path is taken.
+    Adopt {
+        /// What.
+        file: Box<FileRecord>,
+    },
+}
+
+/// A checkpoint of the catalog that lies on datanodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    /// The id in its chunks' headers.
+    pub file: FileId,
+    /// Every change up to here is in it (and possibly later ones: replay is idempotent).
+    pub sequence: u64,
+    /// Its chunks, in order.
+    pub chunks: Vec<dfs_protocol::chunk::SealedChunk>,
+    /// When, for people.
+    pub created: Timestamp,
+}
+
+/// What an [`Op`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpOutcome {
+    /// Nothing to say.
+    Done,
+    /// The file as it now is: commit, copy, move of one file, restore.
+    File {
+        /// The record.
+        file: Box<FileRecord>,
+        /// Whether a version was replaced.
+        replaced: bool,
+        /// Chunks that the catalog did not know before.
+        new_chunks: Vec<ChunkId>,
+        /// Chunks that were condemned on the way (replaced with trash off).
+        condemned: Vec<ChunkId>,
+    },
+    /// A directory was moved.
+    Moved {
+        /// Files that have a new path.
+        files: u64,
+    },
+    /// A file was deleted.
+    Deleted {
+        /// The version that is gone.
+        version: VersionId,
+        /// Where it waits.
+        trash: Option<TrashId>,
+        /// Chunks that were condemned on the way (trash off).
+        condemned: Vec<ChunkId>,
+    },
+    /// Trash entries were purged, or orphans condemned.
+    Condemned {
+        /// Chunks that were condemned.
+        chunks: Vec<ChunkId>,
+        /// Trash entries that are gone.
+        purged: u64,
+    },
+}
