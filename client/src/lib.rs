@@ -1,1 +1,14 @@
-//! Under construction.
+//! Typed clients for the tracker's and the datanodes' APIs. Every connection comes from a
+//! [`dfs_runtime::net::Connector`]; every answer is bounded in bytes and in time.
+
+pub mod blocks;
+pub mod datanode;
+pub mod error;
+pub mod frame_io;
+pub mod http;
+pub mod tracker;
+pub mod write_stream;
+
+pub use error::ClientError;
+pub use http::HttpClient;
+pub use tracker::{HttpTracker, TrackerApi};

@@ -1,0 +1,198 @@
+//! Frames over byte streams, for both ends of a chunk stream.
+
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes, BytesMut};
+use dfs_protocol::frame::{FrameError, FrameHeader, FrameKind, HEADER_LEN};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes asked of the stream at once: a few blocks, so that a block costs less than one call.
+const READ_STEP: usize = 256 * 1024;
+
+/// A frame whose payload matches its checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is.
+    pub header: FrameHeader,
+    /// Its bytes: shares the receive buffer, is not copied.
+    pub payload: Bytes,
+}
+
+/// A stream that stopped being one of frames.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameIoError {
+    /// The connection broke or ended within a frame.
+    #[error("the stream broke: {0}")]
+    Io(#[from] io::Error),
+    /// Bytes arrived damaged, or are not our protocol.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// Takes frames out of bytes as they arrive, wherever they come from.
+#[derive(Debug, Default)]
+pub struct FrameDecoder {
+    buffer: BytesMut,
+    header: Option<FrameHeader>,
+}
+
+impl FrameDecoder {
+    /// Adds bytes that arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, verified; `None` until more bytes arrive.
+    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let Some(bytes) = self.buffer.first_chunk::<HEADER_LEN>() else {
+                    return Ok(None);
+                };
+                let header = FrameHeader::decode(bytes)?;
+                self.buffer.advance(HEADER_LEN);
+                *self.header.insert(header)
+            }
+        };
+        let length = header.length as usize;
+        if self.buffer.len() < length {
+            return Ok(None);
+        }
+        let payload = self.buffer.split_to(length).freeze();
+        self.header = None;
+        header.verify(&payload)?;
+        Ok(Some(Frame { header, payload }))
+    }
+
+    /// Whether the bytes so far end with a whole frame.
+    pub fn is_between_frames(&self) -> bool {
+        self.buffer.is_empty() && self.header.is_none()
+    }
+}
+
+/// Reads frames from a byte stream.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: R,
+    decoder: FrameDecoder,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads frames from `stream`.
+    pub fn new(stream: R) -> Self {
+        Self {
+            stream,
+            decoder: FrameDecoder::default(),
+        }
+    }
+
+    /// The next frame; `None` when the stream ended between frames. Safe to cancel.
+    pub async fn next(&mut self) -> Result<Option<Frame>, FrameIoError> {
+        loop {
+            if let Some(frame) = self.decoder.next()? {
+                return Ok(Some(frame));
+            }
+            self.decoder.buffer.reserve(READ_STEP);
+            if self.stream.read_buf(&mut self.decoder.buffer).await? == 0 {
+                return if self.decoder.is_between_frames() {
+                    Ok(None)
+                } else {
+                    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+                };
+            }
+        }
+    }
+}
+
+/// Writes frames to a byte stream.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    stream: W,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// Writes frames to `stream`.
+    pub fn new(stream: W) -> Self {
+        Self { stream }
+    }
+
+    /// Sends one block whose CRC32C the caller knows already.
+    pub async fn block(&mut self, offset: u64, crc32c: u32, data: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(data.len()).map_err(io::Error::other)?;
+        self.frame(
+            FrameHeader {
+                kind: FrameKind::Block,
+                length,
+                crc32c,
+                offset,
+            },
+            data,
+        )
+        .await
+    }
+
+    /// Sends one frame as it is.
+    pub async fn frame(&mut self, header: FrameHeader, payload: &[u8]) -> io::Result<()> {
+        let header = header.encode();
+        let mut sent = 0;
+        while sent < HEADER_LEN {
+            let slices = [IoSlice::new(&header[sent..]), IoSlice::new(payload)];
+            match self.stream.write_vectored(&slices).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => sent += count,
+            }
+        }
+        self.stream.write_all(&payload[sent - HEADER_LEN..]).await
+    }
+
+    /// Sends bytes that are whole frames already ([`dfs_protocol::frame::control`], `signal`).
+    pub async fn raw(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frames).await?;
+        self.stream.flush().await
+    }
+
+    /// Hands everything to the network.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_survive_a_stream_that_cuts_them_anywhere() {
+        let (near, far) = tokio::io::duplex(7);
+        let data: Vec<u8> = (0..200u8).collect();
+        let sent = data.clone();
+        let writer = tokio::spawn(async move {
+            let mut writer = FrameWriter::new(near);
+            for part in sent.chunks(50) {
+                writer
+                    .block(3, dfs_protocol::checksum::crc32c(part), part)
+                    .await
+                    .unwrap();
+            }
+            writer
+                .raw(&dfs_protocol::frame::signal(FrameKind::End, 9))
+                .await
+                .unwrap();
+        });
+        let mut reader = FrameReader::new(far);
+        let mut got = Vec::new();
+        while let Some(frame) = reader.next().await.unwrap() {
+            got.extend_from_slice(&frame.payload);
+        }
+        writer.await.unwrap();
+        assert_eq!(got, data);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_within_a_frame_is_an_error() {
+        let frame = dfs_protocol::frame::signal(FrameKind::End, 9);
+        let mut reader = FrameReader::new(&frame[..20]);
+        assert!(matches!(reader.next().await, Err(FrameIoError::Io(_))));
+    }
+}

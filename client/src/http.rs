@@ -1,0 +1,306 @@
+//! One pooled HTTP/1.1 client over the connector seam.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dfs_protocol::Problem;
+use dfs_protocol::problem::PROBLEM_MEDIA_TYPE;
+use dfs_runtime::net::{Connection, SharedConnector};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::rt::ReadBufCursor;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection as PoolConnection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ClientError;
+
+/// A request's body: whole or streamed.
+pub type RequestBody = BoxBody<Bytes, io::Error>;
+
+/// Answers that are read whole hold at most this many bytes.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// How long a call without a limit of its own may take.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections kept for each peer.
+const IDLE_PER_PEER: usize = 128;
+
+/// A pooled HTTP/1.1 client. Cloning shares the pool.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    pool: Client<SeamConnector, RequestBody>,
+    connector: SharedConnector,
+}
+
+impl HttpClient {
+    /// A client whose connections come from `connector`.
+    pub fn new(connector: SharedConnector) -> Self {
+        let pool = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(IDLE_PER_PEER)
+            .build(SeamConnector(connector.clone()));
+        Self { pool, connector }
+    }
+
+    /// Where connections come from.
+    pub fn connector(&self) -> &SharedConnector {
+        &self.connector
+    }
+
+    /// Sends a request; an answer that is not 2xx (nor 304, 412 or 416) becomes
+    /// [`ClientError::Refused`]. `timeout` bounds the time to the answer's head.
+    pub async fn send(
+        &self,
+        address: &str,
+        request: Request<RequestBody>,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let response = match tokio::time::timeout(timeout, self.pool.request(request)).await {
+            Err(_) => {
+                return Err(ClientError::TimedOut {
+                    address: address.to_owned(),
+                    seconds: timeout.as_secs(),
+                });
+            }
+            Ok(Err(error)) => return Err(unreachable(address, &error)),
+            Ok(Ok(response)) => response,
+        };
+        if response.status().is_success() || response.status().is_redirection() {
+            return Ok(response);
+        }
+        Err(refusal(address, response).await)
+    }
+
+    /// POSTs JSON and reads JSON.
+    pub async fn call<Req: Serialize, Resp: DeserializeOwned>(
+        &self,
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, String)],
+        request: &Req,
+        timeout: Duration,
+    ) -> Result<Resp, ClientError> {
+        let json = serde_json::to_vec(request).map_err(|error| malformed(address, &error))?;
+        let mut builder = Request::post(uri(address, path)?)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in headers {
+            builder = builder.header(*name, value);
+        }
+        let request = builder
+            .body(whole(json))
+            .map_err(|error| malformed(address, &error))?;
+        let response = self.send(address, request, timeout).await?;
+        decode(address, &read_whole(address, response, timeout).await?)
+    }
+
+    /// GETs (or DELETEs ...) and reads the whole answer.
+    pub async fn fetch(
+        &self,
+        method: Method,
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, String)],
+        timeout: Duration,
+    ) -> Result<Bytes, ClientError> {
+        let mut builder = Request::builder().method(method).uri(uri(address, path)?);
+        for (name, value) in headers {
+            builder = builder.header(*name, value);
+        }
+        let request = builder
+            .body(empty())
+            .map_err(|error| malformed(address, &error))?;
+        let response = self.send(address, request, timeout).await?;
+        read_whole(address, response, timeout).await
+    }
+
+    /// GETs JSON.
+    pub async fn get<Resp: DeserializeOwned>(
+        &self,
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<Resp, ClientError> {
+        decode(
+            address,
+            &self
+                .fetch(Method::GET, address, path, headers, DEFAULT_TIMEOUT)
+                .await?,
+        )
+    }
+}
+
+/// A body of bytes at hand.
+pub fn whole(bytes: impl Into<Bytes>) -> RequestBody {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed()
+}
+
+/// No body.
+pub fn empty() -> RequestBody {
+    Empty::new().map_err(|never| match never {}).boxed()
+}
+
+/// `http://ADDRESS/PATH`.
+pub fn uri(address: &str, path: &str) -> Result<Uri, ClientError> {
+    Uri::builder()
+        .scheme("http")
+        .authority(address)
+        .path_and_query(path)
+        .build()
+        .map_err(|error| malformed(address, &error))
+}
+
+/// Reads an answer's body whole, within [`MAX_ANSWER_BYTES`].
+pub async fn read_whole(
+    address: &str,
+    response: Response<Incoming>,
+    timeout: Duration,
+) -> Result<Bytes, ClientError> {
+    let read = async {
+        let mut body = response.into_body();
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| unreachable(address, &error))?;
+            if let Ok(data) = frame.into_data() {
+                if bytes.len() + data.len() > MAX_ANSWER_BYTES {
+                    return Err(malformed(address, &"the answer is too large"));
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(bytes.freeze())
+    };
+    tokio::time::timeout(timeout, read)
+        .await
+        .unwrap_or_else(|_| {
+            Err(ClientError::TimedOut {
+                address: address.to_owned(),
+                seconds: timeout.as_secs(),
+            })
+        })
+}
+
+/// Reads JSON.
+pub fn decode<T: DeserializeOwned>(address: &str, bytes: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(bytes).map_err(|error| malformed(address, &error))
+}
+
+/// The error behind an answer that is not a success.
+async fn refusal(address: &str, response: Response<Incoming>) -> ClientError {
+    let status = response.status();
+    let is_problem = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(PROBLEM_MEDIA_TYPE.as_bytes()));
+    match read_whole(address, response, Duration::from_secs(10)).await {
+        Ok(bytes) if is_problem => match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => problem.into(),
+            Err(error) => malformed(address, &error),
+        },
+        Ok(_) => malformed(address, &format!("status {status} without a problem")),
+        Err(error) => error,
+    }
+}
+
+pub(crate) fn malformed(address: &str, detail: &dyn std::fmt::Display) -> ClientError {
+    ClientError::Malformed {
+        address: address.to_owned(),
+        detail: detail.to_string(),
+    }
+}
+
+pub(crate) fn unreachable(address: &str, error: &dyn std::error::Error) -> ClientError {
+    // The innermost cause is what people can act on ("connection refused").
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    ClientError::Unreachable {
+        address: address.to_owned(),
+        detail: cause.to_string(),
+    }
+}
+
+#[derive(Debug, Clone)]
+struct SeamConnector(SharedConnector);
+
+impl tower::Service<Uri> for SeamConnector {
+    type Response = SeamIo;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<SeamIo>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.0.clone();
+        Box::pin(async move {
+            let authority = uri.authority().ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidInput, "the address is missing")
+            })?;
+            Ok(SeamIo(TokioIo::new(
+                connector.connect(authority.as_str()).await?,
+            )))
+        })
+    }
+}
+
+struct SeamIo(TokioIo<Box<dyn Connection>>);
+
+impl PoolConnection for SeamIo {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for SeamIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for SeamIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+}

@@ -1,0 +1,343 @@
+//! The writing end of a chunk stream: what a gateway, or a hop towards the next, speaks.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
+use dfs_protocol::frame::{
+    self, FrameKind, HopFailure, HopFault, OpenChunk, SealedReport, WRITE_STREAM_PROTOCOL,
+};
+use dfs_protocol::routes::{DATANODE_HEADER, datanode};
+use dfs_protocol::{DatanodeId, Problem};
+use dfs_runtime::net::SharedConnector;
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::io::{ReadHalf, WriteHalf};
+
+use crate::frame_io::{Frame, FrameIoError, FrameReader, FrameWriter};
+
+type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Idle streams kept for each datanode.
+const IDLE_PER_DATANODE: usize = 64;
+/// How long a chain may take to open.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Opens chunk streams and keeps idle ones: one connection carries many chunks in sequence.
+#[derive(Debug)]
+pub struct WriteStreams {
+    connector: SharedConnector,
+    idle: Mutex<HashMap<DatanodeAddress, Vec<Halves>>>,
+}
+
+#[derive(Debug)]
+struct Halves {
+    sender: FrameWriter<WriteHalf<Upgraded>>,
+    receiver: FrameReader<ReadHalf<Upgraded>>,
+}
+
+/// One chunk being written. `sender` and `receiver` may live in different tasks.
+#[derive(Debug)]
+pub struct ChunkWriter {
+    /// Towards the datanode.
+    pub sender: ChunkSender,
+    /// From the datanode.
+    pub receiver: ChunkReceiver,
+}
+
+/// The half that sends blocks.
+#[derive(Debug)]
+pub struct ChunkSender {
+    to: DatanodeAddress,
+    frames: FrameWriter<WriteHalf<Upgraded>>,
+}
+
+/// The half that receives confirmations.
+#[derive(Debug)]
+pub struct ChunkReceiver {
+    from: DatanodeAddress,
+    frames: FrameReader<ReadHalf<Upgraded>>,
+}
+
+/// What a datanode says while a chunk is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChunkEvent {
+    /// Every live hop has the bytes before this offset.
+    Progress(u64),
+    /// Durable on the hops that the report names; the stream may carry the next chunk.
+    Sealed(SealedReport),
+    /// The chunk failed; the stream is of no use.
+    Failed(HopFailure),
+}
+
+impl WriteStreams {
+    /// Streams over `connector`.
+    pub fn new(connector: SharedConnector) -> Self {
+        Self {
+            connector,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Opens a chunk on `first` and the hops behind it. `open.datanode` must be `first.id`.
+    ///
+    /// A failure names the hop at fault, which need not be `first`.
+    pub async fn open(
+        &self,
+        first: &DatanodeAddress,
+        open: &OpenChunk,
+    ) -> Result<ChunkWriter, HopFailure> {
+        let Some(opening) = frame::control(FrameKind::Open, open) else {
+            return Err(failure(
+                first.id,
+                HopFault::Protocol,
+                &"the open frame is too large",
+            ));
+        };
+        // A stream that idled may have been closed by its peer: it shows on first use, before any
+        // byte of the chunk was sent, and a fresh connection decides.
+        while let Some(halves) = self.take_idle(first) {
+            match self.try_open(first, halves, &opening).await {
+                Err(failure)
+                    if failure.cause == HopFault::Unreachable && failure.datanode == first.id => {}
+                decided => return decided,
+            }
+        }
+        let halves = tokio::time::timeout(OPEN_TIMEOUT, self.connect(first))
+            .await
+            .unwrap_or_else(|_| {
+                Err(failure(
+                    first.id,
+                    HopFault::Unreachable,
+                    &"connecting timed out",
+                ))
+            })?;
+        self.try_open(first, halves, &opening).await
+    }
+
+    /// Keeps the stream of a chunk that was sealed for the next one.
+    pub fn put_back(&self, sender: ChunkSender, receiver: ChunkReceiver) {
+        let ChunkSender { to, frames } = sender;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = idle.entry(to).or_default();
+        if streams.len() < IDLE_PER_DATANODE {
+            streams.push(Halves {
+                sender: frames,
+                receiver: receiver.frames,
+            });
+        }
+    }
+
+    fn take_idle(&self, first: &DatanodeAddress) -> Option<Halves> {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(first)?
+            .pop()
+    }
+
+    async fn try_open(
+        &self,
+        first: &DatanodeAddress,
+        halves: Halves,
+        opening: &[u8],
+    ) -> Result<ChunkWriter, HopFailure> {
+        let Halves {
+            mut sender,
+            receiver,
+        } = halves;
+        sender
+            .raw(opening)
+            .await
+            .map_err(|error| failure(first.id, HopFault::Unreachable, &error))?;
+        let mut receiver = ChunkReceiver {
+            from: first.clone(),
+            frames: receiver,
+        };
+        let answer = tokio::time::timeout(OPEN_TIMEOUT, receiver.next_frame()).await;
+        let frame = answer.unwrap_or_else(|_| {
+            Err(failure(
+                first.id,
+                HopFault::Unreachable,
+                &"opening the chunk timed out",
+            ))
+        })?;
+        match frame.header.kind {
+            FrameKind::Opened => Ok(ChunkWriter {
+                sender: ChunkSender {
+                    to: first.clone(),
+                    frames: sender,
+                },
+                receiver,
+            }),
+            FrameKind::Failed => Err(receiver.parse(&frame)?),
+            kind => Err(failure(
+                first.id,
+                HopFault::Protocol,
+                &format!("{kind:?} before opened"),
+            )),
+        }
+    }
+
+    async fn connect(&self, to: &DatanodeAddress) -> Result<Halves, HopFailure> {
+        let unreachable =
+            |error: &dyn std::fmt::Display| failure(to.id, HopFault::Unreachable, error);
+        let stream = self
+            .connector
+            .connect(&to.address)
+            .await
+            .map_err(|e| unreachable(&e))?;
+        let (mut request, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| unreachable(&e))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a chunk stream's connection ended");
+            }
+        });
+        let upgrade = Request::get(datanode::WRITE_STREAM)
+            .header(HOST, &to.address)
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, WRITE_STREAM_PROTOCOL)
+            .header(DATANODE_HEADER, to.id.to_string())
+            .body(Empty::<bytes::Bytes>::new())
+            .map_err(|e| failure(to.id, HopFault::Protocol, &e))?;
+        let response = request
+            .send_request(upgrade)
+            .await
+            .map_err(|e| unreachable(&e))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refused(to.id, response).await);
+        }
+        let upgraded = hyper::upgrade::on(response)
+            .await
+            .map_err(|e| unreachable(&e))?;
+        let (read, write) = tokio::io::split(TokioIo::new(upgraded));
+        Ok(Halves {
+            sender: FrameWriter::new(write),
+            receiver: FrameReader::new(read),
+        })
+    }
+}
+
+impl ChunkSender {
+    /// The datanode at the other end.
+    pub fn peer(&self) -> &DatanodeAddress {
+        &self.to
+    }
+
+    /// Sends one block whose CRC32C is known.
+    pub async fn block(&mut self, offset: u64, crc32c: u32, data: &[u8]) -> Result<(), HopFailure> {
+        let sent = self.frames.block(offset, crc32c, data).await;
+        self.check(sent)
+    }
+
+    /// Says that there are no more blocks; the whole as the writer saw it.
+    pub async fn seal(&mut self, chunk: &SealedChunk) -> Result<(), HopFailure> {
+        let Some(seal) = frame::control(FrameKind::Seal, chunk) else {
+            return Err(failure(
+                self.to.id,
+                HopFault::Protocol,
+                &"the seal frame is too large",
+            ));
+        };
+        let sent = self.frames.raw(&seal).await;
+        self.check(sent)
+    }
+
+    /// Lets the datanodes drop what was written.
+    pub async fn abort(&mut self) -> Result<(), HopFailure> {
+        let sent = self.frames.raw(&frame::signal(FrameKind::Abort, 0)).await;
+        self.check(sent)
+    }
+
+    /// Hands everything to the network.
+    pub async fn flush(&mut self) -> Result<(), HopFailure> {
+        let sent = self.frames.flush().await;
+        self.check(sent)
+    }
+
+    fn check(&self, sent: io::Result<()>) -> Result<(), HopFailure> {
+        sent.map_err(|error| failure(self.to.id, HopFault::Unreachable, &error))
+    }
+}
+
+impl ChunkReceiver {
+    /// What the datanode says next. Safe to cancel.
+    pub async fn next(&mut self) -> Result<ChunkEvent, HopFailure> {
+        let frame = self.next_frame().await?;
+        match frame.header.kind {
+            FrameKind::Progress => Ok(ChunkEvent::Progress(frame.header.offset)),
+            FrameKind::Sealed => Ok(ChunkEvent::Sealed(self.parse(&frame)?)),
+            FrameKind::Failed => Ok(ChunkEvent::Failed(self.parse(&frame)?)),
+            kind => Err(failure(
+                self.from.id,
+                HopFault::Protocol,
+                &format!("unexpected {kind:?}"),
+            )),
+        }
+    }
+
+    async fn next_frame(&mut self) -> Result<Frame, HopFailure> {
+        match self.frames.next().await {
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => Err(failure(
+                self.from.id,
+                HopFault::Unreachable,
+                &"the stream ended",
+            )),
+            Err(FrameIoError::Io(error)) => {
+                Err(failure(self.from.id, HopFault::Unreachable, &error))
+            }
+            Err(FrameIoError::Frame(error)) => {
+                Err(failure(self.from.id, HopFault::Corrupt, &error))
+            }
+        }
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, frame: &Frame) -> Result<T, HopFailure> {
+        frame::parse(&frame.payload).map_err(|e| failure(self.from.id, HopFault::Protocol, &e))
+    }
+}
+
+/// A failure of one hop.
+pub fn failure(
+    datanode: DatanodeId,
+    cause: HopFault,
+    detail: &dyn std::fmt::Display,
+) -> HopFailure {
+    HopFailure {
+        datanode,
+        cause,
+        detail: detail.to_string(),
+    }
+}
+
+/// The failure behind a datanode that would not upgrade the connection.
+async fn refused(
+    datanode: DatanodeId,
+    response: http::Response<hyper::body::Incoming>,
+) -> HopFailure {
+    let cause = match response.status() {
+        StatusCode::MISDIRECTED_REQUEST => HopFault::WrongDatanode,
+        StatusCode::INSUFFICIENT_STORAGE => HopFault::NoSpace,
+        StatusCode::CONFLICT => HopFault::Fenced,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => HopFault::Busy,
+        _ => HopFault::Protocol,
+    };
+    let status = response.status();
+    let body = Limited::new(response.into_body(), 64 * 1024).collect();
+    let bytes = tokio::time::timeout(Duration::from_secs(5), body).await;
+    let problem = bytes
+        .ok()
+        .and_then(Result::ok)
+        .and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
+    match problem {
+        Some(problem) => failure(datanode, cause, &problem),
+        None => failure(datanode, cause, &format!("refused with status {status}")),
+    }
+}
