@@ -1,4 +1,4 @@
-.PHONY: run test e2e bench demo lint fmt
+.PHONY: run test test-root e2e bench demo lint fmt count
 
 CARGO ?= cargo
 
@@ -6,12 +6,35 @@ CARGO ?= cargo
 run:
 	$(CARGO) run --quiet --release --bin dfs -- dev
 
+# No root, no network service, no Kubernetes. The tests that start real processes need the binaries.
 test:
+	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
+	@scripts/count-tests.sh
+
+# What needs root: small file systems that really fill up, resource limits.
+test-root:
+	$(CARGO) build --workspace --bins
+	$(CARGO) test -p dfs-e2e -- --ignored root_
+
+# The Rust toolchain's own directory through five datanodes, one of which dies on the way.
+demo:
+	$(CARGO) build --release --bin dfs
+	scripts/demo.sh
+
+# Ratios of one interleaved run; FULL=1 for every row.
+bench:
+	$(CARGO) build --release --bins
+	scripts/bench.sh
 
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
 
 fmt:
 	$(CARGO) fmt --all
+
+# Named tests for each invariant, fault and bad input of the contract.
+count:
+	@scripts/count-tests.sh
