@@ -1,0 +1,154 @@
+//! What every request gets before a handler sees it: an id, a span, a place under the cap, and a
+//! net under panics. What every answer gets: the id, and problems finished for the client.
+
+mod body;
+mod metrics;
+
+use body::{Observed, RequestEnd};
+pub use metrics::{MethodLabel, RequestMetrics, StatusClass};
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use dfs_protocol::problem::{ErrorCode, Problem};
+use dfs_protocol::routes::REQUEST_ID_HEADER;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::Semaphore;
+use tracing::Instrument as _;
+
+use crate::clock::SharedClock;
+use crate::problem::{self, ProblemResponse};
+use crate::rng::SharedRng;
+use crate::server::PeerAddr;
+
+/// Longest request id that is taken from a client.
+const REQUEST_ID_LIMIT: usize = 64;
+
+/// The id of a request, among its extensions: `Extension(RequestId)` in a handler. Hand it on in
+/// [`REQUEST_ID_HEADER`] to other roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub Arc<str>);
+
+/// What the layer needs; one per router, cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RequestEdge {
+    rng: SharedRng,
+    clock: SharedClock,
+    metrics: RequestMetrics,
+    places: Arc<Semaphore>,
+}
+
+impl RequestEdge {
+    /// At most `in_flight` requests are between their header and the end of their answer; the next
+    /// gets 503.
+    pub fn new(
+        rng: SharedRng,
+        clock: SharedClock,
+        metrics: RequestMetrics,
+        in_flight: usize,
+    ) -> Self {
+        Self {
+            rng,
+            clock,
+            metrics,
+            places: Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Puts the layer around all routes of a router, fallbacks included. Call it once, last.
+    pub fn wrap<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
+        problem::with_fallbacks(router)
+            .layer(axum::middleware::from_fn_with_state(self.clone(), handle))
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> Arc<str> {
+        let sent = headers.get(REQUEST_ID_HEADER);
+        match sent.and_then(|value| value.to_str().ok()) {
+            Some(id) if is_request_id(id) => id.into(),
+            _ => format!("{:032x}", self.rng.u128()).into(),
+        }
+    }
+}
+
+/// Ids go into logs and headers: short, and nothing that needs quoting.
+fn is_request_id(id: &str) -> bool {
+    (1..=REQUEST_ID_LIMIT).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+async fn handle(State(edge): State<RequestEdge>, mut request: Request, next: Next) -> Response {
+    let started = edge.clock.monotonic();
+    let id = edge.request_id(request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route: Arc<str> = route.as_ref().map_or("none", MatchedPath::as_str).into();
+    let method = MethodLabel::of(request.method());
+    let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
+    let span = tracing::info_span!(
+        "request",
+        id = &*id,
+        method = crate::metrics::Label::as_str(method),
+        route = &*route,
+        peer = peer.map(tracing::field::display),
+    );
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut wanted = HeaderMap::new();
+    for value in request.headers().get_all(http::header::ACCEPT) {
+        wanted.append(http::header::ACCEPT, value.clone());
+    }
+
+    let place = edge.places.clone().try_acquire_owned().ok();
+    let has_place = place.is_some();
+    edge.metrics.started();
+    let mut end = RequestEnd {
+        metrics: edge.metrics.clone(),
+        clock: edge.clock.clone(),
+        started,
+        status: body::client_gone(),
+        bytes: 0,
+        broken: false,
+        method,
+        route,
+        span: span.clone(),
+        _place: place,
+    };
+    let mut response = if has_place {
+        run(&edge, request, next).instrument(span).await
+    } else {
+        edge.metrics.refused();
+        full()
+    };
+    problem::finish(&mut response, &id, &wanted);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    end.status = response.status();
+    response.map(|inner| Body::new(Observed::new(inner, end)))
+}
+
+/// Runs the handler; its panic is a 500 and a counter, not a lost connection.
+async fn run(edge: &RequestEdge, request: Request, next: Next) -> Response {
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answer.unwrap_or_else(|_panic| {
+        edge.metrics.panicked();
+        tracing::error!("handler panicked");
+        let problem = Problem::new(ErrorCode::Internal, "the server hit a bug in this request")
+            .next("report the request id; other requests are not affected");
+        ProblemResponse(problem).into_response()
+    })
+}
+
+fn full() -> Response {
+    let problem = Problem::new(
+        ErrorCode::Unavailable,
+        "as many requests as this server takes at once are in flight",
+    );
+    ProblemResponse(problem.next("try again shortly")).into_response()
+}

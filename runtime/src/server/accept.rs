@@ -1,0 +1,181 @@
+//! The accept loop: takes connections up to the cap and survives every error of `accept`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::metrics::{RefusalReason, ServerMetrics};
+
+/// Pause after an error of `accept` that will not pass by itself at once.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Connections that are told 503 at the same time; more are dropped without a word.
+const REFUSALS: usize = 64;
+/// How long a refused connection may take to read its answer.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection and its place under the cap, which is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// Takes connections from one listener.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    listener: TcpListener,
+    metrics: ServerMetrics,
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    /// Duplicates of the listener's handle, whose only worth is that they can be closed.
+    spares: Vec<OwnedFd>,
+    wanted_spares: usize,
+}
+
+impl Acceptor {
+    pub(super) fn new(
+        listener: TcpListener,
+        connections: usize,
+        spares: usize,
+        metrics: ServerMetrics,
+    ) -> Self {
+        Self {
+            listener,
+            metrics,
+            places: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            spares: Vec::new(),
+            wanted_spares: spares,
+        }
+    }
+
+    /// Waits for the next connection under the cap. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Accepted {
+        loop {
+            self.refill();
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    if let Some(accepted) = self.admit(stream, peer) {
+                        return accepted;
+                    }
+                }
+                Err(error) => self.recover(&error).await,
+            }
+        }
+    }
+
+    /// Keeps the reserve full while handles are to be had.
+    fn refill(&mut self) {
+        while self.spares.len() < self.wanted_spares {
+            match self.listener.as_fd().try_clone_to_owned() {
+                Ok(spare) => self.spares.push(spare),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Accepted> {
+        // Without it small answers wait for the peer's delayed ACK. Fails only on a dead socket.
+        let _dead_soon = stream.set_nodelay(true);
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            self.metrics.accepted.inc();
+            return Some(Accepted {
+                stream,
+                peer,
+                place,
+            });
+        }
+        if let Ok(refusal) = self.refusals.clone().try_acquire_owned() {
+            self.metrics.refused.inc(RefusalReason::Full);
+            tokio::spawn(async move {
+                let _too_slow = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream)).await;
+                drop(refusal);
+            });
+        } else {
+            self.metrics.refused.inc(RefusalReason::Dropped);
+        }
+        None
+    }
+
+    async fn recover(&mut self, error: &io::Error) {
+        let errno = Errno::from_io_error(error);
+        let no_handles = matches!(errno, Some(Errno::MFILE | Errno::NFILE));
+        if no_handles {
+            self.metrics.refused.inc(RefusalReason::NoHandles);
+            if self.spares.pop().is_some() {
+                return;
+            }
+        } else {
+            self.metrics.refused.inc(RefusalReason::AcceptError);
+            if is_of_one_connection(errno) {
+                return;
+            }
+        }
+        tracing::warn!(%error, "accepting connections pauses");
+        tokio::time::sleep(BACK_OFF).await;
+    }
+}
+
+/// Errors that the kernel found on a connection before it was taken; the next one may be fine.
+fn is_of_one_connection(errno: Option<Errno>) -> bool {
+    matches!(
+        errno,
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::CONNREFUSED
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::NETUNREACH
+                | Errno::HOSTUNREACH
+                | Errno::TIMEDOUT
+        )
+    )
+}
+
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
+content-length: 144\r\n\r\n\
+{\"type\":\"urn:dfs:problem:unavailable\",\"title\":\"The service is not available now\",\
+\"status\":503,\"detail\":\"too many connections\",\"retry_after\":1}";
+
+/// Answers without reading, then reads a little so that the answer is not lost to a reset.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(REFUSAL).await?;
+    stream.shutdown().await?;
+    let mut scrap = [0; 4096];
+    for _ in 0..16 {
+        if stream.read(&mut scrap).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_announces_its_length() {
+        let text = std::str::from_utf8(REFUSAL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len()))
+                || head.ends_with(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+        let problem: dfs_protocol::problem::Problem = serde_json::from_str(body).unwrap();
+        assert!(problem.is(dfs_protocol::problem::ErrorCode::Unavailable));
+    }
+}
