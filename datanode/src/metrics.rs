@@ -1,0 +1,163 @@
+//! What a datanode counts.
+
+use dfs_protocol::datanode::Damage;
+use dfs_protocol::frame::HopFault;
+use dfs_runtime::metrics::{counter, gauge, registered};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Every metric of the role.
+#[derive(Debug, Clone)]
+pub struct DatanodeMetrics {
+    /// The chunk store's.
+    pub store: StoreMetrics,
+    /// Write streams open now.
+    pub write_streams: IntGauge,
+    /// Write streams and copies refused because too many were open.
+    pub refused_busy: IntCounter,
+    /// Attempts kept for resume now.
+    pub parked_attempts: IntGauge,
+    /// Attempts dropped because their time, or the room for them, was over.
+    pub expired_attempts: IntCounter,
+    /// Reads being served now.
+    pub reads: IntGauge,
+    /// Bytes of chunks sent to readers.
+    pub read_bytes: IntCounter,
+    /// Requests refused for naming another datanode.
+    pub wrong_datanode: IntCounter,
+    /// Orders refused for an older fence.
+    pub fenced: IntCounter,
+    /// Heartbeats that were answered.
+    pub heartbeats: IntCounter,
+    /// Heartbeats and registrations that failed.
+    pub heartbeat_errors: IntCounter,
+    /// Full chunk reports sent.
+    pub reports: IntCounter,
+    /// Commands carried out.
+    pub commands_done: IntCounter,
+    /// Commands that failed.
+    pub commands_failed: IntCounter,
+    /// Commands dropped because too many waited.
+    pub commands_dropped: IntCounter,
+    /// Bytes fetched from peers to make replicas.
+    pub copied_bytes: IntCounter,
+    /// Bytes verified by scrub.
+    pub scrubbed_bytes: IntCounter,
+    /// Age of the replica verified longest ago.
+    pub oldest_unverified: IntGauge,
+    /// Journal records appended.
+    pub journal_records: IntCounter,
+    /// Journal segments with damage in the middle.
+    pub journal_damaged: IntGauge,
+    hop_faults: IntCounterVec,
+}
+
+impl DatanodeMetrics {
+    /// Registers every metric.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let c = |name: &str, help: &str| counter(registry, &format!("dfs_datanode_{name}"), help);
+        let g = |name: &str, help: &str| gauge(registry, &format!("dfs_datanode_{name}"), help);
+        let hop_faults = registered(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "dfs_datanode_hop_faults_total",
+                    "Chunk writes that failed here or behind, by fault",
+                ),
+                &["fault"],
+            )?,
+        )?;
+        Ok(Self {
+            store: StoreMetrics::register(registry)?,
+            write_streams: g("write_streams", "Write streams open now")?,
+            refused_busy: c("refused_busy_total", "Streams and copies refused: too many")?,
+            parked_attempts: g("parked_attempts", "Attempts kept for resume now")?,
+            expired_attempts: c("expired_attempts_total", "Attempts dropped unresumed")?,
+            reads: g("reads", "Reads being served now")?,
+            read_bytes: c("read_bytes_total", "Bytes of chunks sent to readers")?,
+            wrong_datanode: c(
+                "wrong_datanode_total",
+                "Requests meant for another datanode",
+            )?,
+            fenced: c("fenced_total", "Orders refused for an older fence")?,
+            heartbeats: c("heartbeats_total", "Heartbeats answered")?,
+            heartbeat_errors: c("heartbeat_errors_total", "Heartbeats that failed")?,
+            reports: c("chunk_reports_total", "Full chunk reports sent")?,
+            commands_done: c("commands_done_total", "Commands carried out")?,
+            commands_failed: c("commands_failed_total", "Commands that failed")?,
+            commands_dropped: c(
+                "commands_dropped_total",
+                "Commands dropped: too many waiting",
+            )?,
+            copied_bytes: c("copied_bytes_total", "Bytes fetched from peers")?,
+            scrubbed_bytes: c("scrubbed_bytes_total", "Bytes verified by scrub")?,
+            oldest_unverified: g(
+                "oldest_unverified_seconds",
+                "Age of the replica verified longest ago",
+            )?,
+            journal_records: c("journal_records_total", "Journal records appended")?,
+            journal_damaged: g("journal_damaged_segments", "Journal segments with damage")?,
+            hop_faults,
+        })
+    }
+
+    /// Counter of one kind of fault of a write.
+    pub fn hop_fault(&self, fault: HopFault) -> IntCounter {
+        self.hop_faults.with_label_values(&[fault.as_str()])
+    }
+}
+
+/// The chunk store's metrics.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    /// Chunks sealed.
+    pub sealed: IntCounter,
+    /// Bytes of sealed records.
+    pub written_bytes: IntCounter,
+    /// Replicas removed by order.
+    pub removed: IntCounter,
+    /// Writes that the disk refused.
+    pub write_errors: IntCounter,
+    /// Chunks refused for lack of room.
+    pub refused_full: IntCounter,
+    /// Files on the volume that are not ours.
+    pub foreign_files: IntGauge,
+    corrupt: IntCounterVec,
+}
+
+impl StoreMetrics {
+    /// Registers every metric.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let c = |name: &str, help: &str| counter(registry, &format!("dfs_datanode_{name}"), help);
+        let corrupt = registered(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "dfs_datanode_corrupt_replicas_total",
+                    "Replicas set aside, by damage",
+                ),
+                &["damage"],
+            )?,
+        )?;
+        for damage in Damage::ALL {
+            corrupt.with_label_values(&[damage.as_str()]);
+        }
+        Ok(Self {
+            sealed: c("sealed_chunks_total", "Chunks sealed")?,
+            written_bytes: c("written_bytes_total", "Bytes of sealed records")?,
+            removed: c("removed_chunks_total", "Replicas removed by order")?,
+            write_errors: c("write_errors_total", "Writes that the disk refused")?,
+            refused_full: c("refused_full_total", "Chunks refused for lack of room")?,
+            foreign_files: gauge(
+                registry,
+                "dfs_datanode_foreign_files",
+                "Files on the volume that are not ours",
+            )?,
+            corrupt,
+        })
+    }
+
+    /// Counter of one kind of damage.
+    pub fn corrupt(&self, damage: Damage) -> IntCounter {
+        self.corrupt.with_label_values(&[damage.as_str()])
+    }
+}

@@ -1,0 +1,394 @@
+//! [`ChunkStore`] with one file per chunk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica};
+use dfs_protocol::datanode::{CorruptReplica, Damage};
+use dfs_protocol::{ChunkId, ChunkVersion};
+use dfs_runtime::clock::SharedClock;
+use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk};
+
+use super::attempt::{Attempt, STAGED_SUFFIX};
+use super::error::{FailStop, StoreError};
+use super::group::GroupSync;
+use super::index::{MonotonicSeconds, ReplicaIndex, ReplicaKey};
+use super::layout::{
+    CHUNKS_DIR, QUARANTINE_DIR, RETIRED_DIR, STAGING_DIR, chunk_name, chunk_path, fan_out,
+};
+use super::reader::RecordReader;
+use super::scan::{Damaged, scan};
+use super::space::{Room, SpaceGuard, SpaceLimits};
+use super::{ChunkRead, ChunkStore, NewChunk, SetAside, StagedChunk};
+use crate::metrics::StoreMetrics;
+
+/// What a store needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct StoreConfig {
+    /// When the volume stops taking chunks.
+    pub space: SpaceLimits,
+}
+
+/// One file per chunk under `chunks/`.
+#[derive(Debug)]
+pub struct FileChunkStore {
+    shared: Arc<Shared>,
+}
+
+/// What the store, its attempts and its readers share.
+#[derive(Debug)]
+pub struct Shared {
+    pub(super) disk: SharedDisk,
+    pub(super) root: PathBuf,
+    pub(super) index: ReplicaIndex,
+    pub(super) space: Arc<SpaceGuard>,
+    pub(super) fail_stop: FailStop,
+    pub(super) metrics: StoreMetrics,
+    clock: SharedClock,
+    /// Chunks being written; each has one writer.
+    claims: Mutex<BTreeSet<ReplicaKey>>,
+    dirs: Mutex<BTreeMap<PathBuf, Arc<GroupSync>>>,
+    /// Fan-out directories known to be durable.
+    made: Mutex<BTreeSet<PathBuf>>,
+    staged: AtomicU64,
+    quarantined: AtomicU64,
+    foreign: u64,
+}
+
+impl FileChunkStore {
+    /// Scans the volume at `root`, whose directories exist and whose lock is held. Blocks.
+    pub fn open(
+        disk: SharedDisk,
+        root: &Path,
+        cluster: Option<dfs_protocol::ClusterId>,
+        config: StoreConfig,
+        clock: SharedClock,
+        metrics: StoreMetrics,
+    ) -> io::Result<Self> {
+        let found = scan(&disk, root, cluster)?;
+        let quarantined = disk.list(&root.join(QUARANTINE_DIR))?.len() as u64;
+        for path in &found.foreign {
+            tracing::warn!(file = %path.display(), "left a file alone that is not ours");
+        }
+        metrics
+            .foreign_files
+            .set(as_gauge(found.foreign.len() as u64));
+        let corrupt = found.damaged.iter().map(|d| d.replica).collect();
+        let space = SpaceGuard::new(Arc::clone(&disk), root.to_path_buf(), config.space);
+        let shared = Arc::new(Shared {
+            disk,
+            root: root.to_path_buf(),
+            index: ReplicaIndex::new(found.replicas, corrupt),
+            space,
+            fail_stop: FailStop::default(),
+            metrics,
+            clock,
+            claims: Mutex::default(),
+            dirs: Mutex::default(),
+            made: Mutex::default(),
+            staged: AtomicU64::new(0),
+            quarantined: AtomicU64::new(quarantined),
+            foreign: found.foreign.len() as u64,
+        });
+        for Damaged { path, replica } in &found.damaged {
+            shared.quarantine(path, replica);
+        }
+        tracing::info!(
+            replicas = shared.index.totals().0,
+            damaged = found.damaged.len(),
+            foreign = found.foreign.len(),
+            unfinished = found.staged_removed,
+            "scanned the volume"
+        );
+        Ok(Self { shared })
+    }
+}
+
+impl ChunkStore for FileChunkStore {
+    fn begin(&self, new: &NewChunk) -> Result<Box<dyn StagedChunk>, StoreError> {
+        let shared = &self.shared;
+        shared.fail_stop.check()?;
+        let (chunk, version) = (new.id, new.version);
+        let claim = Claim::take(shared, (chunk, version))?;
+        let room = shared.space.reserve(new.expected);
+        let reservation = room
+            .map_err(|e| StoreError::disk("asking for room", e))?
+            .map_err(|full| {
+                shared.metrics.refused_full.inc();
+                StoreError::NoSpace {
+                    needed: new.expected,
+                    free: full.free,
+                }
+            })?;
+        let attempt = Attempt::begin(shared, claim, new.clone(), reservation)?;
+        Ok(Box::new(attempt))
+    }
+
+    fn open(&self, id: ChunkId, version: ChunkVersion) -> Result<Arc<dyn ChunkRead>, StoreError> {
+        let replica = self.shared.index.get((id, version));
+        let replica = replica.ok_or(StoreError::NotFound { chunk: id, version })?;
+        match RecordReader::open(&self.shared, &replica.chunk) {
+            // Removed between the look at the index and the open: not damage.
+            Err(StoreError::Corrupt {
+                damage: Damage::Missing,
+                ..
+            }) if self.shared.index.get((id, version)).is_none() => {
+                Err(StoreError::NotFound { chunk: id, version })
+            }
+            opened => Ok(Arc::new(opened?)),
+        }
+    }
+
+    fn remove(
+        &self,
+        id: ChunkId,
+        version: ChunkVersion,
+        kind: ChunkKind,
+    ) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let Some(replica) = shared.index.get((id, version)) else {
+            return Ok(false);
+        };
+        if replica.kind != kind {
+            return Err(StoreError::WrongKind { chunk: id });
+        }
+        if shared.index.remove((id, version)).is_none() {
+            return Ok(false);
+        }
+        match shared.disk.remove(&chunk_path(&shared.root, id, version)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                // Still there: it must stay known, or it would come back unannounced.
+                shared.index.insert(&replica, shared.seconds());
+                return Err(StoreError::disk("removing a chunk", error));
+            }
+        }
+        shared.sync_dir(&shared.root.join(CHUNKS_DIR).join(fan_out(id)))?;
+        shared.metrics.removed.inc();
+        Ok(true)
+    }
+
+    fn set_aside(&self, id: ChunkId, version: ChunkVersion, damage: Damage) {
+        self.shared.set_aside(id, version, damage);
+    }
+
+    fn origins(&self, kind: ChunkKind) -> Result<Vec<(Replica, ChunkOrigin)>, StoreError> {
+        let mut origins = Vec::new();
+        for (id, version) in self.shared.index.keys(Some(kind)) {
+            match self.open(id, version) {
+                Ok(reader) => {
+                    let header = reader.header();
+                    origins.push((header.replica(), header.origin.clone()));
+                }
+                // Removed or set aside meanwhile: the others still count.
+                Err(StoreError::NotFound { .. } | StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(origins)
+    }
+
+    fn retire_all(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let retired = shared.root.join(RETIRED_DIR);
+        let failed = |e| StoreError::disk("retiring chunks", e);
+        for (id, version) in shared.index.keys(None) {
+            let target = retired.join(chunk_name(id, version));
+            match shared
+                .disk
+                .rename(&chunk_path(&shared.root, id, version), &target)
+            {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+            shared.index.remove((id, version));
+        }
+        shared.index.clear();
+        shared.sync_dir(&retired)?;
+        for entry in shared
+            .disk
+            .list(&shared.root.join(CHUNKS_DIR))
+            .map_err(failed)?
+        {
+            if entry.is_dir {
+                shared.sync_dir(&shared.root.join(CHUNKS_DIR).join(entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn purge_retired(&self) -> Result<u64, StoreError> {
+        let shared = &self.shared;
+        let retired = shared.root.join(RETIRED_DIR);
+        let failed = |e| StoreError::disk("deleting retired chunks", e);
+        let mut purged = 0;
+        for entry in shared.disk.list(&retired).map_err(failed)? {
+            if !entry.is_dir {
+                shared
+                    .disk
+                    .remove(&retired.join(entry.name))
+                    .map_err(failed)?;
+                purged += 1;
+            }
+        }
+        Ok(purged)
+    }
+
+    fn index(&self) -> &ReplicaIndex {
+        &self.shared.index
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        self.shared.space.room()
+    }
+
+    fn set_aside_count(&self) -> SetAside {
+        SetAside {
+            quarantined: self.shared.quarantined.load(Ordering::Relaxed),
+            foreign: self.shared.foreign,
+        }
+    }
+
+    fn fail_stop(&self) -> &FailStop {
+        &self.shared.fail_stop
+    }
+}
+
+impl Shared {
+    /// Seconds of the monotonic clock.
+    pub(super) fn seconds(&self) -> MonotonicSeconds {
+        i64::try_from(self.clock.monotonic().as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// A new file under `staging/`. Its name is unique; only its header says what it is.
+    pub(super) fn new_staged(
+        &self,
+        id: ChunkId,
+        version: ChunkVersion,
+    ) -> Result<(PathBuf, Arc<dyn DiskFile>), StoreError> {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{id}.v{version}.{number}{STAGED_SUFFIX}");
+        let path = self.root.join(STAGING_DIR).join(name);
+        let file = self
+            .disk
+            .open(&path, OpenMode::CreateNew)
+            .map_err(|e| StoreError::disk("making a staged file", e))?;
+        Ok((path, file))
+    }
+
+    /// A fan-out directory, made durably on first use.
+    pub(super) fn chunk_dir(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let dir = self.root.join(CHUNKS_DIR).join(name);
+        // Held while making it: a second writer must not build on a name that is not durable yet.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if !made.contains(&dir) {
+            self.disk
+                .create_dir_all(&dir)
+                .map_err(|e| StoreError::disk("making a directory", e))?;
+            made.insert(dir.clone());
+        }
+        Ok(dir)
+    }
+
+    /// Makes the names of a directory durable, together with everyone who waits for the same.
+    pub(super) fn sync_dir(&self, dir: &Path) -> Result<(), StoreError> {
+        let group = Arc::clone(self.dirs().entry(dir.to_path_buf()).or_default());
+        group
+            .wait(|| self.disk.sync_dir(dir))
+            .map(|_| ())
+            .map_err(|error| self.fail_stop.fail(dir, &error))
+    }
+
+    /// Stops serving a replica, moves its file away and lets the tracker know.
+    pub(super) fn set_aside(&self, id: ChunkId, version: ChunkVersion, damage: Damage) {
+        let replica = CorruptReplica {
+            chunk: id,
+            version,
+            damage,
+        };
+        // Of several readers that find the damage, one moves the file.
+        if self.index.remove_corrupt(replica).is_some() {
+            self.quarantine(&chunk_path(&self.root, id, version), &replica);
+        }
+    }
+
+    fn quarantine(&self, path: &Path, replica: &CorruptReplica) {
+        let CorruptReplica {
+            chunk,
+            version,
+            damage,
+        } = *replica;
+        self.metrics.corrupt(damage).inc();
+        let number = self.quarantined.fetch_add(1, Ordering::Relaxed);
+        let name = format!(
+            "{}.{}.{number}",
+            chunk_name(chunk, version),
+            damage.as_str()
+        );
+        let dir = self.root.join(QUARANTINE_DIR);
+        let moved = self
+            .disk
+            .rename(path, &dir.join(&name))
+            .and_then(|()| self.disk.sync_dir(&dir));
+        tracing::warn!(
+            %chunk, %version, damage = damage.as_str(), file = name,
+            error = moved.err().map(tracing::field::display),
+            "set a damaged replica aside; the tracker will have it repaired"
+        );
+    }
+
+    fn dirs(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<GroupSync>>> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, BTreeSet<ReplicaKey>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to write one version of one chunk; given back on drop.
+#[derive(Debug)]
+pub struct Claim {
+    shared: Arc<Shared>,
+    key: ReplicaKey,
+}
+
+impl Claim {
+    fn take(shared: &Arc<Shared>, key: ReplicaKey) -> Result<Self, StoreError> {
+        let (chunk, version) = key;
+        if !shared.claims().insert(key) {
+            return Err(StoreError::InProgress { chunk, version });
+        }
+        let claim = Self {
+            shared: Arc::clone(shared),
+            key,
+        };
+        // Looked at after the claim: a seal puts the replica there before it gives its claim back.
+        if shared.index.get(key).is_some() {
+            return Err(StoreError::AlreadySealed { chunk, version });
+        }
+        Ok(claim)
+    }
+
+    /// Exchanges the claim for one on another version of the same chunk.
+    pub(super) fn relabel(&mut self, version: ChunkVersion) -> Result<(), StoreError> {
+        *self = Self::take(&self.shared, (self.key.0, version))?;
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.shared.claims().remove(&self.key);
+    }
+}
+
+fn as_gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,127 @@
+//! Chunks on disk. [`ChunkStore`] is what the rest of the datanode sees; the layout behind it may
+//! change (small chunks will be packed into volumes). Everything here blocks: call it on a
+//! blocking thread.
+
+pub mod attempt;
+pub mod error;
+pub mod files;
+pub mod group;
+pub mod index;
+pub mod layout;
+pub mod reader;
+pub mod record;
+pub mod scan;
+pub mod space;
+pub mod volume;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica, SealedChunk};
+use dfs_protocol::datanode::Damage;
+use dfs_protocol::frame::Resume;
+use dfs_protocol::{ChunkId, ChunkVersion, ClusterId};
+
+pub use error::{FailStop, StoreError};
+pub use files::{FileChunkStore, StoreConfig};
+pub use index::ReplicaIndex;
+pub use record::RecordHeader;
+pub use space::{Room, SpaceLimits};
+pub use volume::{Volume, VolumeError};
+
+/// A chunk about to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChunk {
+    /// The cluster that it belongs to.
+    pub cluster: ClusterId,
+    /// Which chunk.
+    pub id: ChunkId,
+    /// The version of this attempt.
+    pub version: ChunkVersion,
+    /// Where it belongs.
+    pub origin: ChunkOrigin,
+    /// Bytes that it may take: room is set apart.
+    pub expected: u64,
+}
+
+/// Sealed chunks, and those being written. All calls block.
+pub trait ChunkStore: Debug + Send + Sync + 'static {
+    /// Begins a chunk. Nothing of it is seen before [`StagedChunk::seal`].
+    fn begin(&self, new: &NewChunk) -> Result<Box<dyn StagedChunk>, StoreError>;
+    /// Opens a sealed replica for reading; its header and block table are verified.
+    fn open(&self, id: ChunkId, version: ChunkVersion) -> Result<Arc<dyn ChunkRead>, StoreError>;
+    /// Removes a replica, durably. False when there is none. A replica of another kind stays.
+    fn remove(
+        &self,
+        id: ChunkId,
+        version: ChunkVersion,
+        kind: ChunkKind,
+    ) -> Result<bool, StoreError>;
+    /// Sets a damaged replica aside: it is no longer served and the tracker is told.
+    fn set_aside(&self, id: ChunkId, version: ChunkVersion, damage: Damage);
+    /// Every replica of a kind with where it belongs, read from the headers.
+    fn origins(&self, kind: ChunkKind) -> Result<Vec<(Replica, ChunkOrigin)>, StoreError>;
+    /// Moves every replica out of sight: the datanode becomes a newcomer.
+    fn retire_all(&self) -> Result<(), StoreError>;
+    /// Deletes what [`ChunkStore::retire_all`] left; returns how many files.
+    fn purge_retired(&self) -> Result<u64, StoreError>;
+    /// The sealed replicas.
+    fn index(&self) -> &ReplicaIndex;
+    /// Room for chunks.
+    fn room(&self) -> io::Result<Room>;
+    /// Files set aside in all, and files that are not ours.
+    fn set_aside_count(&self) -> SetAside;
+    /// Tells when the store has failed and the process must stop (I14).
+    fn fail_stop(&self) -> &FailStop;
+}
+
+/// Counts of files that are kept but not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetAside {
+    /// In `quarantine/`.
+    pub quarantined: u64,
+    /// Left where they were found: not made by this program.
+    pub foreign: u64,
+}
+
+/// One chunk being written. Dropping it removes its staged file.
+pub trait StagedChunk: Debug + Send {
+    /// Which chunk, in which version.
+    fn key(&self) -> (ChunkId, ChunkVersion);
+    /// Bytes taken so far.
+    fn length(&self) -> u64;
+    /// Takes the next block with its CRC32C, which is verified. Blocks are 64 KiB; only the last
+    /// one may be shorter.
+    fn append(&mut self, offset: u64, block: &[u8], crc: u32) -> Result<(), StoreError>;
+    /// Cuts to a length that every survivor has and takes the new version.
+    fn resume(&mut self, version: ChunkVersion, resume: &Resume) -> Result<(), StoreError>;
+    /// Makes the chunk final and durable: footer, header, fsync, rename, fsync directory.
+    fn seal(self: Box<Self>, expected: &SealedChunk) -> Result<Replica, StoreError>;
+}
+
+/// One sealed replica, open for reading. Every block handed out was verified.
+pub trait ChunkRead: Debug + Send + Sync {
+    /// What the replica says of itself.
+    fn header(&self) -> &RecordHeader;
+    /// Reads blocks `first .. first + count`, cut at the chunk's end. On damage the replica is
+    /// set aside and nothing is returned.
+    fn blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, StoreError>;
+    /// Whether the block checksums add up to the whole's.
+    fn whole_matches(&self) -> bool;
+}
+
+/// One verified block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Position in the chunk; a multiple of 64 KiB.
+    pub offset: u64,
+    /// At most 64 KiB.
+    pub data: Bytes,
+    /// CRC32C of `data`.
+    pub crc32c: u32,
+}

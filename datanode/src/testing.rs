@@ -1,0 +1,203 @@
+//! Stand-ins for the tests of this crate: a disk that records and fails, a clock that is set.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dfs_runtime::clock::Clock;
+use dfs_runtime::disk::{
+    DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, SharedDisk, Space,
+};
+
+/// What reached the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DiskOp {
+    Write(PathBuf),
+    Sync(PathBuf),
+    Rename(PathBuf, PathBuf),
+    SyncDir(PathBuf),
+    Remove(PathBuf),
+}
+
+/// What fails from now on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Faults {
+    /// fsync of files.
+    pub(crate) sync: bool,
+    /// fsync of directories under `chunks/`.
+    pub(crate) sync_dir: bool,
+    /// Writes of more than a header fail with this error number.
+    pub(crate) write: Option<i32>,
+    /// Reads past the header fail with this error number.
+    pub(crate) read: Option<i32>,
+    /// Opening for reading fails with this error number.
+    pub(crate) open: Option<i32>,
+    /// Room on the file system, total and available.
+    pub(crate) space: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ops: Mutex<Vec<DiskOp>>,
+    faults: Mutex<Faults>,
+}
+
+/// The real disk with a record of what was done, and faults.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TestDisk(Arc<State>);
+
+impl TestDisk {
+    pub(crate) fn shared(&self) -> SharedDisk {
+        Arc::new(self.clone())
+    }
+
+    pub(crate) fn set(&self, faults: Faults) {
+        *self.0.faults.lock().unwrap() = faults;
+    }
+
+    /// Everything done so far; the record begins anew.
+    pub(crate) fn take_ops(&self) -> Vec<DiskOp> {
+        std::mem::take(&mut self.0.ops.lock().unwrap())
+    }
+
+    fn note(&self, op: DiskOp) {
+        self.0.ops.lock().unwrap().push(op);
+    }
+
+    fn faults(&self) -> Faults {
+        *self.0.faults.lock().unwrap()
+    }
+}
+
+fn os(error: i32) -> io::Error {
+    io::Error::from_raw_os_error(error)
+}
+
+pub(crate) const EIO: i32 = 5;
+pub(crate) const EMFILE: i32 = 24;
+pub(crate) const ENOSPC: i32 = 28;
+
+impl Disk for TestDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(path)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        if let (OpenMode::Read, Some(error)) = (mode, self.faults().open) {
+            return Err(os(error));
+        }
+        Ok(Arc::new(TestFile {
+            disk: self.clone(),
+            path: path.to_path_buf(),
+            inner: RealDisk.open(path, mode)?,
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.note(DiskOp::Rename(from.to_path_buf(), to.to_path_buf()));
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.note(DiskOp::Remove(path.to_path_buf()));
+        RealDisk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        RealDisk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.note(DiskOp::SyncDir(dir.to_path_buf()));
+        if self.faults().sync_dir && dir.to_string_lossy().contains("chunks") {
+            return Err(os(EIO));
+        }
+        RealDisk.sync_dir(dir)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        match self.faults().space {
+            Some((total, available)) => Ok(Space { total, available }),
+            None => RealDisk.space(dir),
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        RealDisk.lock(path)
+    }
+}
+
+#[derive(Debug)]
+struct TestFile {
+    disk: TestDisk,
+    path: PathBuf,
+    inner: Arc<dyn DiskFile>,
+}
+
+impl DiskFile for TestFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.disk.faults().read {
+            Some(error) if offset >= 4096 => Err(os(error)),
+            _ => self.inner.read_at(buffer, offset),
+        }
+    }
+
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.note(DiskOp::Write(self.path.clone()));
+        match self.disk.faults().write {
+            Some(error) if offset >= 4096 => Err(os(error)),
+            _ => self.inner.write_all_at(data, offset),
+        }
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.inner.set_length(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.note(DiskOp::Sync(self.path.clone()));
+        if self.disk.faults().sync {
+            return Err(os(EIO));
+        }
+        self.inner.sync()
+    }
+}
+
+/// A clock that stands until it is moved.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TestClock(Arc<AtomicU64>);
+
+impl TestClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn wall(&self) -> jiff::Timestamp {
+        let millis = i64::try_from(self.0.load(Ordering::SeqCst)).unwrap();
+        jiff::Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
+    }
+}
+
+/// Waits until `what` holds, or panics after a generous time.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never happened: {what}");
+}
