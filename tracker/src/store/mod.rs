@@ -1,1 +1,28 @@
-//! The durable catalog.
+//! The durable catalog. `kv` is the seam to an engine, `apply` decides changes, `catalog` is the
+//! handle that everybody uses, `committer` is the one task behind it that writes. `checkpoint`,
+//! `rebuild` and `dump` move a whole catalog; they do no network I/O.
+
+pub mod apply;
+pub mod catalog;
+pub mod codec;
+mod committer;
+pub mod error;
+pub mod journal;
+pub mod keys;
+pub mod kv;
+mod list;
+pub mod memory;
+pub mod metrics;
+pub mod redb;
+mod room;
+pub mod snapshot;
+
+pub use catalog::{Catalog, CatalogConfig, CatalogLimits, new_trash_id};
+pub use error::{ApplyRefusal, StoreError, SubmitError};
+pub use journal::{JournalError, JournalMode, JournalSink, NullJournal};
+pub use keys::Counters;
+pub use kv::Engine;
+pub use memory::MemoryEngine;
+pub use metrics::CatalogMetrics;
+pub use redb::{RedbConfig, RedbEngine};
+pub use snapshot::{CatalogMeta, Snapshot};
