@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dfs_protocol::Problem;
 use dfs_protocol::problem::PROBLEM_MEDIA_TYPE;
+use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::net::{Connection, SharedConnector};
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -199,18 +199,49 @@ pub fn decode<T: DeserializeOwned>(address: &str, bytes: &[u8]) -> Result<T, Cli
 /// The error behind an answer that is not a success.
 async fn refusal(address: &str, response: Response<Incoming>) -> ClientError {
     let status = response.status();
-    let is_problem = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(PROBLEM_MEDIA_TYPE.as_bytes()));
+    let header = |name| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let is_problem =
+        header(CONTENT_TYPE).is_some_and(|media_type| media_type.starts_with(PROBLEM_MEDIA_TYPE));
+    let retry_after = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
     match read_whole(address, response, Duration::from_secs(10)).await {
-        Ok(bytes) if is_problem => match serde_json::from_slice::<Problem>(&bytes) {
-            Ok(problem) => problem.into(),
-            Err(error) => malformed(address, &error),
+        // The answer to HEAD has the headers of a problem and no body.
+        Ok(bytes) if is_problem && !bytes.is_empty() => {
+            match serde_json::from_slice::<Problem>(&bytes) {
+                Ok(problem) => problem.into(),
+                Err(error) => malformed(address, &error),
+            }
+        }
+        Ok(_) => match code_of(status) {
+            Some(code) => {
+                let mut problem = Problem::new(code, format!("{address} answered {status}"));
+                problem.retry_after = retry_after.or(problem.retry_after);
+                problem.into()
+            }
+            None => malformed(address, &format!("status {status} without a problem")),
         },
-        Ok(_) => malformed(address, &format!("status {status} without a problem")),
         Err(error) => error,
     }
+}
+
+/// What a status alone says: the answer came from a proxy, or had no body.
+fn code_of(status: StatusCode) -> Option<ErrorCode> {
+    Some(match status.as_u16() {
+        404 => ErrorCode::NotFound,
+        408 => ErrorCode::RequestTimeout,
+        409 => ErrorCode::Conflict,
+        412 => ErrorCode::PreconditionFailed,
+        413 => ErrorCode::TooLarge,
+        416 => ErrorCode::RangeNotSatisfiable,
+        429 => ErrorCode::TooManyRequests,
+        502..=504 => ErrorCode::Unavailable,
+        507 => ErrorCode::InsufficientStorage,
+        _ => return None,
+    })
 }
 
 pub(crate) fn malformed(address: &str, detail: &dyn std::fmt::Display) -> ClientError {
