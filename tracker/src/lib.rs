@@ -2,4 +2,5 @@
 //! `store` is the durable catalog; `http` and `loops` carry plans out.
 
 pub mod model;
+pub mod plan;
 pub mod store;

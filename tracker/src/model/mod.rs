@@ -1,3 +1,8 @@
 //! What the tracker knows, as plain data with pure operations.
 
+pub mod datanodes;
+pub mod health;
+pub mod hearing;
+pub mod leases;
 pub mod op;
+pub mod replicas;

@@ -1,0 +1,418 @@
+//! What the tracker knows of each datanode: liveness from what was heard, admin state from the
+//! catalog, two axes that never mix.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use dfs_protocol::chunk::DatanodeAddress;
+use dfs_protocol::datanode::{AdminState, DatanodeStats, Liveness};
+use dfs_protocol::{DatanodeId, Fence, InstanceId};
+
+use super::health::{HolderView, Label, SpreadRule};
+use super::op::DatanodeRecord;
+
+/// When silence means something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LivenessPolicy {
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Missed heartbeats that make a datanode suspect.
+    pub suspect_after: u32,
+    /// Missed heartbeats that make it dead.
+    pub dead_after: u32,
+}
+
+impl Default for LivenessPolicy {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_secs(1),
+            suspect_after: 3,
+            dead_after: 10,
+        }
+    }
+}
+
+impl LivenessPolicy {
+    /// Silence after which a datanode is dead; also the window in which a majority must be heard.
+    pub fn dead_window(&self) -> Duration {
+        self.heartbeat_interval * self.dead_after
+    }
+}
+
+/// How well the tracker knows a datanode's chunk set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Picture {
+    /// Nothing was reported in this tracker's life.
+    Unknown,
+    /// Was right once, differs now: a full report is awaited.
+    Outdated,
+    /// The digests agreed at the last message.
+    Current,
+}
+
+/// One datanode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Datanode {
+    /// Identity.
+    pub id: DatanodeId,
+    /// As the catalog has it; `address` is refreshed by every message.
+    pub record: DatanodeRecord,
+    /// This run of its process, once heard.
+    pub instance: Option<InstanceId>,
+    /// Of its newest message.
+    pub sequence: u64,
+    /// Monotonic time at which this tracker first knew it.
+    pub known_since: Duration,
+    /// Monotonic time of its newest message in this tracker's life.
+    pub last_heard: Option<Duration>,
+    /// Wall time of its newest message, for people.
+    pub last_heartbeat: Option<Timestamp>,
+    /// Its volume and load.
+    pub stats: DatanodeStats,
+    /// The highest fence that it accepted.
+    pub fence: Fence,
+    /// Version of its program.
+    pub version: String,
+    /// How well its chunk set is known.
+    pub picture: Picture,
+    /// Bytes promised to writers since, decaying with each heartbeat.
+    pub reserved_bytes: u64,
+    /// Writes promised since, decaying with each heartbeat.
+    pub reserved_writes: u32,
+    /// Its loss was acknowledged: it no longer counts as partitioned. Cleared when heard.
+    pub loss_acknowledged: bool,
+}
+
+impl Datanode {
+    /// Label of its failure domain below the zone: the Kubernetes node, or its own uuid.
+    pub fn host(&self) -> String {
+        self.record
+            .host
+            .clone()
+            .unwrap_or_else(|| self.id.to_string())
+    }
+
+    /// Since when it has been silent: the last message, or when this tracker first knew it.
+    pub fn silent_since(&self) -> Duration {
+        self.last_heard.unwrap_or(self.known_since)
+    }
+
+    /// Identity and address.
+    pub fn at(&self) -> DatanodeAddress {
+        DatanodeAddress {
+            id: self.id,
+            address: self.record.address.clone(),
+        }
+    }
+
+    /// Bytes that new chunks may still take.
+    pub fn free_bytes(&self) -> u64 {
+        self.stats.free_bytes.saturating_sub(self.reserved_bytes)
+    }
+
+    /// Streams being written, those promised included.
+    pub fn write_load(&self) -> u32 {
+        self.stats
+            .active_writes
+            .saturating_add(self.reserved_writes)
+    }
+
+    /// Whether it holds chunks that matter: in service, or leaving.
+    pub fn serves(&self) -> bool {
+        match self.record.admin {
+            AdminState::InService | AdminState::Decommissioning => true,
+            AdminState::Pending | AdminState::Decommissioned | AdminState::Tombstoned => false,
+        }
+    }
+}
+
+/// What a datanode says of itself in a register, heartbeat or report.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Run of its process.
+    pub instance: InstanceId,
+    /// Rises within an instance.
+    pub sequence: u64,
+    /// Where peers reach it now.
+    pub address: String,
+    /// The highest fence that it accepted.
+    pub fence: Fence,
+    /// Volume and load.
+    pub stats: DatanodeStats,
+}
+
+/// What to make of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Newer than all before: go on.
+    Fresh,
+    /// Not newer than one already heard: ignore its content (fault 24).
+    Late,
+    /// From another run of the process than the registered one: it must register first.
+    OtherInstance,
+    /// No such datanode: it must register first.
+    Unknown,
+}
+
+/// Refused: the tracker keeps no more datanodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the tracker knows {limit} datanodes already and takes no more")]
+pub struct TooManyDatanodes {
+    /// The limit.
+    pub limit: usize,
+}
+
+/// Every datanode that the tracker knows, tombstoned ones included.
+#[derive(Debug, Clone)]
+pub struct DatanodeTable {
+    nodes: BTreeMap<DatanodeId, Datanode>,
+    policy: LivenessPolicy,
+    limit: usize,
+}
+
+impl DatanodeTable {
+    /// An empty table that takes at most `limit` datanodes (never more than 65,000).
+    pub fn new(policy: LivenessPolicy, limit: usize) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            policy,
+            limit: limit.min(65_000),
+        }
+    }
+
+    /// When silence means something.
+    pub fn policy(&self) -> &LivenessPolicy {
+        &self.policy
+    }
+
+    /// Puts the catalog's record in place: at start, on announcement, on each admin change. What
+    /// was heard of the datanode stays. Refused when the table is full.
+    pub fn put(
+        &mut self,
+        id: DatanodeId,
+        record: DatanodeRecord,
+        now: Duration,
+    ) -> Result<(), TooManyDatanodes> {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            // The record may be older than what the datanode itself last said.
+            let address = std::mem::take(&mut node.record.address);
+            let heard = node.last_heard.is_some();
+            node.record = record;
+            if heard {
+                node.record.address = address;
+            }
+            return Ok(());
+        }
+        if self.nodes.len() >= self.limit {
+            return Err(TooManyDatanodes { limit: self.limit });
+        }
+        self.nodes.insert(id, unheard(id, record, now));
+        Ok(())
+    }
+
+    /// Takes a registration in: a new instance starts its own sequence. The record must have been
+    /// [`put`](Self::put) before; [`Heard::Unknown`] otherwise.
+    pub fn register(
+        &mut self,
+        id: DatanodeId,
+        message: Message,
+        version: String,
+        now: Duration,
+        wall: Timestamp,
+    ) -> Heard {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Heard::Unknown;
+        };
+        if node.instance != Some(message.instance) {
+            node.sequence = 0;
+            node.picture = node.picture.min(Picture::Outdated);
+        }
+        let sequence = node.sequence.max(message.sequence);
+        node.version = version;
+        take_in(
+            node,
+            Message {
+                sequence,
+                ..message
+            },
+            now,
+            wall,
+        );
+        Heard::Fresh
+    }
+
+    /// Takes a heartbeat or report in. Only after [`Heard::Fresh`] may its content be applied.
+    pub fn heard(
+        &mut self,
+        id: DatanodeId,
+        message: Message,
+        now: Duration,
+        wall: Timestamp,
+    ) -> Heard {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Heard::Unknown;
+        };
+        match node.instance {
+            Some(instance) if instance != message.instance => return Heard::OtherInstance,
+            Some(_) if message.sequence <= node.sequence => return Heard::Late,
+            Some(_) | None => {}
+        }
+        take_in(node, message, now, wall);
+        // Writers that were sent there show in its own numbers by and by.
+        node.reserved_bytes /= 2;
+        node.reserved_writes /= 2;
+        Heard::Fresh
+    }
+
+    /// Says how well the chunk set is known after a delta or a report.
+    pub fn set_picture(&mut self, id: DatanodeId, in_sync: bool) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.picture = match (in_sync, node.picture) {
+                (true, _) => Picture::Current,
+                (false, Picture::Unknown) => Picture::Unknown,
+                (false, Picture::Outdated | Picture::Current) => Picture::Outdated,
+            };
+        }
+    }
+
+    /// Counts a write that was just placed there, until its own numbers show it.
+    pub fn reserve(&mut self, id: DatanodeId, bytes: u64) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.reserved_bytes = node.reserved_bytes.saturating_add(bytes);
+            node.reserved_writes = node.reserved_writes.saturating_add(1);
+        }
+    }
+
+    /// One datanode.
+    pub fn get(&self, id: DatanodeId) -> Option<&Datanode> {
+        self.nodes.get(&id)
+    }
+
+    /// All, by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Datanode> {
+        self.nodes.values()
+    }
+
+    /// Those that hold chunks that matter: in service, or leaving.
+    pub fn serving(&self) -> impl Iterator<Item = &Datanode> {
+        self.nodes.values().filter(|node| node.serves())
+    }
+
+    /// Whether it is heard. One that was not heard in this tracker's life is never live.
+    pub fn liveness(&self, node: &Datanode, now: Duration) -> Liveness {
+        let silent = now.saturating_sub(node.silent_since());
+        let interval = self.policy.heartbeat_interval;
+        if silent >= interval * self.policy.dead_after {
+            Liveness::Dead
+        } else if node.last_heard.is_none() || silent >= interval * self.policy.suspect_after {
+            Liveness::Suspect
+        } else {
+            Liveness::Live
+        }
+    }
+
+    /// [`liveness`](Self::liveness) by id; an unknown datanode is dead.
+    pub fn liveness_of(&self, id: DatanodeId, now: Duration) -> Liveness {
+        self.get(id)
+            .map_or(Liveness::Dead, |node| self.liveness(node, now))
+    }
+
+    /// How long it has been silent.
+    pub fn silence(&self, node: &Datanode, now: Duration) -> Duration {
+        now.saturating_sub(node.silent_since())
+    }
+
+    /// Whether a new chunk of `bytes` may be put there: live, in service, not read-only, with
+    /// space, and its chunk set reported in this tracker's life.
+    pub fn placeable(&self, node: &Datanode, bytes: u64, now: Duration) -> bool {
+        node.record.admin == AdminState::InService
+            && !node.stats.read_only
+            && node.picture != Picture::Unknown
+            && node.free_bytes() >= bytes
+            && self.liveness(node, now) == Liveness::Live
+    }
+
+    /// Every datanode that takes a chunk of `bytes`, by id.
+    pub fn all_placeable(&self, bytes: u64, now: Duration) -> Vec<&Datanode> {
+        self.iter()
+            .filter(|node| self.placeable(node, bytes, now))
+            .collect()
+    }
+
+    /// How its replicas are to be judged.
+    pub fn view(&self, node: &Datanode, now: Duration) -> HolderView {
+        HolderView {
+            live: self.liveness(node, now) == Liveness::Live,
+            admin: node.record.admin,
+            host: Label::of(&node.host()),
+            zone: node.record.zone.as_deref().map(Label::of),
+            current: node.picture == Picture::Current,
+        }
+    }
+
+    /// Zones count only when every in-service datanode names its own.
+    pub fn spread_rule(&self) -> SpreadRule {
+        let in_service = || {
+            self.iter()
+                .filter(|n| n.record.admin == AdminState::InService)
+        };
+        let zones: Option<std::collections::BTreeSet<&str>> = in_service()
+            .map(|node| node.record.zone.as_deref())
+            .collect();
+        SpreadRule {
+            zones: zones.map_or(0, |set| u32::try_from(set.len()).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// Those whose chunk set is still unknown although it may matter, and who have been known for
+    /// less than `patience`: their replicas may yet turn up.
+    pub fn awaiting_report(&self, patience: Duration, now: Duration) -> u32 {
+        let waiting = self.serving().filter(|node| {
+            node.picture == Picture::Unknown && now.saturating_sub(node.known_since) < patience
+        });
+        u32::try_from(waiting.count()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Datanode> {
+        self.nodes.values_mut()
+    }
+}
+
+fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
+    Datanode {
+        id,
+        record,
+        instance: None,
+        sequence: 0,
+        known_since: now,
+        last_heard: None,
+        last_heartbeat: None,
+        stats: DatanodeStats::default(),
+        fence: Fence::default(),
+        version: String::new(),
+        picture: Picture::Unknown,
+        reserved_bytes: 0,
+        reserved_writes: 0,
+        loss_acknowledged: false,
+    }
+}
+
+fn take_in(node: &mut Datanode, message: Message, now: Duration, wall: Timestamp) {
+    let Message {
+        instance,
+        sequence,
+        address,
+        fence,
+        stats,
+    } = message;
+    node.instance = Some(instance);
+    node.sequence = sequence;
+    node.record.address = address;
+    node.fence = fence;
+    node.stats = stats;
+    node.last_heard = Some(now);
+    node.last_heartbeat = Some(wall);
+    node.loss_acknowledged = false;
+}

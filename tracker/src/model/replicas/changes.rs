@@ -1,0 +1,415 @@
+//! What changes the replica map: the catalog, the datanodes' messages, liveness.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dfs_protocol::chunk::{Replica, SealedChunk, SetDigest};
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
+
+use super::super::health::{HolderView, SpreadRule};
+use super::{Expected, NodeList, ReplicaMap, Slot, Unknown};
+
+impl ReplicaMap {
+    /// Tells what the catalog expects: at start for every chunk, later when a factor changes.
+    /// Replicas that were reported before count from now on.
+    pub fn load_chunk(&mut self, expected: Expected) {
+        let Expected {
+            chunk,
+            factor,
+            kind,
+        } = expected;
+        if let Some(at) = self.index.get(&chunk.id.into()).copied() {
+            self.expect_anew(at, expected);
+            return;
+        }
+        let slot = Slot::new(&chunk, factor, kind);
+        let at = if let Some(at) = self.vacant.pop() {
+            self.slots[at as usize] = slot;
+            at
+        } else if let Ok(at) = u32::try_from(self.slots.len()) {
+            self.slots.push(slot);
+            at
+        } else {
+            return;
+        };
+        self.index.insert(chunk.id.into(), at);
+        self.count_slot(at);
+        for (node, sealed) in self.take_unknown(chunk.id) {
+            self.attach(at, node, sealed);
+        }
+        self.reassess(at);
+    }
+
+    /// A commit made the chunk part of the catalog. Its writers' datanodes fsynced it: they are
+    /// read from at once, and must report it before [`expire_promises`](Self::expire_promises).
+    pub fn commit_chunk(&mut self, expected: Expected, holders: &[DatanodeId], now: Duration) {
+        self.load_chunk(expected);
+        let Some(at) = self.index.get(&expected.chunk.id.into()).copied() else {
+            return;
+        };
+        for id in holders {
+            let Some(node) = self.intern(*id) else {
+                continue;
+            };
+            if self.node_mut(node).slots.insert(at) {
+                self.slot_mut(at).nodes.push(node);
+                self.promised.insert((at, node), now);
+            }
+        }
+        self.reassess(at);
+    }
+
+    /// Drops promises that no report confirmed within `patience`; returns how many.
+    pub fn expire_promises(&mut self, patience: Duration, now: Duration) -> usize {
+        let late: Vec<(u32, u16)> = self
+            .promised
+            .iter()
+            .filter(|(_, since)| now.saturating_sub(**since) >= patience)
+            .map(|(key, _)| *key)
+            .collect();
+        for (at, node) in &late {
+            self.detach(*at, *node);
+            self.reassess(*at);
+        }
+        late.len()
+    }
+
+    /// The catalog names the chunk no longer: what was reported of it waits for gc.
+    pub fn forget_chunk(&mut self, chunk: ChunkId, now: Duration) {
+        let Some(at) = self.index.remove(&chunk.into()) else {
+            return;
+        };
+        self.uncount_slot(at);
+        let kind = self.slot(at).kind();
+        let mut replicas = Vec::new();
+        for node in self.slot(at).nodes.as_slice().to_vec() {
+            if let Some(sealed) = self.reported(at, node) {
+                replicas.push((node, sealed));
+                self.node_mut(node).unknown.insert(chunk);
+            }
+            self.node_mut(node).slots.remove(at);
+            self.irregular.remove(&(at, node));
+            self.promised.remove(&(at, node));
+        }
+        for node in self.damaged_of(at) {
+            self.damaged.remove(&(at, node));
+        }
+        self.slot_mut(at).vacate();
+        self.vacant.push(at);
+        if !replicas.is_empty() {
+            self.unknown.insert(
+                chunk,
+                Unknown {
+                    kind,
+                    first_seen: now,
+                    replicas,
+                },
+            );
+        }
+    }
+
+    /// Takes in what a heartbeat says. Sending the same again is harmless. Returns whether the
+    /// tracker's picture equals the datanode's digest; a full report is needed otherwise.
+    pub fn apply_delta(
+        &mut self,
+        datanode: DatanodeId,
+        added: &[Replica],
+        removed: &[SealedChunk],
+        digest: &SetDigest,
+        now: Duration,
+    ) -> bool {
+        let Some(node) = self.intern(datanode) else {
+            return false;
+        };
+        for sealed in removed {
+            self.take_back(node, sealed);
+        }
+        for replica in added {
+            self.put_replica(node, replica, now);
+        }
+        self.node(node).digest == *digest
+    }
+
+    /// Takes in a full chunk report: what it does not name is gone, promised replicas apart, which
+    /// may have been sealed after it was drawn up. Returns whether the digests agree.
+    pub fn apply_full_report(
+        &mut self,
+        datanode: DatanodeId,
+        replicas: &[Replica],
+        digest: &SetDigest,
+        now: Duration,
+    ) -> bool {
+        let Some(node) = self.intern(datanode) else {
+            return false;
+        };
+        let named: BTreeSet<ChunkId> = replicas.iter().map(|replica| replica.chunk.id).collect();
+        self.drop_unnamed(node, &named);
+        for replica in replicas {
+            self.put_replica(node, replica, now);
+        }
+        self.node(node).digest == *digest
+    }
+
+    /// A datanode found its replica bad. Only the expected version matters: an older one is not
+    /// read anyway. Returns whether it mattered.
+    pub fn mark_corrupt(
+        &mut self,
+        datanode: DatanodeId,
+        chunk: ChunkId,
+        version: ChunkVersion,
+    ) -> bool {
+        let (Some(node), Some(at)) = (
+            self.intern(datanode),
+            self.index.get(&chunk.into()).copied(),
+        ) else {
+            return false;
+        };
+        if self.slot(at).version != version {
+            return false;
+        }
+        if self.promised.contains_key(&(at, node)) {
+            self.detach(at, node);
+        }
+        self.damaged.insert((at, node));
+        self.reassess(at);
+        true
+    }
+
+    /// A delete was carried out; the heartbeat that says so may come later.
+    pub fn remove_replica(&mut self, datanode: DatanodeId, chunk: ChunkId, version: ChunkVersion) {
+        let Some(node) = self.node_index.get(&datanode).copied() else {
+            return;
+        };
+        let held = match self.index.get(&chunk.into()) {
+            Some(at) => self.reported(*at, node),
+            None => self
+                .unknown
+                .get(&chunk)
+                .and_then(|unknown| unknown.of(node)),
+        };
+        if let Some(sealed) = held.filter(|sealed| sealed.version == version) {
+            self.take_back(node, &sealed);
+        }
+    }
+
+    /// Drops everything of a datanode: it was tombstoned, or told to start anew.
+    pub fn clear_datanode(&mut self, datanode: DatanodeId) {
+        let Some(node) = self.node_index.get(&datanode).copied() else {
+            return;
+        };
+        let promised: Vec<u32> = self
+            .promised
+            .keys()
+            .filter(|(_, n)| *n == node)
+            .map(|(at, _)| *at)
+            .collect();
+        for at in promised {
+            self.detach(at, node);
+            self.reassess(at);
+        }
+        self.drop_unnamed(node, &BTreeSet::new());
+        let damaged: Vec<_> = self
+            .damaged
+            .iter()
+            .filter(|(_, n)| *n == node)
+            .copied()
+            .collect();
+        for key in damaged {
+            self.damaged.remove(&key);
+            self.reassess(key.0);
+        }
+    }
+
+    /// Changes how a datanode's replicas are judged.
+    pub fn set_view(&mut self, datanode: DatanodeId, view: HolderView) {
+        let Some(node) = self.intern(datanode) else {
+            return;
+        };
+        let old = std::mem::replace(&mut self.node_mut(node).view, view);
+        // `current` matters to planners only: health does not depend on it.
+        if (HolderView {
+            current: view.current,
+            ..old
+        }) == view
+        {
+            return;
+        }
+        let slots: Vec<u32> = self.node(node).slots.iter().collect();
+        for at in slots {
+            self.reassess(at);
+        }
+    }
+
+    /// Changes when replicas are badly spread: every chunk is judged anew.
+    pub fn set_rule(&mut self, rule: SpreadRule) {
+        if self.rule == rule {
+            return;
+        }
+        self.rule = rule;
+        let slots: Vec<u32> = self.occupied().map(|(at, _)| at).collect();
+        for at in slots {
+            self.reassess(at);
+        }
+    }
+
+    fn expect_anew(&mut self, at: u32, expected: Expected) {
+        let Expected {
+            chunk,
+            factor,
+            kind,
+        } = expected;
+        let nodes = self.slot(at).nodes.as_slice().to_vec();
+        let held: Vec<_> = nodes
+            .iter()
+            .filter_map(|node| Some((*node, self.reported(at, *node)?)))
+            .collect();
+        self.slot_mut(at).expect(&chunk, factor, kind);
+        for (node, sealed) in held {
+            self.set_irregular(at, node, sealed);
+        }
+        self.reassess(at);
+    }
+
+    fn put_replica(&mut self, node: u16, replica: &Replica, now: Duration) {
+        let Replica {
+            chunk: sealed,
+            kind,
+        } = *replica;
+        if let Some(at) = self.index.get(&sealed.id.into()).copied() {
+            let held = self.reported(at, node);
+            if held == Some(sealed) {
+                return;
+            }
+            if let Some(old) = held {
+                self.node_mut(node).digest.remove(&old);
+            }
+            self.node_mut(node).digest.insert(&sealed);
+            self.attach(at, node, sealed);
+            self.reassess(at);
+            return;
+        }
+        let unknown = self.unknown.entry(sealed.id).or_insert_with(|| Unknown {
+            kind,
+            first_seen: now,
+            replicas: Vec::new(),
+        });
+        let held = unknown.of(node);
+        if held == Some(sealed) {
+            return;
+        }
+        unknown.replicas.retain(|(n, _)| *n != node);
+        unknown.replicas.push((node, sealed));
+        let node = self.node_mut(node);
+        node.unknown.insert(sealed.id);
+        if let Some(old) = held {
+            node.digest.remove(&old);
+        }
+        node.digest.insert(&sealed);
+    }
+
+    /// Removes exactly this replica; another version stays.
+    fn take_back(&mut self, node: u16, sealed: &SealedChunk) {
+        if let Some(at) = self.index.get(&sealed.id.into()).copied() {
+            if self.reported(at, node) == Some(*sealed) {
+                self.node_mut(node).digest.remove(sealed);
+                self.detach(at, node);
+                self.reassess(at);
+            } else if self.promised.contains_key(&(at, node)) && self.slot(at).expected() == *sealed
+            {
+                self.detach(at, node);
+                self.reassess(at);
+            }
+            return;
+        }
+        let Some(unknown) = self.unknown.get_mut(&sealed.id) else {
+            return;
+        };
+        if unknown.of(node) != Some(*sealed) {
+            return;
+        }
+        unknown.replicas.retain(|(n, _)| *n != node);
+        if unknown.replicas.is_empty() {
+            self.unknown.remove(&sealed.id);
+        }
+        let node = self.node_mut(node);
+        node.unknown.remove(&sealed.id);
+        node.digest.remove(sealed);
+    }
+
+    /// Takes back every reported replica of a datanode whose chunk is not named.
+    fn drop_unnamed(&mut self, node: u16, named: &BTreeSet<ChunkId>) {
+        let known = self
+            .node(node)
+            .slots
+            .iter()
+            .filter_map(|at| self.reported(at, node));
+        let unknown = self.node(node).unknown.iter();
+        let unknown = unknown.filter_map(|id| self.unknown.get(id)?.of(node));
+        let gone: Vec<SealedChunk> = known
+            .chain(unknown)
+            .filter(|sealed| !named.contains(&sealed.id))
+            .collect();
+        for sealed in gone {
+            self.take_back(node, &sealed);
+        }
+    }
+
+    /// Puts a reported replica into a slot; its digest is already counted. A replica that was gone
+    /// and is back was written anew: damage of the old one is no longer its own.
+    fn attach(&mut self, at: u32, node: u16, sealed: SealedChunk) {
+        let promised = self.promised.remove(&(at, node)).is_some();
+        if self.node_mut(node).slots.insert(at) {
+            self.slot_mut(at).nodes.push(node);
+            self.damaged.remove(&(at, node));
+        } else if promised || self.irregular.contains_key(&(at, node)) {
+            self.damaged.remove(&(at, node));
+        }
+        self.set_irregular(at, node, sealed);
+    }
+
+    fn detach(&mut self, at: u32, node: u16) {
+        self.promised.remove(&(at, node));
+        self.irregular.remove(&(at, node));
+        self.node_mut(node).slots.remove(at);
+        self.slot_mut(at).nodes.remove(node);
+    }
+
+    fn set_irregular(&mut self, at: u32, node: u16, sealed: SealedChunk) {
+        if sealed == self.slot(at).expected() {
+            self.irregular.remove(&(at, node));
+        } else {
+            self.irregular.insert((at, node), sealed);
+        }
+    }
+
+    fn take_unknown(&mut self, chunk: ChunkId) -> Vec<(u16, SealedChunk)> {
+        let replicas = self.unknown.remove(&chunk).map(|unknown| unknown.replicas);
+        let replicas = replicas.unwrap_or_default();
+        for (node, _) in &replicas {
+            self.node_mut(*node).unknown.remove(&chunk);
+        }
+        replicas
+    }
+
+    pub(super) fn damaged_of(&self, at: u32) -> Vec<u16> {
+        self.damaged
+            .range((at, 0)..=(at, u16::MAX))
+            .map(|(_, node)| *node)
+            .collect()
+    }
+}
+
+impl Unknown {
+    fn of(&self, node: u16) -> Option<SealedChunk> {
+        self.replicas
+            .iter()
+            .find(|(n, _)| *n == node)
+            .map(|(_, sealed)| *sealed)
+    }
+}
+
+impl NodeList {
+    pub(super) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+}

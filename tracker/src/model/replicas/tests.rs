@@ -1,0 +1,1 @@
+//! The replica map against tables and random histories.
