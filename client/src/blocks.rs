@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_protocol::DatanodeId;
-use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress, SealedChunk};
+use dfs_protocol::chunk::{BLOCK_SIZE_U64, ChunkOrigin, DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{BLOCK_STREAM_MEDIA_TYPE, FrameKind, HopFailure, parse};
-use dfs_protocol::routes::{DATANODE_HEADER, datanode};
+use dfs_protocol::routes::{CHUNK_ORIGIN_HEADER, DATANODE_HEADER, datanode};
 use http::Request;
 use http::header::{ACCEPT, RANGE};
 use http_body_util::BodyExt;
@@ -37,6 +37,7 @@ pub struct Block {
 #[derive(Debug)]
 pub struct BlockStream {
     from: DatanodeAddress,
+    origin: Option<ChunkOrigin>,
     body: Incoming,
     decoder: FrameDecoder,
     next_offset: u64,
@@ -70,8 +71,11 @@ pub async fn read_blocks(
         .body(empty())
         .map_err(|error| malformed(&from.address, &error))?;
     let response = http.send(&from.address, request, HEAD_TIMEOUT).await?;
+    let origin = response.headers().get(CHUNK_ORIGIN_HEADER);
+    let origin = origin.and_then(|json| serde_json::from_slice(json.as_bytes()).ok());
     Ok(BlockStream {
         from: from.clone(),
+        origin,
         body: response.into_body(),
         decoder: FrameDecoder::default(),
         next_offset: first,
@@ -84,6 +88,11 @@ impl BlockStream {
     /// Whose replica is read.
     pub fn datanode(&self) -> DatanodeId {
         self.from.id
+    }
+
+    /// Where the chunk belongs, as the replica's header says: what a copy must carry on.
+    pub fn origin(&self) -> Option<&ChunkOrigin> {
+        self.origin.as_ref()
     }
 
     /// The next block; `None` after the last. An error means that the rest must come from another

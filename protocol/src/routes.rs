@@ -6,6 +6,8 @@ pub const DATANODE_HEADER: &str = "x-dfs-datanode";
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 /// Carries the acting tracker's fence on orders to datanodes.
 pub const FENCE_HEADER: &str = "x-dfs-fence";
+/// Carries where a chunk belongs ([`crate::chunk::ChunkOrigin`] as JSON) on the answer to a read.
+pub const CHUNK_ORIGIN_HEADER: &str = "x-dfs-chunk-origin";
 
 /// Admin listener and public doors.
 pub mod admin {

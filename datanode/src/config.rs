@@ -1,0 +1,76 @@
+//! What a datanode is told when it starts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dfs_runtime::server::ServerLimits;
+
+use crate::journal::DEFAULT_SEGMENT_BYTES;
+use crate::store::SpaceLimits;
+
+/// Settings of one datanode.
+#[derive(Debug, Clone)]
+pub struct DatanodeConfig {
+    /// The volume's directory; made when it is missing.
+    pub dir: PathBuf,
+    /// `host:port` of the tracker.
+    pub tracker: String,
+    /// `host:port` where peers reach this datanode's API.
+    pub advertise: String,
+    /// Failure domain, if known.
+    pub zone: Option<String>,
+    /// Kubernetes node, if there is one.
+    pub host: Option<String>,
+    /// When the volume stops taking chunks.
+    pub space: SpaceLimits,
+    /// How long an attempt without its writer is kept for resume.
+    pub resume_lease: Duration,
+    /// Attempts without writers kept at most.
+    pub resume_attempts: usize,
+    /// Chunks written at once, by streams, uploads and copies.
+    pub max_writes: usize,
+    /// Chunks read at once.
+    pub max_reads: usize,
+    /// A write stream whose writer is silent for so long is taken for broken.
+    pub stream_idle: Duration,
+    /// Bytes per second that scrub reads.
+    pub scrub_rate: u64,
+    /// A replica verified within this time is not verified again.
+    pub scrub_interval: Duration,
+    /// Bytes per second that repair copies fetch.
+    pub repair_rate: u64,
+    /// Commands of the tracker carried out at once.
+    pub max_commands: usize,
+    /// Length of a journal segment in bytes.
+    pub journal_segment: u64,
+    /// How long chunks of an earlier identity are kept.
+    pub retired_retention: Duration,
+    /// Limits of the API's listener.
+    pub limits: ServerLimits,
+}
+
+impl DatanodeConfig {
+    /// The defaults for a volume, a tracker and an advertised address.
+    pub fn new(dir: PathBuf, tracker: impl Into<String>, advertise: impl Into<String>) -> Self {
+        Self {
+            dir,
+            tracker: tracker.into(),
+            advertise: advertise.into(),
+            zone: None,
+            host: None,
+            space: SpaceLimits::default(),
+            resume_lease: Duration::from_mins(2),
+            resume_attempts: 64,
+            max_writes: 128,
+            max_reads: 256,
+            stream_idle: Duration::from_mins(2),
+            scrub_rate: 16 * 1024 * 1024,
+            scrub_interval: Duration::from_hours(24),
+            repair_rate: 256 * 1024 * 1024,
+            max_commands: 8,
+            journal_segment: DEFAULT_SEGMENT_BYTES,
+            retired_retention: Duration::from_hours(24),
+            limits: ServerLimits::default(),
+        }
+    }
+}
