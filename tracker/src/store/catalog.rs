@@ -182,8 +182,10 @@ impl Catalog {
     }
 
     /// The single values: cluster, fence, sequence, counters, checkpoints.
+    // The method itself is not general enough in its lifetime.
+    #[allow(clippy::redundant_closure_for_method_calls)]
     pub async fn meta(&self) -> Result<CatalogMeta, StoreError> {
-        self.read(|snapshot| snapshot.meta()).await
+        self.read(|snapshot: &Snapshot<'_>| snapshot.meta()).await
     }
 
     /// The engine, for checkpoints and dumps (blocking).

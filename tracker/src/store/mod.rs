@@ -3,6 +3,7 @@
 //! `rebuild` and `dump` move a whole catalog; they do no network I/O.
 
 pub mod apply;
+mod batch;
 pub mod catalog;
 pub mod codec;
 mod committer;
@@ -15,6 +16,7 @@ pub mod memory;
 pub mod metrics;
 pub mod redb;
 mod room;
+mod shipper;
 pub mod snapshot;
 
 pub use catalog::{Catalog, CatalogConfig, CatalogLimits, new_trash_id};
