@@ -137,3 +137,55 @@ fn merge(families: impl Iterator<Item = MetricFamily>) -> Vec<MetricFamily> {
     }
     merged.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::Request;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn ask(router: &Router, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20)
+            .await
+            .unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_names_each_check_and_its_reason() {
+        let readiness = Readiness::new();
+        let router = admin_router(readiness.clone(), Vec::new());
+        assert_eq!(ask(&router, "/livez").await, (200, "ok\n".to_owned()));
+        assert_eq!(ask(&router, "/readyz").await.0, 503);
+        readiness.set("catalog", Ok(()));
+        assert_eq!(ask(&router, "/readyz").await, (200, "ok\n".to_owned()));
+        readiness.set("tracker", Err("not heard for 9 s".to_owned()));
+        assert_eq!(ask(&router, "/readyz").await.0, 503);
+        let verbose = "[ok] catalog\n[failed] tracker: not heard for 9 s\n".to_owned();
+        assert_eq!(ask(&router, "/readyz?verbose").await, (503, verbose));
+        readiness.set("tracker", Ok(()));
+        let verbose = "[ok] catalog\n[ok] tracker\n".to_owned();
+        assert_eq!(ask(&router, "/readyz?verbose=1").await, (200, verbose));
+    }
+
+    #[tokio::test]
+    async fn several_registries_name_each_family_once() {
+        let registries = ["tracker", "gateway"].map(|role| {
+            let registry = Registry::new();
+            crate::process::register(&registry, role).unwrap();
+            registry
+        });
+        let router = admin_router(Readiness::new(), registries.to_vec());
+        let (status, text) = ask(&router, "/metrics").await;
+        assert_eq!(status, 200);
+        assert_eq!(text.matches("# TYPE dfs_build_info ").count(), 1, "{text}");
+        for role in ["tracker", "gateway"] {
+            assert!(text.contains(&format!("role=\"{role}\"")), "{text}");
+        }
+    }
+}

@@ -26,8 +26,7 @@ fn media_range(range: &str) -> (String, f32) {
     let mut parts = range.split(';');
     let media = parts.next().unwrap_or("").trim().to_ascii_lowercase();
     let quality = parts
-        .filter_map(|part| part.trim().strip_prefix("q=")?.parse().ok())
-        .next()
+        .find_map(|part| part.trim().strip_prefix("q=")?.parse().ok())
         .unwrap_or(1.0);
     (media, quality)
 }

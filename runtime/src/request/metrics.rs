@@ -129,6 +129,11 @@ impl RequestMetrics {
         self.refused.get()
     }
 
+    /// Requests in flight now.
+    pub fn in_flight_count(&self) -> i64 {
+        self.in_flight.get()
+    }
+
     /// Panics so far.
     pub fn panic_count(&self) -> u64 {
         self.panics.get()

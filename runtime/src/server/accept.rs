@@ -28,12 +28,41 @@ pub(super) struct Accepted {
     pub(super) place: OwnedSemaphorePermit,
 }
 
+/// The cap on connections.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Places {
+    fn new(connections: usize) -> Self {
+        let all = connections
+            .min(u32::MAX as usize)
+            .min(Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(all)),
+            all,
+        }
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.all.saturating_sub(self.free.available_permits())
+    }
+
+    /// Waits until no connection is left.
+    pub(super) async fn all_free(&self) {
+        let all = u32::try_from(self.all).unwrap_or(u32::MAX);
+        let _never_closed = self.free.acquire_many(all).await;
+    }
+}
+
 /// Takes connections from one listener.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listener: TcpListener,
     metrics: ServerMetrics,
-    places: Arc<Semaphore>,
+    places: Places,
     refusals: Arc<Semaphore>,
     /// Duplicates of the listener's handle, whose only worth is that they can be closed.
     spares: Vec<OwnedFd>,
@@ -50,17 +79,23 @@ impl Acceptor {
         Self {
             listener,
             metrics,
-            places: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            places: Places::new(connections),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             spares: Vec::new(),
             wanted_spares: spares,
         }
     }
 
+    /// Closes the listener; what was taken goes on.
+    pub(super) fn close(self) -> Places {
+        self.places
+    }
+
     /// Waits for the next connection under the cap. Cancel-safe.
     pub(super) async fn next(&mut self) -> Accepted {
+        // Not again in the loop: it would take back at once what `recover` gives up.
+        self.refill();
         loop {
-            self.refill();
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     if let Some(accepted) = self.admit(stream, peer) {
@@ -85,7 +120,7 @@ impl Acceptor {
     fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Accepted> {
         // Without it small answers wait for the peer's delayed ACK. Fails only on a dead socket.
         let _dead_soon = stream.set_nodelay(true);
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
+        if let Ok(place) = self.places.free.clone().try_acquire_owned() {
             self.metrics.accepted.inc();
             return Some(Accepted {
                 stream,
@@ -144,7 +179,7 @@ fn is_of_one_connection(errno: Option<Errno>) -> bool {
 
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
-content-length: 144\r\n\r\n\
+content-length: 142\r\n\r\n\
 {\"type\":\"urn:dfs:problem:unavailable\",\"title\":\"The service is not available now\",\
 \"status\":503,\"detail\":\"too many connections\",\"retry_after\":1}";
 

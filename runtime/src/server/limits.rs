@@ -58,7 +58,7 @@ impl Default for ServerLimits {
             header_timeout: Duration::from_secs(30),
             // Longer than the common proxies keep theirs, so that it is never us who close a
             // connection on which a proxy is about to send.
-            idle_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_mins(2),
             header_bytes: 64 * 1024,
             headers: 100,
             uri_bytes: 8 * 1024,

@@ -3,8 +3,15 @@
 
 mod accept;
 mod connection;
+mod framing;
+mod head;
 mod limits;
 mod metrics;
+mod rate;
+mod wire;
+
+#[cfg(test)]
+mod tests;
 
 pub use limits::{RateLimit, ServerLimits};
 pub use metrics::{CutReason, RefusalReason, ServerMetrics};
@@ -26,7 +33,8 @@ use crate::shutdown::Shutdown;
 pub struct PeerAddr(pub SocketAddr);
 
 /// Serves `router` on `listener` until the shutdown, then lets requests in flight finish within
-/// [`ServerLimits::drain`] and closes what is left. Handlers may upgrade connections
+/// [`ServerLimits::drain`] and closes what is left (but not upgraded connections: their handlers
+/// should listen to the shutdown too). Handlers may upgrade connections
 /// ([`hyper::upgrade::on`]); an upgraded connection holds its place under the cap until dropped,
 /// and has no timeouts but its handler's.
 pub async fn serve(
@@ -60,14 +68,16 @@ pub async fn serve(
         }
     }
     // New connections are refused by the kernel from here on.
-    drop(acceptor);
+    let places = acceptor.close();
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
             log_panic(ended);
         }
+        // Upgraded connections left their tasks, but hold their places.
+        places.all_free().await;
     };
     if tokio::time::timeout(drain, all_ended).await.is_err() {
-        let left = connections.len();
+        let left = places.taken();
         metrics.cut.add(CutReason::Shutdown, left as u64);
         tracing::warn!(
             connections = left,
