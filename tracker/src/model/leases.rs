@@ -77,7 +77,8 @@ pub struct LeaseTable {
     limits: LeaseLimits,
     chunks: BTreeMap<ChunkId, LeasedChunk>,
     per_lease: BTreeMap<LeaseId, usize>,
-    abandoned: BTreeSet<ChunkId>,
+    /// And when.
+    abandoned: BTreeMap<ChunkId, Duration>,
 }
 
 impl LeaseTable {
@@ -87,7 +88,7 @@ impl LeaseTable {
             limits,
             chunks: BTreeMap::new(),
             per_lease: BTreeMap::new(),
-            abandoned: BTreeSet::new(),
+            abandoned: BTreeMap::new(),
         }
     }
 
@@ -155,7 +156,7 @@ impl LeaseTable {
 
     /// Drops chunks that will never be committed: gc takes them without waiting. Only the lease
     /// that holds a chunk may abandon it; a chunk that no lease holds waits for its age.
-    pub fn abandon(&mut self, lease: LeaseId, chunks: &[ChunkId]) {
+    pub fn abandon(&mut self, lease: LeaseId, chunks: &[ChunkId], now: Duration) {
         for chunk in chunks {
             let own = self
                 .chunks
@@ -163,7 +164,7 @@ impl LeaseTable {
                 .is_some_and(|known| known.lease == lease);
             if own && self.abandoned.len() < self.limits.chunks {
                 self.drop_chunk(*chunk);
-                self.abandoned.insert(*chunk);
+                self.abandoned.insert(*chunk, now);
             }
         }
     }
@@ -174,6 +175,7 @@ impl LeaseTable {
         if oldest.is_zero() {
             return 0;
         }
+        self.abandoned.retain(|_, at| *at >= oldest);
         let gone: Vec<ChunkId> = self
             .chunks
             .iter()
@@ -200,7 +202,7 @@ impl LeaseTable {
 
     /// Whether its writer said that it will never be committed.
     pub fn is_abandoned(&self, chunk: ChunkId) -> bool {
-        self.abandoned.contains(&chunk)
+        self.abandoned.contains_key(&chunk)
     }
 
     /// When the chunk's lease was last renewed, also after it ran out.
@@ -323,9 +325,9 @@ mod tests {
         table
             .extend(lease(1), vec![(chunk(1), vec![])], 3, SECOND)
             .unwrap();
-        table.abandon(lease(2), &[chunk(1)]);
+        table.abandon(lease(2), &[chunk(1)], SECOND);
         assert!(table.is_leased(chunk(1), SECOND));
-        table.abandon(lease(1), &[chunk(1)]);
+        table.abandon(lease(1), &[chunk(1)], SECOND);
         assert!(table.is_abandoned(chunk(1)) && !table.is_leased(chunk(1), SECOND));
         table.renew(lease(1), &[chunk(1)], SECOND).unwrap();
         assert!(!table.is_abandoned(chunk(1)) && table.is_leased(chunk(1), SECOND));

@@ -1,1 +1,202 @@
-//! Decisions as pure functions.
+//! Decisions as pure functions: `plan(view, limits, now, rng) -> plan`. Loops carry plans out and
+//! record them; a planner that is run on its own recorded result plans nothing more.
+
+pub mod decommission;
+pub mod gc;
+pub mod placement;
+pub mod removal;
+pub mod repair;
+mod repair_copies;
+mod repair_deletes;
+pub mod safe_mode;
+pub mod tasks;
+#[cfg(test)]
+mod tests;
+pub mod trash;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::datanodes::{DatanodeTable, LivenessPolicy};
+use crate::model::hearing::Partition;
+use crate::model::leases::LeaseLimits;
+
+/// Every knob of the tracker's decisions, with its default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// When silence means something.
+    pub liveness: LivenessPolicy,
+    /// The cluster's replication factor.
+    pub factor: u32,
+    /// Fewest replicas of an acknowledged chunk; min(2, factor) when absent.
+    pub min_write: Option<u32>,
+    /// Datanodes that fall silent within this time fell silent together.
+    pub partition_window: Duration,
+    /// Most datanodes that may be known.
+    pub datanodes: usize,
+    /// How long a replica that a commit named may stay unreported.
+    pub promise_patience: Duration,
+    /// Write leases.
+    pub leases: LeaseLimits,
+    /// Repair.
+    pub repair: RepairLimits,
+    /// Garbage collection.
+    pub gc: GcLimits,
+    /// The trash.
+    pub trash: TrashLimits,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            liveness: LivenessPolicy::default(),
+            factor: 3,
+            min_write: None,
+            partition_window: Duration::from_secs(60),
+            datanodes: 10_000,
+            promise_patience: Duration::from_secs(30),
+            leases: LeaseLimits::default(),
+            repair: RepairLimits::default(),
+            gc: GcLimits::default(),
+            trash: TrashLimits::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// Fewest replicas of an acknowledged chunk of this factor.
+    pub fn min_write(&self, factor: u32) -> u32 {
+        self.min_write.unwrap_or(2).min(factor).max(1)
+    }
+}
+
+/// Bounds of repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepairLimits {
+    /// How long a datanode must be silent before its chunks are copied; none for a last live copy.
+    pub delay: Duration,
+    /// Most copies that one datanode receives at a time.
+    pub copies_to: u32,
+    /// Most copies that one datanode sends at a time.
+    pub copies_from: u32,
+    /// Most copies at a time in all.
+    pub copies_total: u32,
+    /// Most replica deletions ordered by one plan.
+    pub deletes_per_tick: u32,
+    /// A task that was not answered for so long is given up.
+    pub task_timeout: Duration,
+    /// Most chunks of each queue that one plan looks at.
+    pub scan_per_tick: usize,
+}
+
+impl Default for RepairLimits {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(300),
+            copies_to: 4,
+            copies_from: 4,
+            copies_total: 64,
+            deletes_per_tick: 1000,
+            task_timeout: Duration::from_secs(300),
+            scan_per_tick: 20_000,
+        }
+    }
+}
+
+/// Bounds of garbage collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcLimits {
+    /// Age at which a chunk that nothing names is condemned.
+    pub orphan_age: Duration,
+    /// Most chunks condemned by one plan.
+    pub condemn_per_tick: usize,
+    /// Most replica deletions ordered by one plan.
+    pub deletes_per_tick: usize,
+    /// How long a condemned chunk without replicas is remembered, so that late commits are refused.
+    pub forget_after: Duration,
+    /// Most condemned chunks forgotten by one plan.
+    pub forget_per_tick: usize,
+    /// Most chunks that one plan looks at.
+    pub scan_per_tick: usize,
+}
+
+impl Default for GcLimits {
+    fn default() -> Self {
+        Self {
+            orphan_age: Duration::from_secs(3600),
+            condemn_per_tick: 1000,
+            deletes_per_tick: 1000,
+            forget_after: Duration::from_secs(24 * 3600),
+            forget_per_tick: 1000,
+            scan_per_tick: 20_000,
+        }
+    }
+}
+
+/// Bounds of the trash.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrashLimits {
+    /// Age at which an entry goes.
+    pub retention: Duration,
+    /// Share of the volumes' bytes in use above which the oldest entries go early, 0 to 1.
+    pub pressure: f64,
+    /// How long the effect of an early purge is awaited before the next.
+    pub pressure_pause: Duration,
+    /// How far wall clocks are trusted to be off: the age of an entry from before the tracker's
+    /// start is taken to be so much less than the clocks say.
+    pub clock_slack: Duration,
+    /// An entry waits at least so long after a start of the tracker, whatever the clocks say.
+    pub wait_after_start: Duration,
+    /// Most entries purged by one plan.
+    pub purge_per_tick: usize,
+}
+
+impl Default for TrashLimits {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(24 * 3600),
+            pressure: 0.85,
+            pressure_pause: Duration::from_secs(60),
+            clock_slack: Duration::from_secs(2 * 3600),
+            wait_after_start: Duration::from_secs(3600),
+            purge_per_tick: 100,
+        }
+    }
+}
+
+/// Why repair, gc and removal verdicts are held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// The tracker still gathers reports; what it waits for.
+    SafeMode(String),
+    /// Too many datanodes fell silent together.
+    Partition(Partition),
+    /// The service says so: why.
+    Asked(String),
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SafeMode(waits) => write!(f, "safe mode: {waits}"),
+            Self::Partition(partition) => partition.fmt(f),
+            Self::Asked(why) => why.fmt(f),
+        }
+    }
+}
+
+/// Whether repair, gc and removal verdicts are held now. `safe_mode` is what the tracker still
+/// waits for, as [`safe_mode::SafeMode::waits_for`] answered.
+pub fn hold(
+    datanodes: &DatanodeTable,
+    safe_mode: Option<String>,
+    policy: &Policy,
+    now: Duration,
+) -> Option<Hold> {
+    if let Some(waits) = safe_mode {
+        return Some(Hold::SafeMode(waits));
+    }
+    datanodes
+        .partition(policy.factor, policy.partition_window, now)
+        .map(Hold::Partition)
+}

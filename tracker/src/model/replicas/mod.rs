@@ -62,6 +62,13 @@ pub struct ReplicaView {
     pub present: bool,
 }
 
+impl ReplicaView {
+    /// Reported and exactly what the catalog expects; a promise is not enough.
+    pub fn verified(&self) -> bool {
+        self.class == ReplicaClass::Valid
+    }
+}
+
 /// A chunk that was reported and that the catalog does not know: part of an upload, condemned, or
 /// an orphan.
 #[derive(Debug, Clone, PartialEq, Eq)]

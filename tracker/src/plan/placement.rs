@@ -1,0 +1,136 @@
+//! Where replicas go. Distinct host first, then zone spread, then free space and load by the
+//! better of two random choices, so that load spreads; id last.
+
+use std::time::Duration;
+
+use dfs_protocol::DatanodeId;
+
+use crate::model::datanodes::{Datanode, DatanodeTable};
+use crate::model::health::Label;
+
+/// A new chunk to be placed.
+#[derive(Debug, Clone, Copy)]
+pub struct PlacementRequest<'a> {
+    /// Wanted replicas.
+    pub factor: u32,
+    /// Bytes that the chunk may take.
+    pub bytes: u64,
+    /// Datanodes that just failed this writer: placed last.
+    pub avoid: &'a [DatanodeId],
+}
+
+/// How good a target is; smaller is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PlacementScore {
+    /// It just failed the writer.
+    pub avoided: bool,
+    /// Its host has a replica already.
+    pub host_taken: bool,
+    /// Replicas in its zone; 0 when zones are unknown.
+    pub in_zone: u32,
+    /// Used share of its volume in tenths.
+    pub fullness: u64,
+    /// Streams being written there.
+    pub load: u32,
+    /// Last resort: the same answer for the same input.
+    pub id: DatanodeId,
+}
+
+impl PlacementScore {
+    /// What must not be traded for balance.
+    fn spread(&self) -> (bool, bool, u32) {
+        (self.avoided, self.host_taken, self.in_zone)
+    }
+}
+
+/// Chooses the chain of a new chunk: `factor` distinct datanodes, fewer only when fewer are
+/// placeable.
+pub fn choose(
+    datanodes: &DatanodeTable,
+    request: &PlacementRequest<'_>,
+    now: Duration,
+    rng: &mut fastrand::Rng,
+) -> Vec<DatanodeId> {
+    let mut candidates = datanodes.all_placeable(request.bytes, now);
+    let mut taken: Vec<(Label, Option<Label>)> = Vec::new();
+    let mut targets = Vec::new();
+    while targets.len() < request.factor as usize {
+        let Some(best) = pick(datanodes, &candidates, &taken, request.avoid, rng) else {
+            break;
+        };
+        let chosen = candidates.swap_remove(best);
+        taken.push(labels(chosen));
+        targets.push(chosen.id);
+    }
+    targets
+}
+
+/// Chooses one more holder for a chunk whose replicas are on `taken`, among the placeable
+/// datanodes that `admits` lets through. None when there is no such datanode.
+pub fn choose_target(
+    datanodes: &DatanodeTable,
+    bytes: u64,
+    taken: &[(Label, Option<Label>)],
+    admits: impl Fn(&Datanode) -> bool,
+    now: Duration,
+    rng: &mut fastrand::Rng,
+) -> Option<DatanodeId> {
+    let mut candidates = datanodes.all_placeable(bytes, now);
+    candidates.retain(|node| admits(node));
+    let best = pick(datanodes, &candidates, taken, &[], rng)?;
+    candidates.get(best).map(|node| node.id)
+}
+
+/// Host and zone of a datanode.
+pub fn labels(node: &Datanode) -> (Label, Option<Label>) {
+    (
+        Label::of(&node.host()),
+        node.record.zone.as_deref().map(Label::of),
+    )
+}
+
+fn pick(
+    datanodes: &DatanodeTable,
+    candidates: &[&Datanode],
+    taken: &[(Label, Option<Label>)],
+    avoid: &[DatanodeId],
+    rng: &mut fastrand::Rng,
+) -> Option<usize> {
+    let zoned = datanodes.spread_rule().zones > 0;
+    let scores: Vec<PlacementScore> = candidates
+        .iter()
+        .map(|node| score(node, taken, avoid, zoned))
+        .collect();
+    let spread = scores.iter().map(PlacementScore::spread).min()?;
+    let equal: Vec<usize> = (0..scores.len())
+        .filter(|at| scores[*at].spread() == spread)
+        .collect();
+    let first = rng.usize(..equal.len());
+    // The second choice is another one wherever there is another one.
+    let second = (first + 1 + rng.usize(..equal.len().max(2) - 1)) % equal.len();
+    [equal[first], equal[second]]
+        .into_iter()
+        .min_by_key(|at| scores[*at])
+}
+
+fn score(
+    node: &Datanode,
+    taken: &[(Label, Option<Label>)],
+    avoid: &[DatanodeId],
+    zoned: bool,
+) -> PlacementScore {
+    let (host, zone) = labels(node);
+    let in_zone = taken
+        .iter()
+        .filter(|(_, other)| zoned && *other == zone)
+        .count();
+    let used = node.stats.capacity_bytes.saturating_sub(node.free_bytes());
+    PlacementScore {
+        avoided: avoid.contains(&node.id),
+        host_taken: taken.iter().any(|(other, _)| *other == host),
+        in_zone: u32::try_from(in_zone).unwrap_or(u32::MAX),
+        fullness: used.saturating_mul(10) / node.stats.capacity_bytes.max(1),
+        load: node.write_load(),
+        id: node.id,
+    }
+}

@@ -1,0 +1,387 @@
+//! Commands under way: copies, deletions and verifications that datanodes were, or will be, told
+//! of in a heartbeat's answer. Keeps planners from ordering twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dfs_protocol::chunk::{ChunkKind, SealedChunk};
+use dfs_protocol::datanode::Command;
+use dfs_protocol::status::RepairPriority;
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TaskId};
+
+use crate::model::datanodes::DatanodeTable;
+
+/// A copy to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyTask {
+    /// What must arrive.
+    pub chunk: SealedChunk,
+    /// How urgent it is.
+    pub priority: RepairPriority,
+    /// Who has it, best first; the first one's load is counted.
+    pub sources: Vec<DatanodeId>,
+    /// Who gets it.
+    pub target: DatanodeId,
+}
+
+/// Why a replica is deleted. Metric label values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeleteReason {
+    /// Of an older version.
+    Stale,
+    /// Damaged, and a good one exists.
+    Corrupt,
+    /// More than wanted.
+    Excess,
+    /// Of a condemned chunk.
+    Condemned,
+}
+
+impl DeleteReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Stale, Self::Corrupt, Self::Excess, Self::Condemned];
+
+    /// Metric label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Corrupt => "corrupt",
+            Self::Excess => "excess",
+            Self::Condemned => "condemned",
+        }
+    }
+}
+
+/// A replica to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeleteTask {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// Only this version.
+    pub version: ChunkVersion,
+    /// What the bytes are for.
+    pub kind: ChunkKind,
+    /// Whose replica.
+    pub datanode: DatanodeId,
+    /// Why.
+    pub reason: DeleteReason,
+}
+
+/// A replica to be read through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyTask {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// Which version.
+    pub version: ChunkVersion,
+    /// Whose replica.
+    pub datanode: DatanodeId,
+}
+
+/// One piece of work for one datanode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Fetch a replica.
+    Copy(CopyTask),
+    /// Delete a replica.
+    Delete(DeleteTask),
+    /// Read a replica through.
+    Verify(VerifyTask),
+}
+
+impl Work {
+    /// Who does it.
+    pub fn datanode(&self) -> DatanodeId {
+        match self {
+            Self::Copy(copy) => copy.target,
+            Self::Delete(delete) => delete.datanode,
+            Self::Verify(verify) => verify.datanode,
+        }
+    }
+
+    /// Which chunk it is about.
+    pub fn chunk(&self) -> ChunkId {
+        match self {
+            Self::Copy(copy) => copy.chunk.id,
+            Self::Delete(delete) => delete.chunk,
+            Self::Verify(verify) => verify.chunk,
+        }
+    }
+}
+
+/// Work under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// For the datanode's answer.
+    pub id: TaskId,
+    /// What.
+    pub work: Work,
+    /// Monotonic time at which it was planned.
+    pub started: Duration,
+    /// Monotonic time at which the datanode was last told.
+    pub told: Option<Duration>,
+}
+
+/// All work under way. Bounded by the planners' limits and by [`TaskTable::CAPACITY`].
+#[derive(Debug, Clone, Default)]
+pub struct TaskTable {
+    tasks: BTreeMap<TaskId, Task>,
+    by_chunk: BTreeMap<ChunkId, BTreeSet<TaskId>>,
+    by_datanode: BTreeMap<DatanodeId, BTreeSet<TaskId>>,
+    copies_from: BTreeMap<DatanodeId, u32>,
+    copies_to: BTreeMap<DatanodeId, u32>,
+    copies: u32,
+    last: u64,
+    /// Replicas whose deletion was ordered and never answered: they may be gone at any time.
+    doubtful: BTreeSet<(ChunkId, DatanodeId)>,
+    /// Chunks whose last copy failed, and until when they are left alone.
+    postponed: BTreeMap<ChunkId, Duration>,
+}
+
+impl TaskTable {
+    /// Most tasks under way, and most unanswered deletions remembered.
+    pub const CAPACITY: usize = 100_000;
+
+    /// Nothing under way.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts work; none when the table is full.
+    pub fn start(&mut self, work: Work, now: Duration) -> Option<TaskId> {
+        if self.tasks.len() >= Self::CAPACITY || self.doubtful.len() >= Self::CAPACITY {
+            return None;
+        }
+        self.last += 1;
+        let id = TaskId(self.last);
+        self.by_chunk.entry(work.chunk()).or_default().insert(id);
+        self.by_datanode
+            .entry(work.datanode())
+            .or_default()
+            .insert(id);
+        if let Work::Copy(copy) = &work {
+            self.copies += 1;
+            *self.copies_to.entry(copy.target).or_default() += 1;
+            if let Some(source) = copy.sources.first() {
+                *self.copies_from.entry(*source).or_default() += 1;
+            }
+        }
+        self.tasks.insert(
+            id,
+            Task {
+                id,
+                work,
+                started: now,
+                told: None,
+            },
+        );
+        Some(id)
+    }
+
+    /// The datanode answered, or the work is pointless: forgets the task and returns it. After a
+    /// deletion that succeeded, [`crate::model::replicas::ReplicaMap::remove_replica`] must be
+    /// called before the next plan, lest the replica is counted once more.
+    pub fn finish(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.take(id)?;
+        if let Work::Delete(delete) = &task.work {
+            self.doubtful.remove(&(delete.chunk, delete.datanode));
+        }
+        Some(task)
+    }
+
+    /// Gives up what was not answered within `timeout`. A deletion given up may still happen: its
+    /// replica stays doubtful, see [`Self::is_doubtful`].
+    pub fn expire(&mut self, timeout: Duration, now: Duration) -> Vec<Task> {
+        self.postponed.retain(|_, until| *until > now);
+        let late: Vec<TaskId> = self
+            .tasks
+            .values()
+            .filter(|task| now.saturating_sub(task.started) >= timeout)
+            .map(|task| task.id)
+            .collect();
+        self.give_up(late)
+    }
+
+    /// A copy of this chunk failed: repair leaves it alone until then.
+    pub fn postpone(&mut self, chunk: ChunkId, until: Duration) {
+        if self.postponed.len() < Self::CAPACITY {
+            self.postponed.insert(chunk, until);
+        }
+    }
+
+    /// Whether repair leaves this chunk alone.
+    pub fn is_postponed(&self, chunk: ChunkId, now: Duration) -> bool {
+        self.postponed.get(&chunk).is_some_and(|until| *until > now)
+    }
+
+    /// The datanode restarted, so that it forgot its orders, or was removed: gives up its tasks.
+    pub fn restarted(&mut self, datanode: DatanodeId) -> Vec<Task> {
+        let own = self
+            .by_datanode
+            .get(&datanode)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        let given_up = self.give_up(own);
+        self.doubtful.retain(|(_, holder)| *holder != datanode);
+        given_up
+    }
+
+    /// The orders that a datanode is to be told now, oldest first: those it was never told, and
+    /// those it was told longer than `again` ago without an answer.
+    pub fn commands_for(
+        &mut self,
+        datanode: DatanodeId,
+        datanodes: &DatanodeTable,
+        again: Duration,
+        limit: usize,
+        now: Duration,
+    ) -> Vec<Command> {
+        let own: Vec<TaskId> = self
+            .by_datanode
+            .get(&datanode)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        let mut commands = Vec::new();
+        for id in own {
+            if commands.len() >= limit {
+                break;
+            }
+            let Some(task) = self.tasks.get_mut(&id) else {
+                continue;
+            };
+            if task
+                .told
+                .is_none_or(|told| now.saturating_sub(told) >= again)
+            {
+                task.told = Some(now);
+                commands.push(command(task, datanodes));
+            }
+        }
+        commands
+    }
+
+    /// One task.
+    pub fn get(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(&id)
+    }
+
+    /// All, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values()
+    }
+
+    /// Those about one chunk.
+    pub fn of_chunk(&self, chunk: ChunkId) -> impl Iterator<Item = &Task> {
+        let ids = self.by_chunk.get(&chunk).into_iter().flatten();
+        ids.filter_map(|id| self.tasks.get(id))
+    }
+
+    /// Copies under way.
+    pub fn copies(&self) -> u32 {
+        self.copies
+    }
+
+    /// Copies that the datanode sends.
+    pub fn copies_from(&self, datanode: DatanodeId) -> u32 {
+        self.copies_from.get(&datanode).copied().unwrap_or(0)
+    }
+
+    /// Copies that the datanode receives.
+    pub fn copies_to(&self, datanode: DatanodeId) -> u32 {
+        self.copies_to.get(&datanode).copied().unwrap_or(0)
+    }
+
+    /// Bytes of the copies under way.
+    pub fn copy_bytes(&self) -> u64 {
+        let bytes = self.tasks.values().map(|task| match &task.work {
+            Work::Copy(copy) => copy.chunk.length,
+            Work::Delete(_) | Work::Verify(_) => 0,
+        });
+        bytes.sum()
+    }
+
+    /// Whether a deletion of this replica was ordered and never answered: until it is, the replica
+    /// is not counted when another is to be deleted (I24).
+    pub fn is_doubtful(&self, chunk: ChunkId, datanode: DatanodeId) -> bool {
+        self.doubtful.contains(&(chunk, datanode))
+    }
+
+    /// Whether a deletion of this replica is under way.
+    pub fn is_deleting(&self, chunk: ChunkId, datanode: DatanodeId) -> bool {
+        self.of_chunk(chunk).any(|task| match &task.work {
+            Work::Delete(delete) => delete.datanode == datanode,
+            Work::Copy(_) | Work::Verify(_) => false,
+        })
+    }
+
+    fn give_up(&mut self, ids: Vec<TaskId>) -> Vec<Task> {
+        let tasks: Vec<Task> = ids.into_iter().filter_map(|id| self.take(id)).collect();
+        for task in &tasks {
+            if let Work::Delete(delete) = &task.work {
+                self.doubtful.insert((delete.chunk, delete.datanode));
+            }
+        }
+        tasks
+    }
+
+    fn take(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.tasks.remove(&id)?;
+        drop_from(&mut self.by_chunk, task.work.chunk(), id);
+        drop_from(&mut self.by_datanode, task.work.datanode(), id);
+        if let Work::Copy(copy) = &task.work {
+            self.copies -= 1;
+            count_down(&mut self.copies_to, copy.target);
+            if let Some(source) = copy.sources.first() {
+                count_down(&mut self.copies_from, *source);
+            }
+        }
+        Some(task)
+    }
+}
+
+fn command(task: &Task, datanodes: &DatanodeTable) -> Command {
+    match &task.work {
+        Work::Copy(copy) => Command::Copy {
+            task: task.id,
+            chunk: copy.chunk,
+            sources: copy
+                .sources
+                .iter()
+                .filter_map(|id| datanodes.get(*id).map(|node| node.at()))
+                .collect(),
+        },
+        Work::Delete(delete) => Command::Delete {
+            task: task.id,
+            chunk: delete.chunk,
+            version: delete.version,
+            kind: delete.kind,
+        },
+        Work::Verify(verify) => Command::Verify {
+            task: task.id,
+            chunk: verify.chunk,
+            version: verify.version,
+        },
+    }
+}
+
+fn drop_from<K: Ord + Copy>(map: &mut BTreeMap<K, BTreeSet<TaskId>>, key: K, id: TaskId) {
+    if let Some(ids) = map.get_mut(&key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            map.remove(&key);
+        }
+    }
+}
+
+fn count_down(map: &mut BTreeMap<DatanodeId, u32>, key: DatanodeId) {
+    if let Some(count) = map.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            map.remove(&key);
+        }
+    }
+}
