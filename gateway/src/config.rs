@@ -1,0 +1,75 @@
+//! Every limit of the doors.
+
+use std::time::Duration;
+
+use dfs_protocol::chunk::BLOCK_SIZE_U64;
+use dfs_protocol::frame::PROGRESS_STEP;
+
+/// Least window: confirmations come each [`PROGRESS_STEP`], and two chunks may share the window.
+const LEAST_WINDOW: u64 = 2 * PROGRESS_STEP + BLOCK_SIZE_U64;
+
+/// What `/openapi.json` describes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Document {
+    /// The public door alone.
+    #[default]
+    Public,
+    /// Both doors, and the `paths` that the mounting role adds (an OpenAPI paths object).
+    PublicAndAdmin {
+        /// More paths; `serde_json::Value::Null` for none.
+        more: serde_json::Value,
+    },
+}
+
+/// Limits of the doors. The defaults suit a gateway of 1 GiB.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatewayConfig {
+    /// Bytes of one upload that no chain confirmed yet: the whole memory of an upload. At least
+    /// two progress steps and a block, whatever is set.
+    pub window_bytes: u64,
+    /// Largest file.
+    pub max_file_bytes: u64,
+    /// Uploads at once; the next gets 503.
+    pub max_uploads: usize,
+    /// Downloads at once; the next gets 503.
+    pub max_downloads: usize,
+    /// Placements asked for at once, 1 to 64.
+    pub pool_size: u32,
+    /// Placements older than this are not used.
+    pub pool_max_age: Duration,
+    /// How long a chain may owe a confirmation. Longer than the datanodes' own limit, so that they
+    /// name the hop at fault first.
+    pub chain_stall: Duration,
+    /// How long a commit is repeated while the tracker does not answer or is not ready.
+    pub commit_deadline: Duration,
+    /// How long missing replicas are copied before a commit.
+    pub replica_deadline: Duration,
+    /// What `/openapi.json` describes.
+    pub document: Document,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            window_bytes: 4 * 1024 * 1024,
+            max_file_bytes: 16 * 1024 * 1024 * 1024 * 1024,
+            max_uploads: 128,
+            max_downloads: 512,
+            pool_size: 16,
+            pool_max_age: Duration::from_secs(20),
+            chain_stall: Duration::from_secs(30),
+            commit_deadline: Duration::from_secs(30),
+            replica_deadline: Duration::from_secs(60),
+            document: Document::Public,
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// The window that is used.
+    pub(crate) fn window(&self) -> usize {
+        let bytes = self.window_bytes.max(LEAST_WINDOW);
+        // A permit counts one byte; the semaphore's ceiling is far above any sensible window.
+        usize::try_from(bytes).map_or(u32::MAX as usize, |bytes| bytes.min(u32::MAX as usize))
+    }
+}

@@ -1,0 +1,61 @@
+//! The doors: routes and what they mean. Routers are tables, so that a test can compare them with
+//! the OpenAPI document.
+
+mod admin;
+mod answer;
+mod files;
+mod form;
+mod listing;
+mod openapi;
+mod query;
+mod seed;
+mod status;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::routing::MethodRouter;
+
+use crate::config::GatewayConfig;
+use crate::gateway::{Gateway, GatewayParts, SharedGateway};
+
+/// A path of axum's router and its methods.
+type Route = (&'static str, MethodRouter<SharedGateway>);
+
+/// The routers of one process.
+#[derive(Debug)]
+pub struct Doors {
+    /// Files and read-only status: for everybody.
+    pub public: Router,
+    /// What the tracker's own port serves besides. Needs the cluster token wherever there is one.
+    pub admin: Router,
+}
+
+/// Makes the doors and starts the lease renewal, which ends with `parts.shutdown`. Call it once
+/// per process, inside a Tokio runtime. Wrap what it returns with
+/// [`dfs_runtime::request::RequestEdge::wrap`].
+pub fn doors(parts: GatewayParts, config: GatewayConfig) -> Result<Doors, prometheus::Error> {
+    let gateway = Gateway::start(parts, config)?;
+    Ok(Doors {
+        public: router(public_routes(&gateway.config), gateway.clone()),
+        admin: router(admin::routes(), gateway),
+    })
+}
+
+fn public_routes(config: &GatewayConfig) -> Vec<Route> {
+    let mut routes = seed::routes();
+    routes.extend(files::routes());
+    routes.extend(status::routes());
+    routes.extend(openapi::routes(&config.document));
+    routes
+}
+
+fn router(routes: Vec<Route>, gateway: SharedGateway) -> Router {
+    let start = Router::new();
+    let routed = routes
+        .into_iter()
+        .fold(start, |router, (path, methods)| router.route(path, methods));
+    routed.with_state(gateway)
+}

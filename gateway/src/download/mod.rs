@@ -1,0 +1,49 @@
+//! The read path: locate -> verified blocks from the best replica -> the client, with failover in
+//! mid-stream (design.md section 7).
+
+mod body;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use axum::body::Body;
+use dfs_protocol::upload::LocateResponse;
+use tokio::sync::mpsc;
+
+use body::DownloadBody;
+use reader::Reader;
+
+use crate::error::DownloadError;
+use crate::gateway::SharedGateway;
+use dfs_protocol::Problem;
+
+/// Blocks between the reader and the client: with what the sockets hold, the whole memory of a
+/// download.
+const AHEAD_BLOCKS: usize = 16;
+
+/// The bytes of a range as a body. Returns once the first bytes are at hand, so that what cannot be
+/// read at all is an answer and not a broken connection.
+pub(crate) async fn open(
+    gateway: SharedGateway,
+    located: LocateResponse,
+    range: Range<u64>,
+) -> Result<Body, Problem> {
+    let length = range.end.saturating_sub(range.start);
+    if length == 0 {
+        return Ok(Body::empty());
+    }
+    let place = gateway.download_place()?;
+    let (blocks, mut received) = mpsc::channel(AHEAD_BLOCKS);
+    let metrics = gateway.metrics.clone();
+    let reader = Reader::new(gateway, located);
+    tokio::spawn(reader.run(range, blocks));
+    match received.recv().await {
+        Some(Ok(first)) => Ok(Body::new(DownloadBody::new(
+            first, received, length, metrics, place,
+        ))),
+        Some(Err(error)) => Err(error.into()),
+        None => Err(DownloadError::Interrupted.into()),
+    }
+}

@@ -1,0 +1,137 @@
+//! What all doors share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_client::datanode::DatanodeClient;
+use dfs_client::write_stream::WriteStreams;
+use dfs_client::{ClientError, HttpClient, TrackerApi};
+use dfs_protocol::calls::Nothing;
+use dfs_protocol::{ClusterId, LeaseId, Problem};
+use dfs_runtime::clock::SharedClock;
+use dfs_runtime::net::SharedConnector;
+use dfs_runtime::rng::SharedRng;
+use dfs_runtime::shutdown::Shutdown;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+
+use crate::config::GatewayConfig;
+use crate::lease::Lease;
+use crate::metrics::{GatewayMetrics, Refusal};
+use crate::pool::Pool;
+
+/// The world as the doors see it.
+#[derive(Debug, Clone)]
+pub struct GatewayParts {
+    /// The tracker, in this process or over HTTP.
+    pub tracker: Arc<dyn TrackerApi>,
+    /// Opens connections to datanodes.
+    pub connector: SharedConnector,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness, for ids.
+    pub rng: SharedRng,
+    /// Where the doors' metrics go.
+    pub registry: prometheus::Registry,
+    /// Ends the lease renewal.
+    pub shutdown: Shutdown,
+}
+
+pub(crate) type SharedGateway = Arc<Gateway>;
+
+/// State behind the doors; one per process.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) config: GatewayConfig,
+    pub(crate) tracker: Arc<dyn TrackerApi>,
+    pub(crate) streams: WriteStreams,
+    pub(crate) datanodes: DatanodeClient,
+    pub(crate) clock: SharedClock,
+    pub(crate) rng: SharedRng,
+    pub(crate) metrics: GatewayMetrics,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) pool: Pool,
+    uploads: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
+    cluster: OnceCell<ClusterId>,
+}
+
+impl Gateway {
+    /// Starts the lease renewal; must be called inside a Tokio runtime.
+    pub(crate) fn start(
+        parts: GatewayParts,
+        config: GatewayConfig,
+    ) -> Result<SharedGateway, prometheus::Error> {
+        let GatewayParts {
+            tracker,
+            connector,
+            clock,
+            rng,
+            registry,
+            shutdown,
+        } = parts;
+        let metrics = GatewayMetrics::register(&registry)?;
+        let lease = Lease::new(LeaseId::from_u128(rng.u128()), tracker.clone());
+        let gateway = Arc::new(Self {
+            streams: WriteStreams::new(connector.clone()),
+            datanodes: DatanodeClient::new(HttpClient::new(connector)),
+            pool: Pool::new(lease.clone(), clock.clone(), &config),
+            uploads: Arc::new(Semaphore::new(config.max_uploads)),
+            downloads: Arc::new(Semaphore::new(config.max_downloads)),
+            cluster: OnceCell::new(),
+            tracker,
+            clock,
+            rng,
+            metrics,
+            lease: lease.clone(),
+            config,
+        });
+        tokio::spawn(lease.keep_renewing(shutdown));
+        Ok(gateway)
+    }
+
+    /// The cluster that chunks belong to; asked of the tracker once.
+    pub(crate) async fn cluster(&self) -> Result<ClusterId, ClientError> {
+        let asked = self.cluster.get_or_try_init(|| async {
+            let status = self.tracker.status(Nothing {}).await?;
+            Ok(status.cluster)
+        });
+        asked.await.copied()
+    }
+
+    /// A place among the uploads.
+    pub(crate) fn upload_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.place(&self.uploads, Refusal::Uploads, "uploads")
+    }
+
+    /// A place among the downloads.
+    pub(crate) fn download_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.place(&self.downloads, Refusal::Downloads, "downloads")
+    }
+
+    fn place(
+        &self,
+        places: &Arc<Semaphore>,
+        refusal: Refusal,
+        what: &str,
+    ) -> Result<OwnedSemaphorePermit, Problem> {
+        places.clone().try_acquire_owned().map_err(|_| {
+            self.metrics.refusals.inc(refusal);
+            Problem::new(
+                dfs_protocol::ErrorCode::Unavailable,
+                format!("as many {what} as this gateway takes at once are running"),
+            )
+            .next("try again shortly, or use another gateway")
+        })
+    }
+
+    /// Monotonic time after which something that begins now is too late.
+    pub(crate) fn deadline(&self, within: Duration) -> Duration {
+        self.clock.monotonic().saturating_add(within)
+    }
+
+    /// Time left until `deadline`; none when it passed.
+    pub(crate) fn left(&self, deadline: Duration) -> Option<Duration> {
+        let left = deadline.checked_sub(self.clock.monotonic())?;
+        (!left.is_zero()).then_some(left)
+    }
+}

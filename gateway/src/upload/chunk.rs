@@ -1,0 +1,341 @@
+//! One chunk on its way to a chain of datanodes: a task that keeps every block until all live hops
+//! confirmed it, and goes on over the survivors when a hop breaks (design.md section 6).
+
+use std::collections::VecDeque;
+
+use dfs_client::write_stream::{ChunkWriter, failure};
+use dfs_protocol::checksum::RunningCrc32c;
+use dfs_protocol::chunk::{ChunkOrigin, DatanodeAddress, SealedChunk};
+use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, Resume, SealedReport};
+use dfs_protocol::{ChunkVersion, DatanodeId, ErrorCode, Fence, Problem};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::stream::{Sent, Streamed, stream};
+use super::survey;
+use super::window::Block;
+use crate::error::UploadError;
+use crate::gateway::SharedGateway;
+use crate::lease::HeldChunk;
+use crate::pool::{Needs, Placed};
+
+/// Blocks between the cutter and the chain's task; they count in the window.
+const FEED_BLOCKS: usize = 8;
+/// How often a chain may be opened for one chunk.
+const MAX_ATTEMPTS: u32 = 16;
+/// How often a chunk that lost every hop may begin anew elsewhere.
+const MAX_FRESH_STARTS: u32 = 3;
+
+/// What the cutter says to the task.
+#[derive(Debug)]
+pub(crate) enum Feed {
+    /// The next block.
+    Block(Block),
+    /// There are no more.
+    Seal,
+}
+
+/// A chunk that is durable on `replicas`.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) chunk: SealedChunk,
+    pub(crate) replicas: Vec<DatanodeId>,
+    /// Given up when dropped.
+    pub(crate) held: HeldChunk,
+}
+
+/// The cutter's end of a chunk's task.
+#[derive(Debug)]
+pub(crate) struct ChunkTask {
+    feed: mpsc::Sender<Feed>,
+    outcome: JoinHandle<Result<Written, UploadError>>,
+}
+
+impl ChunkTask {
+    /// Begins a chunk. `expected` is the most that it may hold.
+    pub(crate) fn begin(
+        gateway: SharedGateway,
+        placed: Placed,
+        origin: ChunkOrigin,
+        expected: u64,
+    ) -> Self {
+        let (feed, blocks) = mpsc::channel(FEED_BLOCKS);
+        let job = ChunkJob::new(gateway, placed, origin, expected);
+        Self {
+            feed,
+            outcome: tokio::spawn(job.run(blocks)),
+        }
+    }
+
+    /// Hands on; an error means that the task ended: its outcome says why.
+    pub(crate) async fn feed(&self, feed: Feed) -> Result<(), ()> {
+        self.feed.send(feed).await.map_err(drop)
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn outcome(self) -> Result<Written, UploadError> {
+        let Self { feed, outcome } = self;
+        drop(feed);
+        outcome.await.unwrap_or(Err(UploadError::TaskFailed))
+    }
+}
+
+/// State of one chunk. Invariant: `window` holds every byte from `base` to `received`, and every
+/// live hop has the bytes before `base`.
+#[derive(Debug)]
+pub(super) struct ChunkJob {
+    pub(super) gateway: SharedGateway,
+    origin: ChunkOrigin,
+    expected: u64,
+    placed: Placed,
+    /// Targets that have not failed.
+    live: Vec<DatanodeAddress>,
+    /// Version of the attempt that runs, or of the next one.
+    version: ChunkVersion,
+    /// The last attempt that was open on all live hops.
+    opened: Option<ChunkVersion>,
+    /// Set after a failed reopening: who has which version must be asked.
+    doubtful: bool,
+    fence: Fence,
+    pub(super) window: VecDeque<Block>,
+    pub(super) base: u64,
+    pub(super) received: u64,
+    pub(super) whole: RunningCrc32c,
+    /// No more blocks will come.
+    pub(super) complete: bool,
+    failures: Vec<HopFailure>,
+    attempts: u32,
+    fresh_starts: u32,
+}
+
+impl ChunkJob {
+    fn new(gateway: SharedGateway, placed: Placed, origin: ChunkOrigin, expected: u64) -> Self {
+        Self {
+            gateway,
+            origin,
+            expected,
+            live: placed.targets.clone(),
+            fence: placed.fence,
+            placed,
+            version: ChunkVersion::FIRST,
+            opened: None,
+            doubtful: false,
+            window: VecDeque::new(),
+            base: 0,
+            received: 0,
+            whole: RunningCrc32c::default(),
+            complete: false,
+            failures: Vec::new(),
+            attempts: 0,
+            fresh_starts: 0,
+        }
+    }
+
+    async fn run(mut self, mut blocks: mpsc::Receiver<Feed>) -> Result<Written, UploadError> {
+        loop {
+            let failed = match self.open().await? {
+                Err(failed) => failed,
+                Ok(writer) => match stream(&mut self, writer, &mut blocks).await {
+                    Streamed::Sealed { report, sent } => return self.sealed(report, sent),
+                    Streamed::GivenUp => return Err(UploadError::GivenUp),
+                    Streamed::Broke(failed) => failed,
+                },
+            };
+            if let Some((chunk, replicas)) = self.found_sealed().await {
+                return Ok(self.written(chunk, replicas));
+            }
+            self.lost(failed).await;
+        }
+    }
+
+    /// Opens the chunk on the live hops, on fresh ones when none is left. The inner error is a
+    /// hop that failed to open.
+    async fn open(&mut self) -> Result<Result<ChunkWriter, HopFailure>, UploadError> {
+        let (first, resume) = loop {
+            if self.live.is_empty() || self.attempts >= MAX_ATTEMPTS {
+                self.start_afresh().await?;
+            }
+            let resume = self.resume_point().await;
+            // Nobody may hold what was confirmed: the next round starts afresh, or ends.
+            if let Some(first) = self.live.first() {
+                break (first.clone(), resume);
+            }
+        };
+        self.attempts += 1;
+        let open = OpenChunk {
+            cluster: self.gateway.cluster().await?,
+            datanode: first.id,
+            fence: self.fence,
+            chunk: self.placed.chunk.id(),
+            version: self.version,
+            origin: self.origin.clone(),
+            expected: self.expected,
+            resume,
+            downstream: self.live.iter().skip(1).cloned().collect(),
+        };
+        let opened = self.gateway.streams.open(&first, &open).await;
+        if opened.is_ok() {
+            self.opened = Some(self.version);
+            self.doubtful = false;
+        }
+        Ok(opened)
+    }
+
+    /// Where the survivors go on; drops those that cannot. Nothing confirmed: from the start.
+    async fn resume_point(&mut self) -> Option<Resume> {
+        let mut version = self.opened.filter(|_| self.base > 0)?;
+        if self.doubtful {
+            let id = self.placed.chunk.id();
+            let found = survey::resumable(&self.gateway, &self.live, id, self.base).await;
+            let (found, holders) = found.unwrap_or((version, Vec::new()));
+            version = found;
+            self.live.retain(|target| holders.contains(&target.id));
+            self.version = self.version.max(version.next());
+        }
+        Some(Resume {
+            version,
+            length: self.base,
+        })
+    }
+
+    /// Takes a new placement for a chunk that no datanode holds a needed byte of.
+    async fn start_afresh(&mut self) -> Result<(), UploadError> {
+        let lost = || UploadError::ChainLost {
+            failures: self.failures.clone(),
+        };
+        if self.base > 0 || self.fresh_starts >= MAX_FRESH_STARTS {
+            return Err(lost());
+        }
+        let needs = Needs {
+            bytes: Some(self.expected),
+            avoid: self.failures.iter().map(|hop| hop.datanode).collect(),
+            prefer: Vec::new(),
+        };
+        let tracker = &*self.gateway.tracker;
+        let placed = self.gateway.pool.take(tracker, &needs).await;
+        let placed = placed.map_err(|error| {
+            tracing::warn!(%error, "no fresh placement for a chunk that lost its chain");
+            lost()
+        })?;
+        self.fresh_starts += 1;
+        self.attempts = 0;
+        self.live.clone_from(&placed.targets);
+        self.fence = placed.fence;
+        self.placed = placed;
+        self.version = ChunkVersion::FIRST;
+        self.opened = None;
+        self.doubtful = false;
+        Ok(())
+    }
+
+    /// Drops a hop from the chain, or mends what made it refuse.
+    async fn lost(&mut self, failed: HopFailure) {
+        tracing::warn!(
+            chunk = %self.placed.chunk.id(),
+            version = %self.version,
+            datanode = %failed.datanode,
+            cause = failed.cause.as_str(),
+            detail = failed.detail,
+            "a chain lost a hop"
+        );
+        self.gateway.metrics.hop_failures.inc(failed.cause.into());
+        self.gateway.pool.forget(failed.datanode);
+        let was_open = self.opened == Some(self.version);
+        self.version = self.version.next();
+        let mended = match failed.cause {
+            HopFault::Fenced => self.took_new_fence().await,
+            HopFault::CannotResume => !self.doubtful,
+            HopFault::Unreachable
+            | HopFault::NoSpace
+            | HopFault::Disk
+            | HopFault::WrongDatanode
+            | HopFault::AlreadySealed
+            | HopFault::Corrupt
+            | HopFault::Protocol
+            | HopFault::Busy => false,
+        };
+        self.doubtful = !was_open;
+        if !mended {
+            let known = self.live.iter().any(|target| target.id == failed.datanode);
+            // A failure that names a stranger still ended the stream of the first hop.
+            let culprit = if known {
+                Some(failed.datanode)
+            } else {
+                self.live.first().map(|target| target.id)
+            };
+            self.live.retain(|target| Some(target.id) != culprit);
+        }
+        self.failures.push(failed);
+    }
+
+    /// A datanode obeys a newer tracker. The lease, renewed there with this chunk, is our right to
+    /// go on under its fence.
+    async fn took_new_fence(&mut self) -> bool {
+        let Ok(answer) = self.gateway.lease.renew().await else {
+            return false;
+        };
+        let condemned = answer.condemned.contains(&self.placed.chunk.id());
+        let newer = answer.fence != self.fence;
+        self.fence = answer.fence;
+        newer && !condemned
+    }
+
+    /// After the last block: a break may have hidden a seal that took effect.
+    async fn found_sealed(&self) -> Option<(SealedChunk, Vec<DatanodeId>)> {
+        if !self.complete {
+            return None;
+        }
+        survey::sealed(&self.gateway, &self.placed.targets, &self.seal()).await
+    }
+
+    /// The chunk as it must be sealed in this attempt.
+    pub(super) fn seal(&self) -> SealedChunk {
+        SealedChunk {
+            id: self.placed.chunk.id(),
+            version: self.version,
+            length: self.whole.length(),
+            crc32c: self.whole.value(),
+        }
+    }
+
+    /// The hop that the stream goes to.
+    pub(super) fn first_hop(&self, detail: &dyn std::fmt::Display) -> HopFailure {
+        let first = self.live.first().or_else(|| self.placed.targets.first());
+        let id = first.map_or(DatanodeId::from_u128(0), |target| target.id);
+        failure(id, HopFault::Unreachable, detail)
+    }
+
+    fn sealed(self, report: SealedReport, sent: Sent) -> Result<Written, UploadError> {
+        let SealedReport {
+            chunk,
+            replicas,
+            failed,
+        } = report;
+        for hop in &failed {
+            self.gateway.metrics.hop_failures.inc(hop.cause.into());
+            self.gateway.pool.forget(hop.datanode);
+            tracing::warn!(%chunk.id, datanode = %hop.datanode, detail = hop.detail,
+                "a hop was lost at the seal");
+        }
+        let ours = |id: &DatanodeId| self.live.iter().any(|target| target.id == *id);
+        let replicas: Vec<DatanodeId> = replicas.into_iter().filter(ours).collect();
+        if replicas.is_empty() || chunk != self.seal() {
+            let problem = Problem::new(
+                ErrorCode::Unavailable,
+                "a datanode sealed something else than what was sent",
+            );
+            return Err(problem.next("nothing was stored: upload again").into());
+        }
+        let Sent { sender, receiver } = sent;
+        self.gateway.streams.put_back(sender, receiver);
+        Ok(self.written(chunk, replicas))
+    }
+
+    fn written(self, chunk: SealedChunk, replicas: Vec<DatanodeId>) -> Written {
+        Written {
+            chunk,
+            replicas,
+            held: self.placed.chunk,
+        }
+    }
+}
