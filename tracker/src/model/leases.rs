@@ -77,7 +77,7 @@ pub struct LeaseTable {
     limits: LeaseLimits,
     chunks: BTreeMap<ChunkId, LeasedChunk>,
     per_lease: BTreeMap<LeaseId, usize>,
-    /// And when.
+    /// And when they were last renewed.
     abandoned: BTreeMap<ChunkId, Duration>,
 }
 
@@ -156,15 +156,15 @@ impl LeaseTable {
 
     /// Drops chunks that will never be committed: gc takes them without waiting. Only the lease
     /// that holds a chunk may abandon it; a chunk that no lease holds waits for its age.
-    pub fn abandon(&mut self, lease: LeaseId, chunks: &[ChunkId], now: Duration) {
+    pub fn abandon(&mut self, lease: LeaseId, chunks: &[ChunkId]) {
         for chunk in chunks {
-            let own = self
-                .chunks
-                .get(chunk)
-                .is_some_and(|known| known.lease == lease);
-            if own && self.abandoned.len() < self.limits.chunks {
+            let own = self.chunks.get(chunk).filter(|known| known.lease == lease);
+            let Some(renewed) = own.map(|known| known.renewed) else {
+                continue;
+            };
+            if self.abandoned.len() < self.limits.chunks {
                 self.drop_chunk(*chunk);
-                self.abandoned.insert(*chunk, now);
+                self.abandoned.insert(*chunk, renewed);
             }
         }
     }
@@ -325,9 +325,9 @@ mod tests {
         table
             .extend(lease(1), vec![(chunk(1), vec![])], 3, SECOND)
             .unwrap();
-        table.abandon(lease(2), &[chunk(1)], SECOND);
+        table.abandon(lease(2), &[chunk(1)]);
         assert!(table.is_leased(chunk(1), SECOND));
-        table.abandon(lease(1), &[chunk(1)], SECOND);
+        table.abandon(lease(1), &[chunk(1)]);
         assert!(table.is_abandoned(chunk(1)) && !table.is_leased(chunk(1), SECOND));
         table.renew(lease(1), &[chunk(1)], SECOND).unwrap();
         assert!(!table.is_abandoned(chunk(1)) && table.is_leased(chunk(1), SECOND));

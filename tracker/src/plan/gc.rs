@@ -66,6 +66,13 @@ impl CondemnedTable {
         self.0.get(&chunk)
     }
 
+    /// Whether the deletion of some replicas waits for a checkpoint beyond this sequence.
+    pub fn has_newer_than(&self, sequence: u64) -> bool {
+        self.0
+            .values()
+            .any(|condemned| condemned.sequence > sequence)
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -1,1 +1,313 @@
 //! The replica map against tables and random histories.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dfs_protocol::chunk::{ChunkKind, Replica, SealedChunk, SetDigest};
+use dfs_protocol::datanode::AdminState;
+use dfs_protocol::status::ChunkHealth;
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
+use proptest::prelude::*;
+
+use super::super::health::{HolderView, Label, ReplicaClass, SpreadRule};
+use super::{Expected, ReplicaMap};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn node(n: u128) -> DatanodeId {
+    DatanodeId::from_u128(n)
+}
+
+fn id(n: u128) -> ChunkId {
+    ChunkId::from_u128(n)
+}
+
+fn chunk(n: u128, version: u32) -> SealedChunk {
+    SealedChunk {
+        id: id(n),
+        version: ChunkVersion(version),
+        length: 10,
+        crc32c: 1,
+    }
+}
+
+fn replica(chunk: SealedChunk) -> Replica {
+    Replica {
+        chunk,
+        kind: ChunkKind::Data,
+    }
+}
+
+fn expected(chunk: SealedChunk, factor: u32) -> Expected {
+    Expected {
+        chunk,
+        factor,
+        kind: ChunkKind::Data,
+    }
+}
+
+fn view(n: u128, live: bool) -> HolderView {
+    HolderView {
+        live,
+        admin: AdminState::InService,
+        host: Label::of(&n.to_string()),
+        zone: None,
+        current: true,
+    }
+}
+
+fn map(nodes: u128) -> ReplicaMap {
+    let mut map = ReplicaMap::new();
+    for n in 1..=nodes {
+        map.set_view(node(n), view(n, true));
+    }
+    map
+}
+
+fn report(map: &mut ReplicaMap, n: u128, chunks: &[SealedChunk]) -> bool {
+    let all: Vec<Replica> = chunks.iter().copied().map(replica).collect();
+    map.apply_full_report(node(n), &all, &SetDigest::of(chunks), SECOND)
+}
+
+fn classes(map: &ReplicaMap, n: u128) -> Vec<ReplicaClass> {
+    map.get(id(n))
+        .unwrap()
+        .replicas
+        .iter()
+        .map(|r| r.class)
+        .collect()
+}
+
+#[test]
+fn a_replica_is_judged_by_version_then_length_and_checksum() {
+    let mut map = map(5);
+    map.load_chunk(expected(chunk(1, 2), 3));
+    let good = chunk(1, 2);
+    report(&mut map, 1, &[good]);
+    report(&mut map, 2, &[chunk(1, 1)]);
+    report(&mut map, 3, &[chunk(1, 3)]);
+    report(&mut map, 4, &[SealedChunk { length: 9, ..good }]);
+    report(&mut map, 5, &[SealedChunk { crc32c: 2, ..good }]);
+    use ReplicaClass::{Corrupt, Newer, Stale, Valid};
+    assert_eq!(classes(&map, 1), [Valid, Stale, Newer, Corrupt, Corrupt]);
+    assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::AtRisk);
+    map.check_derived().unwrap();
+}
+
+#[test]
+fn a_repeated_heartbeat_is_harmless_and_a_missed_one_shows_in_the_digest() {
+    let mut map = map(1);
+    let (a, b, c) = (chunk(1, 1), chunk(2, 1), chunk(3, 1));
+    map.load_chunk(expected(a, 1));
+    let add = |map: &mut ReplicaMap, added: &[SealedChunk], all: &[SealedChunk]| {
+        let added: Vec<Replica> = added.iter().copied().map(replica).collect();
+        map.apply_delta(node(1), &added, &[], &SetDigest::of(all), SECOND)
+    };
+    assert!(add(&mut map, &[a], &[a]));
+    assert!(
+        add(&mut map, &[a, b], &[a, b]),
+        "the answer was lost: sent again with more"
+    );
+    assert!(!add(&mut map, &[], &[a, b, c]), "a delta was lost");
+    assert!(report(&mut map, 1, &[a, c]));
+    assert!(map.unknown(b.id).is_none() && map.unknown(c.id).is_some());
+    map.check_derived().unwrap();
+}
+
+#[test]
+fn i16_a_committed_chunk_is_found_before_its_datanodes_report_it() {
+    let mut map = map(3);
+    report(&mut map, 1, &[chunk(1, 1)]);
+    map.commit_chunk(
+        expected(chunk(1, 1), 3),
+        &[node(1), node(2), node(3)],
+        SECOND,
+    );
+    assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::Healthy);
+    use ReplicaClass::{Promised, Valid};
+    assert_eq!(classes(&map, 1), [Valid, Promised, Promised]);
+    assert!(
+        report(&mut map, 2, &[]),
+        "drawn up before the chunk was sealed"
+    );
+    assert_eq!(classes(&map, 1), [Valid, Promised, Promised]);
+    assert!(report(&mut map, 2, &[chunk(1, 1)]));
+    assert_eq!(map.expire_promises(30 * SECOND, 30 * SECOND), 0);
+    assert_eq!(map.expire_promises(30 * SECOND, 31 * SECOND), 1);
+    assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::UnderReplicated);
+    map.check_derived().unwrap();
+}
+
+#[test]
+fn i04_a_damaged_replica_does_not_become_good_by_being_reported_again() {
+    let mut map = map(2);
+    map.load_chunk(expected(chunk(1, 1), 2));
+    report(&mut map, 1, &[chunk(1, 1)]);
+    report(&mut map, 2, &[chunk(1, 1)]);
+    assert!(map.mark_corrupt(node(2), id(1), ChunkVersion(1)));
+    assert!(!map.mark_corrupt(node(1), id(1), ChunkVersion(9)));
+    report(&mut map, 2, &[chunk(1, 1)]);
+    assert_eq!(
+        classes(&map, 1),
+        [ReplicaClass::Valid, ReplicaClass::Corrupt]
+    );
+    report(&mut map, 2, &[]);
+    report(&mut map, 2, &[chunk(1, 1)]);
+    assert_eq!(
+        classes(&map, 1),
+        [ReplicaClass::Valid; 2],
+        "gone and written anew"
+    );
+    map.check_derived().unwrap();
+}
+
+#[test]
+fn a_forgotten_chunk_becomes_unknown_and_comes_back_when_loaded() {
+    let mut map = map(2);
+    map.load_chunk(expected(chunk(1, 1), 1));
+    report(&mut map, 1, &[chunk(1, 1)]);
+    map.forget_chunk(id(1), 5 * SECOND);
+    assert_eq!(map.unknown(id(1)).unwrap().first_seen, 5 * SECOND);
+    assert!(!map.is_known(id(1)));
+    map.check_derived().unwrap();
+    map.load_chunk(expected(chunk(1, 1), 1));
+    assert!(map.counters().all_healthy() && map.unknown(id(1)).is_none());
+    map.clear_datanode(node(1));
+    assert_eq!(map.digest(node(1)), SetDigest::default());
+    assert_eq!(map.counters().of_health(ChunkHealth::Missing), 1);
+    map.check_derived().unwrap();
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Load(u128, u32, u32),
+    Commit(u128, Vec<u128>),
+    Forget(u128),
+    Add(u128, u128, u32, bool),
+    Remove(u128, u128),
+    Report(u128, Vec<(u128, u32)>),
+    Corrupt(u128, u128),
+    Live(u128, bool),
+    Admin(u128, bool),
+    Rule(u32),
+    Clear(u128),
+    Expire,
+    Deleted(u128, u128),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let (n, c, v) = (1u128..9, 0u128..12, 1u32..4);
+    prop_oneof![
+        (c.clone(), v.clone(), 1u32..4).prop_map(|(c, v, f)| Step::Load(c, v, f)),
+        (c.clone(), prop::collection::vec(n.clone(), 0..4)).prop_map(|(c, n)| Step::Commit(c, n)),
+        c.clone().prop_map(Step::Forget),
+        (n.clone(), c.clone(), v.clone(), any::<bool>())
+            .prop_map(|(n, c, v, b)| Step::Add(n, c, v, b)),
+        (n.clone(), c.clone()).prop_map(|(n, c)| Step::Remove(n, c)),
+        (n.clone(), prop::collection::vec((c.clone(), v), 0..10))
+            .prop_map(|(n, r)| Step::Report(n, r)),
+        (n.clone(), c.clone()).prop_map(|(n, c)| Step::Corrupt(n, c)),
+        (n.clone(), any::<bool>()).prop_map(|(n, b)| Step::Live(n, b)),
+        (n.clone(), any::<bool>()).prop_map(|(n, b)| Step::Admin(n, b)),
+        (0u32..4).prop_map(Step::Rule),
+        n.clone().prop_map(Step::Clear),
+        Just(Step::Expire),
+        (n, c).prop_map(|(n, c)| Step::Deleted(n, c)),
+    ]
+}
+
+/// What each datanode truly reported.
+type Truth = BTreeMap<u128, BTreeMap<ChunkId, SealedChunk>>;
+
+fn take(
+    map: &mut ReplicaMap,
+    truth: &mut Truth,
+    views: &mut BTreeMap<u128, HolderView>,
+    step: Step,
+) {
+    match step {
+        Step::Load(c, v, f) => map.load_chunk(expected(chunk(c, v), f)),
+        Step::Commit(c, nodes) => {
+            let nodes: Vec<_> = nodes.into_iter().map(node).collect();
+            map.commit_chunk(expected(chunk(c, 2), 2), &nodes, SECOND);
+        }
+        Step::Forget(c) => map.forget_chunk(id(c), SECOND),
+        Step::Add(n, c, v, odd) => {
+            let sealed = SealedChunk {
+                crc32c: 1 + u32::from(odd),
+                ..chunk(c, v)
+            };
+            let held = truth.entry(n).or_default();
+            held.insert(id(c), sealed);
+            let digest = SetDigest::of(held.values());
+            assert!(map.apply_delta(node(n), &[replica(sealed)], &[], &digest, SECOND));
+        }
+        Step::Remove(n, c) => {
+            let held = truth.entry(n).or_default();
+            let gone: Vec<_> = held.remove(&id(c)).into_iter().collect();
+            let digest = SetDigest::of(held.values());
+            assert!(map.apply_delta(node(n), &[], &gone, &digest, SECOND));
+        }
+        Step::Report(n, replicas) => {
+            let held: BTreeMap<_, _> = replicas
+                .into_iter()
+                .map(|(c, v)| (id(c), chunk(c, v)))
+                .collect();
+            let all: Vec<_> = held.values().copied().collect();
+            assert!(report(map, n, &all));
+            truth.insert(n, held);
+        }
+        Step::Corrupt(n, c) => {
+            map.mark_corrupt(node(n), id(c), ChunkVersion(2));
+        }
+        Step::Live(n, live) => {
+            let view = views.entry(n).or_insert_with(|| view(n, true));
+            view.live = live;
+            map.set_view(node(n), *view);
+        }
+        Step::Admin(n, leaving) => {
+            let view = views.entry(n).or_insert_with(|| view(n, true));
+            view.admin = if leaving {
+                AdminState::Decommissioning
+            } else {
+                AdminState::InService
+            };
+            view.zone = Some(Label::of(if leaving { "a" } else { "b" }));
+            map.set_view(node(n), *view);
+        }
+        Step::Rule(zones) => map.set_rule(SpreadRule { zones }),
+        Step::Clear(n) => {
+            truth.remove(&n);
+            map.clear_datanode(node(n));
+        }
+        Step::Expire => {
+            map.expire_promises(SECOND, 9 * SECOND);
+        }
+        Step::Deleted(n, c) => {
+            let held = truth.entry(n).or_default();
+            if let Some(sealed) = held.remove(&id(c)) {
+                map.remove_replica(node(n), id(c), sealed.version);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn counters_queues_and_digests_equal_a_recount_after_any_history(
+        history in prop::collection::vec(steps(), 1..120)
+    ) {
+        let mut map = map(8);
+        let (mut truth, mut views) = (Truth::new(), BTreeMap::new());
+        for step in history {
+            let said = format!("{step:?}");
+            take(&mut map, &mut truth, &mut views, step);
+            if let Err(problem) = map.check_derived() {
+                return Err(TestCaseError::fail(format!("after {said}: {problem}")));
+            }
+            for (n, held) in &truth {
+                prop_assert_eq!(map.digest(node(*n)), SetDigest::of(held.values()), "after {}", said);
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Liveness, partition, safe mode and removal verdicts.
+
+use std::time::Duration;
+
+use dfs_protocol::datanode::{AdminState, DatanodeStats, Liveness};
+use dfs_protocol::status::Verdict;
+use dfs_protocol::{Fence, InstanceId, LeaseId};
+use jiff::Timestamp;
+
+use super::cluster::{Cluster, SECOND, expected, id, node, record, sealed};
+use crate::model::datanodes::{Heard, Message, Picture, TooManyDatanodes};
+use crate::plan::removal::{RemovalView, ok_to_stop, safe_to_remove};
+use crate::plan::safe_mode::SafeMode;
+use crate::plan::{Hold, decommission};
+
+fn stop(cluster: &Cluster, nodes: &[u128]) -> Verdict {
+    let nodes: Vec<_> = nodes.iter().map(|n| node(*n)).collect();
+    with_view(cluster, |view| ok_to_stop(view, &nodes, cluster.now))
+}
+
+fn remove(cluster: &Cluster, n: u128) -> Verdict {
+    with_view(cluster, |view| safe_to_remove(view, node(n), cluster.now))
+}
+
+fn with_view<T>(cluster: &Cluster, ask: impl Fn(&RemovalView<'_>) -> T) -> T {
+    let hold = cluster.hold();
+    ask(&RemovalView {
+        datanodes: &cluster.table,
+        replicas: &cluster.map,
+        leases: &cluster.leases,
+        hold: hold.as_ref(),
+        policy: &cluster.policy,
+    })
+}
+
+fn message(instance: u64, sequence: u64) -> Message {
+    Message {
+        instance: InstanceId(instance),
+        sequence,
+        address: "y:2".into(),
+        fence: Fence::default(),
+        stats: DatanodeStats::default(),
+    }
+}
+
+#[test]
+fn fault_21_silence_makes_suspect_then_dead_and_a_word_makes_live_again() {
+    let mut cluster = Cluster::new(1, 0, 1, 1);
+    cluster.down(1);
+    let heard = cluster.now;
+    for (seconds, expected) in [
+        (0, Liveness::Live),
+        (2, Liveness::Live),
+        (3, Liveness::Suspect),
+        (9, Liveness::Suspect),
+        (10, Liveness::Dead),
+    ] {
+        let now = heard + Duration::from_secs(seconds);
+        assert_eq!(
+            cluster.table.liveness_of(node(1), now),
+            expected,
+            "{seconds} s"
+        );
+    }
+    cluster.now += 60 * SECOND;
+    cluster.up(1);
+    cluster.beat();
+    assert_eq!(
+        cluster.table.liveness_of(node(1), cluster.now),
+        Liveness::Live
+    );
+    assert_eq!(
+        cluster.table.liveness_of(node(9), cluster.now),
+        Liveness::Dead
+    );
+}
+
+#[test]
+fn fault_24_late_and_repeated_messages_and_other_runs_are_not_applied() {
+    let mut cluster = Cluster::new(1, 0, 1, 2);
+    let (now, wall) = (cluster.now, Timestamp::UNIX_EPOCH);
+    let mut heard = |m| cluster.table.heard(node(1), m, now, wall);
+    assert_eq!(heard(message(1, 5)), Heard::Fresh);
+    assert_eq!(heard(message(1, 5)), Heard::Late);
+    assert_eq!(heard(message(1, 4)), Heard::Late);
+    assert_eq!(heard(message(2, 9)), Heard::OtherInstance);
+    let table = &mut cluster.table;
+    assert_eq!(
+        table.register(node(1), message(2, 0), "1".into(), now, wall),
+        Heard::Fresh
+    );
+    assert_eq!(table.get(node(1)).unwrap().picture, Picture::Outdated);
+    assert_eq!(
+        table.heard(node(1), message(1, 99), now, wall),
+        Heard::OtherInstance
+    );
+    assert_eq!(table.heard(node(1), message(2, 1), now, wall), Heard::Fresh);
+    assert_eq!(
+        table.heard(node(8), message(2, 1), now, wall),
+        Heard::Unknown
+    );
+}
+
+#[test]
+fn i31_the_table_takes_a_bounded_number_of_datanodes() {
+    let policy = crate::model::datanodes::LivenessPolicy::default();
+    let mut table = crate::model::datanodes::DatanodeTable::new(policy, 2);
+    let put = |table: &mut crate::model::datanodes::DatanodeTable, n| {
+        table.put(node(n), record(n, AdminState::Pending, None, None), SECOND)
+    };
+    put(&mut table, 1).unwrap();
+    put(&mut table, 2).unwrap();
+    assert_eq!(put(&mut table, 3), Err(TooManyDatanodes { limit: 2 }));
+    put(&mut table, 2).unwrap();
+}
+
+#[test]
+fn fault_22_a_partition_is_more_than_half_and_more_than_r_less_one_within_a_minute() {
+    for (nodes, factor, lost, held) in [
+        (5, 3, 3, true),
+        (5, 3, 2, false),
+        (3, 3, 2, false),
+        (10, 3, 5, false),
+        (10, 3, 6, true),
+        (5, 5, 4, false),
+    ] {
+        let mut cluster = Cluster::new(nodes, 0, factor, 3);
+        for n in 1..=lost {
+            cluster.down(n);
+            cluster.beats(2);
+        }
+        cluster.beats(5);
+        assert_eq!(
+            cluster.hold().is_some(),
+            held,
+            "{lost} of {nodes}, factor {factor}"
+        );
+        for n in 1..=lost {
+            cluster.up(n);
+        }
+        cluster.beat();
+        assert_eq!(cluster.hold(), None, "they returned");
+    }
+}
+
+#[test]
+fn fault_22_losses_over_a_long_time_are_losses() {
+    let mut cluster = Cluster::new(5, 0, 3, 4);
+    for n in 1..=4 {
+        cluster.down(n);
+        cluster.beats(61);
+        assert_eq!(cluster.hold(), None, "{n} lost");
+    }
+}
+
+#[test]
+fn writes_need_a_majority_of_the_in_service_datanodes() {
+    let mut cluster = Cluster::new(4, 0, 3, 5);
+    cluster.add(9, AdminState::Pending, None, None);
+    cluster.down(1);
+    cluster.beats(20);
+    assert_eq!(cluster.table.writes_refused(cluster.now), None);
+    cluster.down(2);
+    cluster.beats(9);
+    assert_eq!(
+        cluster.table.writes_refused(cluster.now),
+        None,
+        "within the window"
+    );
+    cluster.beat();
+    let refused = cluster.table.writes_refused(cluster.now).unwrap();
+    assert_eq!((refused.heard, refused.in_service), (2, 4));
+    assert!(
+        Cluster::new(0, 0, 3, 6)
+            .table
+            .writes_refused(SECOND)
+            .is_some()
+    );
+}
+
+#[test]
+fn safe_mode_ends_with_the_last_report_or_ten_missed_heartbeats_and_stays_over() {
+    let mut cluster = Cluster::new(1, 0, 1, 7);
+    cluster.map.load_chunk(expected(sealed(1, 1), 1));
+    cluster.map.load_chunk(expected(sealed(2, 1), 1));
+    let mut mode = SafeMode::new();
+    cluster.add(2, AdminState::InService, None, None);
+    cluster.put(2, sealed(1, 1));
+    cluster.down(2);
+    cluster.beat();
+    let waits = mode
+        .waits_for(&cluster.table, &cluster.map, cluster.now)
+        .unwrap();
+    assert!(
+        waits.starts_with("2 chunks") && waits.contains("1 datanodes"),
+        "{waits}"
+    );
+    assert!(!mode.tick(&cluster.table, &cluster.map, cluster.now));
+    let mut by_report = mode;
+    cluster.up(2);
+    cluster.beat();
+    assert!(by_report.tick(&cluster.table, &cluster.map, cluster.now));
+    assert!(by_report.is_over());
+
+    let mut cluster = Cluster::new(1, 0, 1, 8);
+    cluster.map.load_chunk(expected(sealed(1, 1), 1));
+    cluster.add(2, AdminState::InService, None, None);
+    cluster.down(2);
+    cluster.beats(9);
+    assert!(!mode.tick(&cluster.table, &cluster.map, cluster.now));
+    cluster.beat();
+    assert!(mode.tick(&cluster.table, &cluster.map, cluster.now));
+    cluster.map.load_chunk(expected(sealed(3, 1), 1));
+    assert_eq!(
+        mode.waits_for(&cluster.table, &cluster.map, cluster.now),
+        None
+    );
+}
+
+#[test]
+fn i29_datanodes_may_stop_while_every_chunk_keeps_enough() {
+    let mut cluster = Cluster::new(5, 0, 3, 9);
+    cluster.store(sealed(1, 1), 3, &[1, 2, 3]);
+    cluster.store(sealed(2, 1), 1, &[4]);
+    cluster.beat();
+    assert!(stop(&cluster, &[1]).safe);
+    assert!(stop(&cluster, &[1, 5]).safe);
+    let two = stop(&cluster, &[1, 2]);
+    assert_eq!(
+        (two.safe, two.chunks, two.chunk_count),
+        (false, vec![id(1)], 1)
+    );
+    assert!(!stop(&cluster, &[4]).safe, "a single copy");
+    assert!(!stop(&cluster, &[77]).safe, "unknown means no");
+    cluster.down(2);
+    cluster.beats(4);
+    assert!(!stop(&cluster, &[1]).safe, "one is silent already");
+}
+
+#[test]
+fn i25_a_datanode_may_go_when_every_chunk_has_its_factor_without_it() {
+    let mut cluster = Cluster::new(4, 0, 3, 10);
+    for n in 1..=150 {
+        cluster.store(sealed(n, 1), 3, &[1, 2, 3]);
+    }
+    cluster.beat();
+    assert!(remove(&cluster, 4).safe);
+    let verdict = remove(&cluster, 1);
+    assert_eq!(
+        (verdict.safe, verdict.chunks.len(), verdict.chunk_count),
+        (false, 100, 150)
+    );
+    cluster.set_admin(1, AdminState::Decommissioning);
+    let progress = with_view(&cluster, |view| decommission::plan(view, cluster.now));
+    assert_eq!(
+        (progress[0].chunks_remaining, progress[0].done()),
+        (150, false)
+    );
+    cluster.settle();
+    assert!(remove(&cluster, 1).safe);
+    let progress = with_view(&cluster, |view| decommission::plan(view, cluster.now));
+    assert!(progress.len() == 1 && progress[0].done());
+    cluster.set_admin(1, AdminState::Decommissioned);
+    assert!(with_view(&cluster, |view| decommission::plan(view, cluster.now)).is_empty());
+}
+
+#[test]
+fn i25_unknown_means_no() {
+    let mut cluster = Cluster::new(4, 0, 3, 11);
+    cluster.store(sealed(1, 1), 3, &[1, 2]);
+    cluster.beat();
+    assert!(remove(&cluster, 4).safe, "its set is known, and empty");
+    cluster.table.set_picture(node(4), false);
+    assert!(!remove(&cluster, 4).safe, "it may hold the third replica");
+    let hold = Hold::SafeMode("reports".into());
+    let view = RemovalView {
+        datanodes: &cluster.table,
+        replicas: &cluster.map,
+        leases: &cluster.leases,
+        hold: Some(&hold),
+        policy: &cluster.policy,
+    };
+    assert!(!ok_to_stop(&view, &[node(3)], cluster.now).safe);
+    assert!(!safe_to_remove(&view, node(3), cluster.now).safe);
+}
+
+#[test]
+fn a_promised_replica_is_no_proof() {
+    let mut cluster = Cluster::new(4, 0, 2, 12);
+    cluster.map.commit_chunk(
+        expected(sealed(1, 1), 2),
+        &[node(1), node(2), node(3)],
+        cluster.now,
+    );
+    cluster.put(3, sealed(1, 1));
+    cluster.beat();
+    assert!(!remove(&cluster, 3).safe);
+    cluster.put(1, sealed(1, 1));
+    cluster.put(2, sealed(1, 1));
+    cluster.beat();
+    assert!(remove(&cluster, 3).safe);
+}
+
+#[test]
+fn chunks_under_a_write_lease_are_in_the_way() {
+    let mut cluster = Cluster::new(4, 0, 3, 13);
+    let lease = LeaseId::from_u128(1);
+    let placed = vec![(id(1), vec![node(1), node(2), node(3)])];
+    cluster
+        .leases
+        .extend(lease, placed, 3, cluster.now)
+        .unwrap();
+    assert!(!remove(&cluster, 1).safe && remove(&cluster, 4).safe);
+    assert!(stop(&cluster, &[1]).safe && !stop(&cluster, &[1, 2]).safe);
+    // Learned by a renewal after a restart: it may be written anywhere.
+    cluster.leases.renew(lease, &[id(2)], cluster.now).unwrap();
+    assert!(!remove(&cluster, 4).safe && !stop(&cluster, &[4]).safe);
+    cluster.beats(60);
+    assert!(remove(&cluster, 4).safe, "the lease ran out");
+}

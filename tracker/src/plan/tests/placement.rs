@@ -1,0 +1,96 @@
+//! Placement over tables and random clusters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_protocol::datanode::AdminState;
+use proptest::prelude::*;
+
+use super::cluster::{Cluster, GIB, node};
+use crate::plan::placement::{PlacementRequest, choose};
+
+fn request(factor: u32) -> PlacementRequest<'static> {
+    PlacementRequest {
+        factor,
+        bytes: 1000,
+        avoid: &[],
+    }
+}
+
+proptest! {
+    #[test]
+    fn i22_replicas_go_to_distinct_hosts_and_zones(
+        hosts in prop::collection::vec((0u8..6, 0u8..3), 1..10),
+        factor in 1u32..6,
+        seed: u64,
+    ) {
+        let mut cluster = Cluster::new(0, 0, factor, seed);
+        for (n, (host, zone)) in (1..).zip(&hosts) {
+            // A host lies in one zone.
+            let zone = (host + zone * 0) % 3;
+            cluster.add(n, AdminState::InService, Some(zone.to_string()), Some(host.to_string()));
+        }
+        cluster.beat();
+        let targets = choose(&cluster.table, &request(factor), cluster.now, &mut cluster.rng);
+        prop_assert_eq!(targets.len(), hosts.len().min(factor as usize));
+        prop_assert_eq!(targets.iter().collect::<BTreeSet<_>>().len(), targets.len());
+        let label = |id: &dfs_protocol::DatanodeId| cluster.table.get(*id).unwrap().record.clone();
+        let used: BTreeSet<_> = targets.iter().map(|id| label(id).host).collect();
+        let all_hosts: BTreeSet<_> = hosts.iter().map(|(host, _)| host).collect();
+        prop_assert_eq!(used.len(), all_hosts.len().min(targets.len()), "hosts before all else");
+        let zones: BTreeSet<_> = targets.iter().map(|id| label(id).zone).collect();
+        let all_zones: BTreeSet<_> = hosts.iter().map(|(host, _)| host % 3).collect();
+        prop_assert_eq!(zones.len(), all_zones.len().min(targets.len()));
+    }
+}
+
+#[test]
+fn only_placeable_datanodes_are_chosen_and_fewer_when_there_are_fewer() {
+    let mut cluster = Cluster::new(6, 0, 3, 1);
+    cluster.add(7, AdminState::Pending, None, None);
+    cluster.set_admin(1, AdminState::Decommissioning);
+    cluster.down(2);
+    cluster.beats(3);
+    let big = PlacementRequest {
+        bytes: GIB + 1,
+        ..request(3)
+    };
+    assert!(choose(&cluster.table, &big, cluster.now, &mut cluster.rng).is_empty());
+    let targets = choose(&cluster.table, &request(9), cluster.now, &mut cluster.rng);
+    let targets: BTreeSet<_> = targets.into_iter().collect();
+    assert_eq!(targets, (3..=6).map(node).collect());
+}
+
+#[test]
+fn avoided_datanodes_come_last_but_do_come() {
+    let mut cluster = Cluster::new(4, 0, 3, 2);
+    let avoid = [node(1), node(2)];
+    for _ in 0..50 {
+        let request = PlacementRequest {
+            avoid: &avoid,
+            ..request(3)
+        };
+        let targets = choose(&cluster.table, &request, cluster.now, &mut cluster.rng);
+        assert_eq!(targets.len(), 3);
+        assert!(!avoid.contains(&targets[0]) && !avoid.contains(&targets[1]));
+    }
+}
+
+#[test]
+fn load_spreads_over_equal_datanodes() {
+    let mut cluster = Cluster::new(10, 0, 3, 3);
+    let mut hits: BTreeMap<_, u32> = BTreeMap::new();
+    for _ in 0..1000 {
+        for id in choose(&cluster.table, &request(3), cluster.now, &mut cluster.rng) {
+            cluster.table.reserve(id, 1000);
+            *hits.entry(id).or_default() += 1;
+        }
+    }
+    assert!(hits.values().all(|n| (200..400).contains(n)), "{hits:?}");
+}
+
+#[test]
+fn reserved_space_is_not_given_out_twice() {
+    let mut cluster = Cluster::new(1, 0, 1, 4);
+    cluster.table.reserve(node(1), GIB);
+    assert!(choose(&cluster.table, &request(1), cluster.now, &mut cluster.rng).is_empty());
+}
