@@ -104,9 +104,9 @@ impl Attempts {
     /// blocking thread.
     pub fn park(&self, active: Active, staged: Box<dyn StagedChunk>) -> Vec<Box<dyn StagedChunk>> {
         let until = self.clock.monotonic() + self.lease;
-        drop(active);
         let mut slots = self.lock();
         let mut gone = Vec::new();
+        // Takes the active write's place in one step: whoever waits for it must not find nothing.
         if let Some(Slot::Parked { staged, .. }) =
             slots.insert(staged.key(), Slot::Parked { staged, until })
         {
@@ -125,7 +125,7 @@ impl Attempts {
         }
         self.count(&slots);
         drop(slots);
-        self.changed.notify_waiters();
+        drop(active);
         gone
     }
 

@@ -13,6 +13,7 @@ use dfs_runtime::clock::SharedClock;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::shutdown::Shutdown;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::attempts::Attempts;
 use crate::config::DatanodeConfig;
@@ -68,10 +69,14 @@ pub struct Context {
     pub tasks: Mutex<Tasks>,
     /// When the replica verified longest ago was verified.
     pub oldest_verified: AtomicI64,
+    /// Since when, in monotonic seconds, chunks of an earlier identity may lie in `retired/`.
+    pub retired_since: AtomicI64,
     /// Numbers heartbeats and reports.
     pub sequence: AtomicU64,
     /// Checks of the admin listener.
     pub readiness: Readiness,
+    /// Streams and commands: they end with the datanode.
+    pub spawned: Mutex<JoinSet<()>>,
     /// Counters.
     pub metrics: DatanodeMetrics,
     /// The end.
@@ -107,6 +112,19 @@ impl Context {
         tokio::task::spawn_blocking(move || work(&ctx))
             .await
             .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))
+    }
+
+    /// Starts a task that ends with the datanode.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut spawned = self.spawned.lock().unwrap_or_else(PoisonError::into_inner);
+        while spawned.try_join_next().is_some() {}
+        spawned.spawn(task);
+    }
+
+    /// Ends every task started with [`Context::spawn`].
+    pub fn abort_spawned(&self) {
+        let mut spawned = self.spawned.lock().unwrap_or_else(PoisonError::into_inner);
+        spawned.abort_all();
     }
 
     /// Takes an order's fence: persisted before it is obeyed when it is higher, refused when it

@@ -1,0 +1,96 @@
+//! The tracker's commands: carried out by a bounded number of workers, each under the fence that
+//! it came with, each answered in a heartbeat.
+
+use std::sync::{Arc, PoisonError};
+
+use dfs_protocol::Fence;
+use dfs_protocol::datanode::{Command, FinishedTask, TaskOutcome};
+use tokio::sync::Semaphore;
+
+use crate::context::Context;
+use crate::replicate::{Pace, copy};
+use crate::scrub::verify;
+
+/// Commands that may run or wait. The tracker plans anew what is dropped.
+const MAX_KNOWN: usize = 4096;
+
+/// Starts the commands of a heartbeat's reply; those already known are not started twice.
+pub fn start(ctx: &Arc<Context>, workers: &Arc<Semaphore>, fence: Fence, commands: Vec<Command>) {
+    for command in commands {
+        let mut tasks = ctx.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = |task: &FinishedTask| task.task == command.task();
+        if tasks.known.contains(&command.task()) || tasks.finished.iter().any(answered) {
+            continue;
+        }
+        if tasks.known.len() >= MAX_KNOWN {
+            ctx.metrics.commands_dropped.inc();
+            continue;
+        }
+        tasks.known.insert(command.task());
+        drop(tasks);
+        let (running, workers) = (Arc::clone(ctx), Arc::clone(workers));
+        ctx.spawn(async move {
+            let ctx = running;
+            let task = command.task();
+            let outcome = match workers.acquire().await {
+                Ok(_permit) => carry_out(&ctx, fence, command).await,
+                Err(_closed) => failed("the datanode is stopping"),
+            };
+            match &outcome {
+                TaskOutcome::Done => ctx.metrics.commands_done.inc(),
+                TaskOutcome::Failed { detail, .. } => {
+                    ctx.metrics.commands_failed.inc();
+                    tracing::info!(%task, detail, "a command failed");
+                }
+            }
+            ctx.finish(FinishedTask { task, outcome });
+        });
+    }
+}
+
+/// Carries one command out, unless a newer tracker was heard since it came (I8).
+pub async fn carry_out(ctx: &Arc<Context>, fence: Fence, command: Command) -> TaskOutcome {
+    if let Err(problem) = ctx.accept(fence).await {
+        return failed(problem);
+    }
+    match command {
+        Command::Copy { chunk, sources, .. } => {
+            match copy(ctx, &chunk, &sources, Pace::Repair).await {
+                Ok(_) => TaskOutcome::Done,
+                Err(error) => TaskOutcome::Failed {
+                    source: error.source_datanode,
+                    detail: error.problem.to_string(),
+                },
+            }
+        }
+        Command::Delete {
+            chunk,
+            version,
+            kind,
+            ..
+        } => {
+            let removed = ctx
+                .blocking(move |ctx| {
+                    drop(ctx.attempts.take_parked((chunk, version)));
+                    ctx.store.remove(chunk, version, kind)
+                })
+                .await;
+            match removed {
+                Ok(Ok(_)) => TaskOutcome::Done,
+                Ok(Err(error)) => failed(error.describe()),
+                Err(problem) => failed(problem),
+            }
+        }
+        Command::Verify { chunk, version, .. } => match verify(ctx, (chunk, version), None).await {
+            Ok(()) => TaskOutcome::Done,
+            Err(error) => failed(error.describe()),
+        },
+    }
+}
+
+fn failed(detail: impl ToString) -> TaskOutcome {
+    TaskOutcome::Failed {
+        source: None,
+        detail: detail.to_string(),
+    }
+}

@@ -1,0 +1,62 @@
+//! `POST /journal` appends one record, `GET /journal?from=` reads a page.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use dfs_protocol::datanode::JournalAppend;
+use dfs_protocol::{ErrorCode, Problem};
+use dfs_runtime::problem::{ApiQuery, ProblemResponse, body_problem};
+use http::StatusCode;
+use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+
+use super::{Ctx, binary};
+use crate::journal::format::MAX_PAYLOAD;
+
+/// Appends; answered after fsync.
+pub async fn append(
+    State(ctx): Ctx,
+    ApiQuery(append): ApiQuery<JournalAppend>,
+    body: Body,
+) -> Result<StatusCode, ProblemResponse> {
+    let cluster = ctx.admitted()?;
+    let body = Limited::new(body, MAX_PAYLOAD).collect().await;
+    let payload = body.map_err(|error| body_problem(&*error))?.to_bytes();
+    let appended = ctx
+        .blocking(move |ctx| {
+            let stop = ctx.store.fail_stop();
+            ctx.journal
+                .append(&ctx.volume, cluster, &append, &payload, stop)
+        })
+        .await?;
+    appended.map_err(|error| ctx.journal_problem(error))?;
+    ctx.metrics.journal_records.inc();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where a page begins.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    from: u64,
+}
+
+/// Records from a sequence on: each a postcard value after its length as u32 little-endian.
+pub async fn page(
+    State(ctx): Ctx,
+    ApiQuery(query): ApiQuery<PageQuery>,
+) -> Result<Response, ProblemResponse> {
+    let page = ctx
+        .blocking(move |ctx| ctx.journal.page(query.from))
+        .await?;
+    let records = page.map_err(|error| ctx.journal_problem(error))?;
+    let mut bytes = Vec::new();
+    for record in &records {
+        let encoded = postcard::to_stdvec(record)
+            .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+        let length = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&encoded);
+    }
+    Ok(binary(bytes))
+}

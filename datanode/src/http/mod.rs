@@ -1,0 +1,163 @@
+//! The datanode's port. Every request may say whom it is for and under which fence; the gate
+//! checks both before a handler runs.
+
+pub mod journal;
+pub mod range;
+pub mod read;
+pub mod upload;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use dfs_protocol::chunk::ChunkKind;
+use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, Identity};
+use dfs_protocol::frame::WRITE_STREAM_PROTOCOL;
+use dfs_protocol::routes::{DATANODE_HEADER, FENCE_HEADER, datanode};
+use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Fence, Problem};
+use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+
+use crate::context::Context;
+use crate::replicate::{Pace, copy};
+use crate::write_stream;
+
+/// What handlers share.
+pub type Ctx = State<Arc<Context>>;
+
+/// The routes of one datanode, without the request layer.
+pub fn router(ctx: Arc<Context>) -> Router {
+    Router::new()
+        .route(datanode::IDENTITY, get(identity))
+        .route(datanode::UPLOAD_CHUNK, post(upload::upload))
+        .route(datanode::DOWNLOAD_CHUNK, get(read::download))
+        .route(datanode::WRITE_STREAM, get(upgrade))
+        .route(datanode::COPY, post(copy_chunk))
+        .route(datanode::CHUNK, get(chunk_state))
+        .route(datanode::INVENTORY, get(inventory))
+        .route(datanode::JOURNAL, post(journal::append).get(journal::page))
+        .layer(from_fn_with_state(Arc::clone(&ctx), gate))
+        .with_state(ctx)
+}
+
+/// Refuses what is meant for another datanode (I21) and what a deposed tracker orders (I8, I20).
+async fn gate(State(ctx): Ctx, request: Request, next: Next) -> Response {
+    match admit(&ctx, request.headers()).await {
+        Ok(()) => next.run(request).await,
+        Err(problem) => ProblemResponse(problem).into_response(),
+    }
+}
+
+async fn admit(ctx: &Arc<Context>, headers: &HeaderMap) -> Result<(), Problem> {
+    if let Some(value) = headers.get(DATANODE_HEADER) {
+        let meant: Option<DatanodeId> = value.to_str().ok().and_then(|text| text.parse().ok());
+        let own = ctx.id();
+        if meant != Some(own) {
+            ctx.metrics.wrong_datanode.inc();
+            let detail = format!("this is datanode {own}");
+            return Err(Problem::new(ErrorCode::WrongDatanode, detail)
+                .next("ask the tracker for the datanode's present address"));
+        }
+    }
+    if let Some(value) = headers.get(FENCE_HEADER) {
+        let fence: Option<Fence> = value.to_str().ok().and_then(|text| text.parse().ok());
+        let fence = fence.ok_or_else(|| {
+            let detail = format!("`{FENCE_HEADER}` is not EPOCH-INCARNATION");
+            Problem::new(ErrorCode::BadRequest, detail)
+        })?;
+        ctx.accept(fence).await?;
+    }
+    Ok(())
+}
+
+async fn identity(State(ctx): Ctx) -> Json<Identity> {
+    let record = ctx.volume.record();
+    Json(Identity {
+        cluster: record.cluster,
+        datanode: record.datanode,
+        instance: ctx.instance,
+        fence: record.fence,
+        tracker: ctx.config.tracker.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+async fn chunk_state(State(ctx): Ctx, ApiPath(id): ApiPath<ChunkId>) -> Json<ChunkState> {
+    Json(ChunkState {
+        sealed: ctx.store.index().versions(id).pop(),
+        open: ctx.attempts.state(id),
+    })
+}
+
+async fn copy_chunk(
+    State(ctx): Ctx,
+    ApiJson(request): ApiJson<CopyRequest>,
+) -> Result<Json<CopyResponse>, ProblemResponse> {
+    let CopyRequest {
+        fence,
+        chunk,
+        sources,
+    } = request;
+    ctx.accept(fence).await?;
+    let replica = copy(&ctx, &chunk, &sources, Pace::Urgent)
+        .await
+        .map_err(|error| error.problem)?;
+    ctx.store.index().hurry();
+    Ok(Json(CopyResponse { replica }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InventoryQuery {
+    kind: ChunkKind,
+}
+
+async fn inventory(
+    State(ctx): Ctx,
+    ApiQuery(query): ApiQuery<InventoryQuery>,
+) -> Result<Response, ProblemResponse> {
+    let listed = ctx
+        .blocking(move |ctx| ctx.store.origins(query.kind))
+        .await?;
+    let origins = listed.map_err(Problem::from)?;
+    let encoded = postcard::to_stdvec(&origins)
+        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(binary(encoded))
+}
+
+/// Turns the connection into a chunk write stream.
+async fn upgrade(State(ctx): Ctx, mut request: Request) -> Result<Response, ProblemResponse> {
+    let wanted = request.headers().get(UPGRADE);
+    if wanted.is_none_or(|value| value != WRITE_STREAM_PROTOCOL) {
+        let detail = format!("the request does not upgrade to {WRITE_STREAM_PROTOCOL}");
+        return Err(ProblemResponse::new(ErrorCode::BadRequest, detail));
+    }
+    ctx.store.fail_stop().check().map_err(Problem::from)?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let serving = Arc::clone(&ctx);
+    ctx.spawn(async move {
+        match upgrade.await {
+            Ok(stream) => write_stream::serve(serving, TokioIo::new(stream)).await,
+            Err(error) => tracing::debug!(%error, "a write stream did not begin"),
+        }
+    });
+    let headers = [
+        (UPGRADE, HeaderValue::from_static(WRITE_STREAM_PROTOCOL)),
+        (CONNECTION, HeaderValue::from_static("upgrade")),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// An answer of bytes that only our own roles read.
+pub fn binary(bytes: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
+}

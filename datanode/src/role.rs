@@ -1,0 +1,384 @@
+//! Starting and running a datanode.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use dfs_client::write_stream::WriteStreams;
+use dfs_client::{HttpClient, HttpTracker};
+use dfs_protocol::{DatanodeId, InstanceId};
+use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
+use dfs_runtime::clock::SharedClock;
+use dfs_runtime::disk::SharedDisk;
+use dfs_runtime::net::SharedConnector;
+use dfs_runtime::request::{RequestEdge, RequestMetrics};
+use dfs_runtime::rng::SharedRng;
+use dfs_runtime::server::{ServerMetrics, serve};
+use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::attempts::Attempts;
+use crate::config::DatanodeConfig;
+use crate::context::{Context, Standing, Tasks};
+use crate::journal::Journal;
+use crate::metrics::DatanodeMetrics;
+use crate::store::layout::{JOURNAL_DIR, RETIRED_DIR};
+use crate::store::{ChunkStore, FileChunkStore, StoreConfig, Volume, VolumeError};
+use crate::throttle::Throttle;
+use crate::{heartbeat, http, scrub};
+
+/// How often expired attempts and retired chunks are looked at.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// Requests between header and end of answer at once.
+const IN_FLIGHT: usize = 1024;
+
+/// Why a datanode does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DatanodeError {
+    /// The volume cannot be used.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The volume cannot be read.
+    #[error("scanning the volume {path}: {source}")]
+    Scan {
+        /// The volume.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An fsync failed: restart the process, it verifies what is on the disk (I14).
+    #[error("{0}; restart the datanode after the disk was looked at")]
+    FailStop(String),
+    /// Two datanodes share one registry.
+    #[error("registering metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A task of the datanode ended unexpectedly.
+    #[error("a task of the datanode ended: {0}")]
+    Task(String),
+}
+
+/// What a datanode takes from outside: time, randomness, disk, network, metrics.
+#[derive(Debug, Clone)]
+pub struct DatanodeSeams {
+    /// Holds the volume.
+    pub disk: SharedDisk,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub rng: SharedRng,
+    /// Connections to the tracker and to peers.
+    pub connector: SharedConnector,
+    /// This datanode's own: give each its own registry, with a label where several share a process.
+    pub registry: Registry,
+}
+
+/// Seams and sockets of a datanode with a port of its own.
+#[derive(Debug)]
+pub struct DatanodeParts {
+    /// The API's.
+    pub listener: TcpListener,
+    /// The admin listener's, if there is one.
+    pub admin: Option<TcpListener>,
+    /// Holds the volume.
+    pub disk: SharedDisk,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub rng: SharedRng,
+    /// Connections to the tracker and to peers.
+    pub connector: SharedConnector,
+    /// Metrics.
+    pub registry: Registry,
+}
+
+/// A started datanode: its routes serve, its loops run.
+#[derive(Debug)]
+pub struct Datanode {
+    ctx: Arc<Context>,
+    loops: JoinSet<Result<(), DatanodeError>>,
+}
+
+impl Datanode {
+    /// Opens the volume, scans it and starts the loops. The volume's lock is held until the
+    /// datanode, its loops and every clone of its router are gone.
+    pub async fn start(
+        config: DatanodeConfig,
+        seams: DatanodeSeams,
+        shutdown: Shutdown,
+    ) -> Result<Self, DatanodeError> {
+        let metrics = DatanodeMetrics::register(&seams.registry)?;
+        let readiness = Readiness::new();
+        readiness.set("registered", Err("not registered yet".to_owned()));
+        let disk = Arc::clone(&seams.disk);
+        let opening = {
+            let (config, seams) = (config.clone(), seams.clone());
+            let metrics = metrics.clone();
+            tokio::task::spawn_blocking(move || open(&config, &seams, &metrics))
+        };
+        let Opened {
+            volume,
+            store,
+            journal,
+        } = opening
+            .await
+            .map_err(|error| DatanodeError::Task(error.to_string()))??;
+        readiness.set("volume", Ok(()));
+        let http = HttpClient::new(Arc::clone(&seams.connector));
+        let ctx = Arc::new(Context {
+            volume,
+            store,
+            journal,
+            attempts: Attempts::new(
+                Arc::clone(&seams.clock),
+                config.resume_lease,
+                config.resume_attempts,
+                metrics.clone(),
+            ),
+            http: http.clone(),
+            streams: WriteStreams::new(Arc::clone(&seams.connector)),
+            instance: InstanceId(seams.rng.u64()),
+            standing: watch::Sender::new(Standing::Unheard),
+            writes: Arc::new(Semaphore::new(config.max_writes)),
+            reads: Arc::new(Semaphore::new(config.max_reads)),
+            repair: Throttle::new(Arc::clone(&seams.clock), config.repair_rate),
+            tasks: Mutex::new(Tasks::default()),
+            oldest_verified: AtomicI64::new(0),
+            retired_since: AtomicI64::new(seams_seconds(&seams.clock)),
+            sequence: AtomicU64::new(0),
+            readiness,
+            spawned: Mutex::default(),
+            metrics,
+            clock: seams.clock,
+            rng: seams.rng,
+            shutdown,
+            config,
+        });
+        let tracker = HttpTracker::new(http, ctx.config.tracker.clone());
+        let mut loops = JoinSet::new();
+        let beating = Arc::clone(&ctx);
+        loops.spawn(async move { Ok(heartbeat::run(beating, tracker).await?) });
+        let scrubbing = Arc::clone(&ctx);
+        loops.spawn(async move {
+            scrub::run(scrubbing, disk).await;
+            Ok(())
+        });
+        let tidying = Arc::clone(&ctx);
+        loops.spawn(async move {
+            tidy(tidying).await;
+            Ok(())
+        });
+        Ok(Self { ctx, loops })
+    }
+
+    /// The uuid now; a reset changes it.
+    pub fn id(&self) -> DatanodeId {
+        self.ctx.id()
+    }
+
+    /// Tells the uuid as it stands at each call, also after the handle was consumed.
+    pub fn identity(&self) -> impl Fn() -> DatanodeId + Clone + Send + Sync + 'static {
+        let ctx = Arc::clone(&self.ctx);
+        move || ctx.id()
+    }
+
+    /// The routes, without the request layer: mount them on a port, alone or behind one that
+    /// tells datanodes apart by `x-dfs-datanode`.
+    pub fn router(&self) -> Router {
+        http::router(Arc::clone(&self.ctx))
+    }
+
+    /// Checks for the admin listener.
+    pub fn readiness(&self) -> Readiness {
+        self.ctx.readiness.clone()
+    }
+
+    /// What every part of it shares.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Waits for the shutdown, then for writes in flight (within the listener's drain time) and
+    /// the loops. An error when it must stop by itself: a failed fsync, a volume of another
+    /// cluster.
+    pub async fn wait(mut self) -> Result<(), DatanodeError> {
+        let ctx = Arc::clone(&self.ctx);
+        let stopped = tokio::select! {
+            reason = ctx.store.fail_stop().failed() => {
+                ctx.readiness.set("volume", Err(reason.clone()));
+                return Err(DatanodeError::FailStop(reason));
+            }
+            ended = next_failure(&mut self.loops) => ended,
+        };
+        stopped?;
+        let all = u32::try_from(ctx.config.max_writes).unwrap_or(u32::MAX);
+        let idle = ctx.writes.acquire_many(all);
+        if tokio::time::timeout(ctx.config.limits.drain, idle)
+            .await
+            .is_err()
+        {
+            tracing::warn!("chunks were still being written at the end of the drain");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Datanode {
+    fn drop(&mut self) {
+        self.ctx.abort_spawned();
+    }
+}
+
+/// Waits until every loop ended well, or one failed.
+async fn next_failure(loops: &mut JoinSet<Result<(), DatanodeError>>) -> Result<(), DatanodeError> {
+    while let Some(ended) = loops.join_next().await {
+        ended.unwrap_or_else(|error| Err(DatanodeError::Task(error.to_string())))?;
+    }
+    Ok(())
+}
+
+/// Runs a datanode on its own port until the shutdown.
+pub async fn run(
+    config: DatanodeConfig,
+    parts: DatanodeParts,
+    shutdown: Shutdown,
+) -> Result<(), DatanodeError> {
+    let DatanodeParts {
+        listener,
+        admin,
+        disk,
+        clock,
+        rng,
+        connector,
+        registry,
+    } = parts;
+    let server_metrics = ServerMetrics::register(&registry, "api")?;
+    let admin_metrics = ServerMetrics::register(&registry, "admin")?;
+    let edge = RequestEdge::new(
+        rng.clone(),
+        Arc::clone(&clock),
+        RequestMetrics::register(&registry)?,
+        IN_FLIGHT,
+    );
+    let limits = config.limits.clone();
+    let seams = DatanodeSeams {
+        disk,
+        clock,
+        rng,
+        connector,
+        registry: registry.clone(),
+    };
+    let datanode = Datanode::start(config, seams, shutdown.clone()).await?;
+    let router = edge.wrap(datanode.router());
+    // Ends the listeners when the datanode stops by itself.
+    let (stop, stopping) = shutdown_pair();
+    let serving = tokio::spawn(serve(listener, router, limits, server_metrics, stopping));
+    let admin = admin.map(|listener| {
+        let routes = admin_router(datanode.readiness(), vec![registry]);
+        tokio::spawn(serve_admin(listener, routes, admin_metrics, stop.listen()))
+    });
+    let waiting = datanode.wait();
+    tokio::pin!(waiting);
+    let ended = tokio::select! {
+        // First without shutting the door: a failure must not wait for the drain.
+        ended = &mut waiting => ended,
+        () = shutdown.triggered() => {
+            stop.trigger();
+            waiting.await
+        }
+    };
+    stop.trigger();
+    match ended {
+        Ok(()) => {
+            let _ended = serving.await;
+        }
+        // Nothing more may be acknowledged: connections are cut.
+        Err(_) => serving.abort(),
+    }
+    if let Some(admin) = admin {
+        let _ended = admin.await;
+    }
+    ended
+}
+
+fn seams_seconds(clock: &SharedClock) -> i64 {
+    i64::try_from(clock.monotonic().as_secs()).unwrap_or(i64::MAX)
+}
+
+struct Opened {
+    volume: Volume,
+    store: Arc<dyn ChunkStore>,
+    journal: Journal,
+}
+
+fn open(
+    config: &DatanodeConfig,
+    seams: &DatanodeSeams,
+    metrics: &DatanodeMetrics,
+) -> Result<Opened, DatanodeError> {
+    let fresh = DatanodeId::from_u128(seams.rng.u128());
+    let volume = Volume::open(Arc::clone(&seams.disk), &config.dir, fresh)?;
+    let failed = |source| DatanodeError::Scan {
+        path: config.dir.clone(),
+        source,
+    };
+    let store = FileChunkStore::open(
+        Arc::clone(&seams.disk),
+        &config.dir,
+        volume.record().cluster,
+        StoreConfig {
+            space: config.space,
+        },
+        Arc::clone(&seams.clock),
+        metrics.store.clone(),
+    )
+    .map_err(failed)?;
+    let now = seams_seconds(&seams.clock);
+    let wall = seams.clock.wall().as_second();
+    scrub::load(&seams.disk, &config.dir, store.index(), now, wall);
+    let journal = Journal::open(
+        Arc::clone(&seams.disk),
+        &config.dir.join(JOURNAL_DIR),
+        config.journal_segment,
+    )
+    .map_err(failed)?;
+    metrics
+        .journal_damaged
+        .set(i64::try_from(journal.damaged()).unwrap_or(i64::MAX));
+    Ok(Opened {
+        volume,
+        store: Arc::new(store),
+        journal,
+    })
+}
+
+/// Drops what is kept for a bounded time: attempts without writers, chunks of an earlier identity.
+async fn tidy(ctx: Arc<Context>) {
+    let retention = i64::try_from(ctx.config.retired_retention.as_secs()).unwrap_or(i64::MAX);
+    while !ctx.shutdown.is_triggered() {
+        ctx.discard(ctx.attempts.expired());
+        let since = ctx.retired_since.load(Ordering::Relaxed);
+        let due = ctx.seconds().saturating_sub(since) >= retention;
+        let full = ctx.store.room().is_ok_and(|room| room.read_only);
+        if due || full {
+            purge(&ctx).await;
+        }
+        tokio::select! {
+            () = ctx.shutdown.triggered() => {}
+            () = tokio::time::sleep(TIDY_EVERY) => {}
+        }
+    }
+}
+
+async fn purge(ctx: &Arc<Context>) {
+    match ctx.blocking(|ctx| ctx.store.purge_retired()).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(files)) => tracing::info!(files, dir = RETIRED_DIR, "deleted retired chunks"),
+        Ok(Err(error)) => tracing::warn!(error = error.describe(), "could not delete them"),
+        Err(problem) => tracing::warn!(%problem, "could not delete retired chunks"),
+    }
+}

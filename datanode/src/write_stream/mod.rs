@@ -1,0 +1,102 @@
+//! The receiving end of chunk write streams: one connection carries many chunks in sequence, each
+//! written here and forwarded along the chain.
+
+pub mod chunk;
+pub mod disk;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_client::frame_io::{FrameReader, FrameWriter};
+use dfs_client::write_stream::failure;
+use dfs_protocol::frame::{self, FrameKind, HopFailure, HopFault, OpenChunk};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+
+use crate::context::Context;
+
+/// How long a peer may take to accept a frame, or to answer a seal.
+pub const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The two halves of a stream's connection.
+#[derive(Debug)]
+pub struct Upstream<S> {
+    /// From the writer.
+    pub frames: FrameReader<ReadHalf<S>>,
+    /// To the writer.
+    pub answers: FrameWriter<WriteHalf<S>>,
+}
+
+/// What becomes of the connection after a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next chunk may come.
+    Continue,
+    /// The connection is of no use.
+    Close,
+}
+
+/// Serves one connection until its writer leaves or the datanode ends.
+pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: S) {
+    let (read, write) = tokio::io::split(stream);
+    let mut upstream = Upstream {
+        frames: FrameReader::new(read),
+        answers: FrameWriter::new(write),
+    };
+    loop {
+        let frame = tokio::select! {
+            frame = upstream.frames.next() => frame,
+            () = ctx.shutdown.triggered() => return,
+        };
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a write stream ended");
+                return;
+            }
+        };
+        let next = match frame.header.kind {
+            FrameKind::Open => match frame::parse::<OpenChunk>(&frame.payload) {
+                Ok(open) => chunk::receive(&ctx, &mut upstream, open).await,
+                Err(error) => {
+                    let failed = failure(ctx.id(), HopFault::Protocol, &error);
+                    upstream.fail(&ctx, &failed).await
+                }
+            },
+            // The rest of a chunk that failed: its writer had not heard yet.
+            FrameKind::Block | FrameKind::Seal | FrameKind::Abort => Next::Continue,
+            FrameKind::Opened
+            | FrameKind::Progress
+            | FrameKind::Sealed
+            | FrameKind::Failed
+            | FrameKind::End => Next::Close,
+        };
+        if next == Next::Close {
+            return;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send> Upstream<S> {
+    /// Sends whole frames; false when the writer is gone or does not listen.
+    pub async fn send(&mut self, frames: &[u8]) -> bool {
+        let sent = tokio::time::timeout(PEER_TIMEOUT, self.answers.raw(frames)).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
+    /// Tells the writer that the chunk failed.
+    pub async fn fail(&mut self, ctx: &Context, failed: &HopFailure) -> Next {
+        ctx.metrics.hop_fault(failed.cause).inc();
+        tracing::info!(
+            datanode = %failed.datanode, cause = failed.cause.as_str(), detail = failed.detail,
+            "a chunk write failed"
+        );
+        match frame::control(FrameKind::Failed, failed) {
+            Some(frame) if self.send(&frame).await => Next::Continue,
+            Some(_) | None => Next::Close,
+        }
+    }
+}
