@@ -23,6 +23,10 @@ pub struct AllocateRequest {
     pub factor: Option<u32>,
     /// Datanodes that just failed this writer: placed last.
     pub avoid: Vec<DatanodeId>,
+    /// Datanodes that hold the file's earlier chunks: placed first, in this order, so that the
+    /// answer to an upload can name R datanodes each of which holds the whole file.
+    #[serde(default)]
+    pub prefer: Vec<DatanodeId>,
 }
 
 /// Room for chunks.
@@ -144,7 +148,8 @@ pub enum CommitResponse {
         file: Box<FileRecord>,
         /// Whether a version was replaced.
         replaced: bool,
-        /// Datanodes that hold every chunk's replicas, in no order; empty for a zero-byte file.
+        /// Datanodes each of which holds every chunk of the file, in no order; empty for a
+        /// zero-byte file. The file survives the loss of all but one of them.
         replicas: Vec<DatanodeId>,
         /// Fewest replicas of any chunk; the wanted factor for a zero-byte file.
         replica_count: u32,

@@ -1,0 +1,96 @@
+//! The tracker's own routes: what datanodes and gateways call. The public doors come from the
+//! gateway crate and are mounted beside these.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use bytes::Bytes;
+use dfs_client::tracker::dispatch;
+use dfs_protocol::datanode::{
+    ChunkReport, Heartbeat, HeartbeatReply, RegisterRequest, RegisterResponse,
+};
+use dfs_protocol::routes::tracker as routes;
+use dfs_protocol::{ErrorCode, Problem};
+use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
+use dfs_runtime::server::PeerAddr;
+use http::header::CONTENT_TYPE;
+use serde::Deserialize;
+
+use crate::service::Tracker;
+
+/// A commit of a file with many thousand chunks, or a heartbeat after a wave of deletions.
+const CALL_LIMIT: usize = 16 * 1024 * 1024;
+/// A full report of several million replicas.
+const REPORT_LIMIT: usize = 256 * 1024 * 1024;
+
+/// The routes of datanodes and gateways.
+pub fn router(tracker: Arc<Tracker>) -> Router {
+    Router::new()
+        .route(routes::REGISTER, get(register_by_port).post(register))
+        .route(routes::HEARTBEAT, post(heartbeat))
+        .route(
+            routes::CHUNK_REPORT,
+            post(chunk_report).layer(axum::extract::DefaultBodyLimit::max(REPORT_LIMIT)),
+        )
+        .route(
+            &format!("{}{{name}}", routes::CALL_PREFIX),
+            post(call).layer(axum::extract::DefaultBodyLimit::max(CALL_LIMIT)),
+        )
+        .with_state(tracker)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegisterByPort {
+    port: u16,
+}
+
+/// `GET /register?port=6001`: a person, or a datanode of the simplest kind, announces whoever
+/// listens on the caller's address and that port.
+async fn register_by_port(
+    State(tracker): State<Arc<Tracker>>,
+    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    ApiQuery(RegisterByPort { port }): ApiQuery<RegisterByPort>,
+) -> Result<Json<serde_json::Value>, ProblemResponse> {
+    let address = std::net::SocketAddr::new(peer.ip(), port).to_string();
+    Ok(Json(tracker.register_by_address(&address).await?))
+}
+
+async fn register(
+    State(tracker): State<Arc<Tracker>>,
+    ApiJson(request): ApiJson<RegisterRequest>,
+) -> Result<Json<RegisterResponse>, ProblemResponse> {
+    Ok(Json(tracker.register(request).await?))
+}
+
+async fn heartbeat(
+    State(tracker): State<Arc<Tracker>>,
+    ApiJson(heartbeat): ApiJson<Heartbeat, CALL_LIMIT>,
+) -> Result<Json<HeartbeatReply>, ProblemResponse> {
+    Ok(Json(tracker.heartbeat(heartbeat).await?))
+}
+
+async fn chunk_report(
+    State(tracker): State<Arc<Tracker>>,
+    body: Bytes,
+) -> Result<Json<HeartbeatReply>, ProblemResponse> {
+    let report: ChunkReport = postcard::from_bytes(&body).map_err(|error| {
+        Problem::new(
+            ErrorCode::BadRequest,
+            format!("the chunk report cannot be read: {error}"),
+        )
+    })?;
+    Ok(Json(tracker.chunk_report(report).await?))
+}
+
+async fn call(
+    State(tracker): State<Arc<Tracker>>,
+    ApiPath(name): ApiPath<String>,
+    body: Bytes,
+) -> Result<Response, ProblemResponse> {
+    let json = dispatch(tracker.as_ref(), &name, &body).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
+}

@@ -1,0 +1,309 @@
+//! The datanodes that keep the journal: who they are now, and how far each one is.
+//!
+//! R of them are wanted, as many as replicas of a chunk. A member that fails is replaced by another
+//! datanode, which first gets every record since the oldest kept checkpoint, so that "has the
+//! newest record" implies "has all that a rebuild needs".
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dfs_client::datanode::DatanodeClient;
+use dfs_client::{ClientError, HttpClient};
+use dfs_protocol::chunk::DatanodeAddress;
+use dfs_protocol::datanode::JournalRecord;
+use dfs_protocol::{DatanodeId, ErrorCode, Fence};
+use dfs_runtime::clock::SharedClock;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use crate::store::{Catalog, JournalError, JournalSink, StoreError};
+
+/// How long a change may wait for its journals before its client hears that the outcome is unknown.
+const APPEND_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks at members that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Records of one page when a new member is brought up to date.
+const BACKFILL_PAGE: usize = 256;
+
+/// Who may keep the journal, as the tracker's loops see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Roster {
+    /// Live, in service, with room; in a stable order, so that members stay.
+    pub candidates: Vec<DatanodeAddress>,
+    /// Datanodes in service, heard or not.
+    pub in_service: u32,
+    /// Wanted members.
+    pub factor: u32,
+    /// Fewest members that must confirm once datanodes are in service.
+    pub min_write: u32,
+}
+
+/// Ships the journal to its members.
+#[derive(Debug)]
+pub(crate) struct JournalSet {
+    datanodes: DatanodeClient,
+    clock: SharedClock,
+    roster: watch::Receiver<Roster>,
+    catalog: OnceLock<Catalog>,
+    /// Each member and the first sequence that it may lack.
+    members: std::sync::Mutex<BTreeMap<DatanodeId, u64>>,
+    /// Set once a member took a record in this tracker's life.
+    established: AtomicBool,
+    deposed: watch::Sender<Option<String>>,
+}
+
+impl JournalSet {
+    /// A set without members; they come from `roster`.
+    pub(crate) fn new(
+        http: HttpClient,
+        clock: SharedClock,
+        roster: watch::Receiver<Roster>,
+        deposed: watch::Sender<Option<String>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            datanodes: DatanodeClient::new(http),
+            clock,
+            roster,
+            catalog: OnceLock::new(),
+            members: std::sync::Mutex::default(),
+            established: AtomicBool::new(false),
+            deposed,
+        })
+    }
+
+    /// Where older records come from; set once, when the catalog is open.
+    pub(crate) fn attach(&self, catalog: Catalog) {
+        // Only the first catalog counts: the set belongs to one tracker.
+        let _first = self.catalog.set(catalog);
+    }
+
+    /// Members that are up to date.
+    pub(crate) fn members(&self) -> Vec<DatanodeId> {
+        self.members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .copied()
+            .collect()
+    }
+
+    /// Brings members up to date when nothing is written: a newly chosen one gets the tail.
+    ///
+    /// Errors: [`JournalError`] as for an append; the next call goes on where this one ended.
+    pub(crate) async fn catch_up(&self) -> Result<(), JournalError> {
+        let Some(catalog) = self.catalog.get() else {
+            return Ok(());
+        };
+        let meta = catalog.meta().await.map_err(|error| unreadable(&error))?;
+        let roster = self.roster.borrow().clone();
+        for at in self.choose(&roster, &[]) {
+            self.ship(&at, meta.fence, meta.sequence, None)
+                .await
+                .map_err(|error| self.judge(&at, error))?;
+        }
+        Ok(())
+    }
+
+    fn wanted(&self, roster: &Roster) -> usize {
+        (roster.factor as usize).min(roster.candidates.len())
+    }
+
+    /// The members to write to: those that stand, then others, as many as are wanted; `failed`
+    /// ones only when nobody else is left.
+    fn choose(&self, roster: &Roster, failed: &[DatanodeId]) -> Vec<DatanodeAddress> {
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut order: Vec<&DatanodeAddress> = roster.candidates.iter().collect();
+        order.sort_by_key(|at| (failed.contains(&at.id), !members.contains_key(&at.id)));
+        order
+            .into_iter()
+            .take(roster.factor as usize)
+            .cloned()
+            .collect()
+    }
+
+    /// Sends everything up to `upto` that the member may lack; `newest` is the record `upto`
+    /// itself when the catalog does not have it yet.
+    async fn ship(
+        &self,
+        at: &DatanodeAddress,
+        fence: Fence,
+        upto: u64,
+        newest: Option<&JournalRecord>,
+    ) -> Result<(), ClientError> {
+        let known = {
+            let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+            members.get(&at.id).copied()
+        };
+        let stored_upto = if newest.is_some() {
+            upto.saturating_sub(1)
+        } else {
+            upto
+        };
+        let mut next = match known {
+            Some(next) => next,
+            None => self.first_missing(at, stored_upto).await?,
+        };
+        while next <= stored_upto {
+            let page = self.stored(next, at).await?;
+            if page.is_empty() {
+                break;
+            }
+            for mut record in page
+                .into_iter()
+                .take_while(|record| record.sequence <= stored_upto)
+            {
+                // Sent by this tracker, so part of its history, whoever wrote it first.
+                record.fence = fence;
+                self.datanodes.journal_append(at, &record).await?;
+                next = record.sequence;
+            }
+            next += 1;
+        }
+        if let Some(record) = newest {
+            self.datanodes.journal_append(at, record).await?;
+        }
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = members.entry(at.id).or_default();
+        *next = (*next).max(upto + 1);
+        self.established.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Where to begin with a datanode that this tracker has not written to yet. One that has the
+    /// newest stored record has all before it, since records are only ever sent in order.
+    async fn first_missing(&self, at: &DatanodeAddress, last: u64) -> Result<u64, ClientError> {
+        let Some(newest) = self.stored(last, at).await?.into_iter().next() else {
+            return Ok(1);
+        };
+        let page = self.datanodes.journal_page(at, last).await?;
+        let held = decode_journal_page(&page).unwrap_or_default();
+        let has_newest = held
+            .iter()
+            .any(|held| held.sequence == newest.sequence && held.payload == newest.payload);
+        Ok(if has_newest { last + 1 } else { 1 })
+    }
+
+    async fn stored(
+        &self,
+        from: u64,
+        at: &DatanodeAddress,
+    ) -> Result<Vec<JournalRecord>, ClientError> {
+        let Some(catalog) = self.catalog.get() else {
+            return Ok(Vec::new());
+        };
+        let read = catalog.read(move |snapshot| snapshot.journal_records(from, BACKFILL_PAGE));
+        read.await.map_err(|error| ClientError::Malformed {
+            address: at.address.clone(),
+            detail: format!("the local journal cannot be read: {error}"),
+        })
+    }
+
+    fn judge(&self, at: &DatanodeAddress, error: ClientError) -> JournalError {
+        if error.is(ErrorCode::Fenced) {
+            let detail = format!("datanode {} obeys a later tracker", at.id);
+            self.deposed.send_replace(Some(detail.clone()));
+            return JournalError::Deposed { detail };
+        }
+        self.members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&at.id);
+        JournalError::TooFew {
+            confirmed: 0,
+            wanted: 1,
+            detail: error.to_string(),
+        }
+    }
+}
+
+#[async_trait]
+impl JournalSink for JournalSet {
+    async fn append(&self, record: &JournalRecord) -> Result<(), JournalError> {
+        let deadline = self.clock.monotonic() + APPEND_DEADLINE;
+        let mut confirmed: Vec<DatanodeId> = Vec::new();
+        let mut failed: Vec<DatanodeId> = Vec::new();
+        let mut last_error = String::new();
+        loop {
+            let roster = self.roster.borrow().clone();
+            let chosen = self.choose(&roster, &failed);
+            let open = chosen.iter().filter(|at| !confirmed.contains(&at.id));
+            let sent = join_all(open.map(|at| async move {
+                (
+                    at,
+                    self.ship(at, record.fence, record.sequence, Some(record))
+                        .await,
+                )
+            }))
+            .await;
+            for (at, outcome) in sent {
+                match outcome {
+                    Ok(()) => confirmed.push(at.id),
+                    Err(error) => {
+                        tracing::warn!(datanode = %at.id, %error, "a journal member failed");
+                        let judged = self.judge(at, error);
+                        if matches!(judged, JournalError::Deposed { .. }) {
+                            return Err(judged);
+                        }
+                        last_error = judged.to_string();
+                        failed.push(at.id);
+                    }
+                }
+            }
+            let wanted = self.wanted(&roster).max(self.floor(&roster));
+            if confirmed.len() >= wanted {
+                self.keep_only(&confirmed);
+                return Ok(());
+            }
+            if self.clock.monotonic() >= deadline {
+                return Err(JournalError::TooFew {
+                    confirmed: u32::try_from(confirmed.len()).unwrap_or(u32::MAX),
+                    wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+                    detail: last_error,
+                });
+            }
+            // Either the member comes back, or the loops find it silent and take it off the roster.
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+impl JournalSet {
+    /// Members are those that confirmed last: anyone else is behind from now on.
+    fn keep_only(&self, confirmed: &[DatanodeId]) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.retain(|id, _| confirmed.contains(id));
+    }
+
+    /// The fewest confirmations whatever is reachable. Before the first datanode was heard nothing
+    /// can be confirmed, and nothing that a client asked for gets this far: the tracker's own
+    /// records stay in the catalog and are sent to the first members.
+    fn floor(&self, roster: &Roster) -> usize {
+        if roster.candidates.is_empty() && !self.established.load(Ordering::Acquire) {
+            return 0;
+        }
+        roster.min_write.min(roster.in_service) as usize
+    }
+}
+
+fn unreadable(error: &StoreError) -> JournalError {
+    JournalError::TooFew {
+        confirmed: 0,
+        wanted: 1,
+        detail: error.to_string(),
+    }
+}
+
+/// Reads a page of [`DatanodeClient::journal_page`]: entries of postcard, each preceded by its
+/// length as u32 little-endian. `None` when the bytes are not that.
+pub fn decode_journal_page(mut page: &[u8]) -> Option<Vec<JournalRecord>> {
+    let mut records = Vec::new();
+    while let Some((length, rest)) = page.split_first_chunk::<4>() {
+        let entry = rest.get(..u32::from_le_bytes(*length) as usize)?;
+        records.push(postcard::from_bytes(entry).ok()?);
+        page = &rest[entry.len()..];
+    }
+    page.is_empty().then_some(records)
+}

@@ -1,0 +1,289 @@
+//! Checkpoints: now and then the whole catalog goes to datanodes as chunks of its own kind, so that
+//! a rebuild need not replay the journal from its beginning and condemned chunks can be deleted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_client::write_stream::ChunkEvent;
+use dfs_protocol::checksum::{RunningCrc32c, crc32c};
+use dfs_protocol::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64, ChunkKind, ChunkOrigin, SealedChunk};
+use dfs_protocol::frame::{HopFailure, OpenChunk};
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, FileId, LeaseId};
+
+use super::Work;
+use crate::model::op::{CheckpointRecord, Op};
+use crate::plan::placement::{self, PlacementRequest};
+use crate::service::Tracker;
+use crate::store::checkpoint::{CheckpointPages, PAGE_BYTES};
+use crate::store::{StoreError, SubmitError};
+
+/// Checkpoints that are kept: the newest, and one more in case the newest cannot be read.
+const KEPT: usize = 2;
+/// When space is short, deletions must not wait long for their checkpoint.
+const INTERVAL_UNDER_PRESSURE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    last_try: Option<Duration>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CheckpointError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    #[error("datanode {} failed: {}", .0.datanode, .0.detail)]
+    Hop(HopFailure),
+    #[error("{0}")]
+    Lease(#[from] crate::model::leases::LeaseRefused),
+    #[error("too few datanodes take chunks")]
+    TooFew,
+    #[error("the task that reads the catalog failed")]
+    Reader,
+}
+
+impl Work for Checkpoints {
+    async fn tick(&mut self, tracker: &Arc<Tracker>) {
+        let now = tracker.clock.monotonic();
+        match self.is_due(tracker, now).await {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell whether a checkpoint is due");
+                return;
+            }
+        }
+        self.last_try = Some(now);
+        match take(tracker).await {
+            Ok(record) => {
+                tracker.metrics.checkpoints.inc();
+                tracing::info!(
+                    sequence = record.sequence,
+                    chunks = record.chunks.len(),
+                    "a checkpoint of the catalog is on the datanodes"
+                );
+            }
+            Err(error) => {
+                tracker.metrics.checkpoint_failures.inc();
+                tracing::warn!(%error, "a checkpoint could not be written; it is tried again");
+            }
+        }
+    }
+}
+
+impl Checkpoints {
+    async fn is_due(&self, tracker: &Tracker, now: Duration) -> Result<bool, StoreError> {
+        let meta = tracker.catalog.meta().await?;
+        let state = tracker.state();
+        if state.hold(now).is_some() || !tracker.takes_writes(&state, now) {
+            return Ok(false);
+        }
+        let newest = meta
+            .checkpoints
+            .last()
+            .map_or(0, |checkpoint| checkpoint.sequence);
+        let oldest = meta
+            .checkpoints
+            .first()
+            .map_or(0, |checkpoint| checkpoint.sequence);
+        let behind = meta.sequence.saturating_sub(newest);
+        let waiting = state.condemned.has_newer_than(oldest);
+        let interval = if waiting && state.is_under_pressure(now) {
+            tracker
+                .config
+                .checkpoint_interval
+                .min(INTERVAL_UNDER_PRESSURE)
+        } else {
+            tracker.config.checkpoint_interval
+        };
+        let waited = self
+            .last_try
+            .is_none_or(|last| now.saturating_sub(last) >= interval);
+        // The record of the checkpoint itself is always behind it by one.
+        Ok(waited && (behind > 1 || waiting) || behind >= tracker.config.checkpoint_records)
+    }
+}
+
+/// Writes one checkpoint and records it.
+async fn take(tracker: &Arc<Tracker>) -> Result<CheckpointRecord, CheckpointError> {
+    let file = FileId::from_u128(tracker.rng.u128());
+    let lease = LeaseId::from_u128(tracker.rng.u128());
+    let created = tracker.clock.wall();
+    let engine = tracker.catalog.engine();
+    let (frames, mut incoming) = tokio::sync::mpsc::channel::<Vec<u8>>(2);
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut pages = CheckpointPages::begin(engine, created, PAGE_BYTES)?;
+        for frame in &mut pages {
+            if frames.blocking_send(frame?).is_err() {
+                break;
+            }
+        }
+        Ok::<u64, StoreError>(pages.sequence())
+    });
+    let mut writer = Writer {
+        tracker,
+        file,
+        lease,
+        chunks: Vec::new(),
+        pending: Vec::new(),
+    };
+    let written = writer.write(&mut incoming).await;
+    drop(incoming);
+    let sequence = reader.await.map_err(|_| CheckpointError::Reader)??;
+    let chunks = match written {
+        Ok(()) => writer.chunks,
+        Err(error) => {
+            let ids: Vec<ChunkId> = writer.chunks.iter().map(|chunk| chunk.id).collect();
+            tracker.state().leases.abandon(lease, &ids);
+            return Err(error);
+        }
+    };
+    let record = CheckpointRecord {
+        file,
+        sequence,
+        chunks,
+        created,
+    };
+    let mut kept = tracker.catalog.meta().await?.checkpoints;
+    kept.push(record.clone());
+    kept.drain(..kept.len().saturating_sub(KEPT));
+    tracker
+        .catalog
+        .submit(Op::SetCheckpoints {
+            checkpoints: kept.clone(),
+        })
+        .await?;
+    let now = tracker.clock.monotonic();
+    let mut state = tracker.state();
+    state.expect_checkpoints(kept, tracker.config.replication_factor, now);
+    state
+        .leases
+        .committed(record.chunks.iter().map(|chunk| chunk.id));
+    Ok(record)
+}
+
+struct Writer<'a> {
+    tracker: &'a Arc<Tracker>,
+    file: FileId,
+    lease: LeaseId,
+    chunks: Vec<SealedChunk>,
+    pending: Vec<u8>,
+}
+
+impl Writer<'_> {
+    async fn write(
+        &mut self,
+        incoming: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
+    ) -> Result<(), CheckpointError> {
+        while self.fill(incoming).await {
+            self.chunk(incoming).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a block is at hand, or the end; says whether anything is.
+    async fn fill(&mut self, incoming: &mut tokio::sync::mpsc::Receiver<Vec<u8>>) -> bool {
+        while self.pending.len() < BLOCK_SIZE {
+            let Some(frame) = incoming.recv().await else {
+                break;
+            };
+            self.pending.extend_from_slice(&frame);
+        }
+        !self.pending.is_empty()
+    }
+
+    /// Writes one chunk: all that is left, or as much as a chunk takes.
+    async fn chunk(
+        &mut self,
+        incoming: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
+    ) -> Result<(), CheckpointError> {
+        let limit = self.tracker.config.chunk_size;
+        let (id, targets) = self.place(limit)?;
+        let addresses = self.tracker.state().addresses(&targets);
+        let Some((first, rest)) = addresses.split_first() else {
+            return Err(CheckpointError::TooFew);
+        };
+        let index = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
+        let open = OpenChunk {
+            cluster: self.tracker.cluster,
+            datanode: first.id,
+            fence: self.tracker.fence(),
+            chunk: id,
+            version: ChunkVersion::FIRST,
+            origin: ChunkOrigin {
+                kind: ChunkKind::Checkpoint,
+                file: self.file,
+                index,
+                path_hint: String::new(),
+            },
+            expected: limit,
+            resume: None,
+            downstream: rest.to_vec(),
+        };
+        let streams = &self.tracker.write_streams;
+        let mut writer = streams
+            .open(first, &open)
+            .await
+            .map_err(CheckpointError::Hop)?;
+        let mut running = RunningCrc32c::default();
+        while running.length() + BLOCK_SIZE_U64 <= limit && self.fill(incoming).await {
+            let rest = self.pending.split_off(self.pending.len().min(BLOCK_SIZE));
+            let block = std::mem::replace(&mut self.pending, rest);
+            let crc = crc32c(&block);
+            let offset = running.length();
+            writer
+                .sender
+                .block(offset, crc, &block)
+                .await
+                .map_err(CheckpointError::Hop)?;
+            running.push(crc, block.len() as u64);
+        }
+        let sealed = SealedChunk {
+            id,
+            version: ChunkVersion::FIRST,
+            length: running.length(),
+            crc32c: running.value(),
+        };
+        writer
+            .sender
+            .seal(&sealed)
+            .await
+            .map_err(CheckpointError::Hop)?;
+        loop {
+            match writer.receiver.next().await.map_err(CheckpointError::Hop)? {
+                ChunkEvent::Progress(_) => {}
+                ChunkEvent::Sealed(report) if report.failed.is_empty() => break,
+                ChunkEvent::Sealed(report) => {
+                    let failure = report.failed.into_iter().next();
+                    return Err(failure.map_or(CheckpointError::TooFew, CheckpointError::Hop));
+                }
+                ChunkEvent::Failed(failure) => return Err(CheckpointError::Hop(failure)),
+            }
+        }
+        streams.put_back(writer.sender, writer.receiver);
+        self.chunks.push(sealed);
+        Ok(())
+    }
+
+    fn place(&self, bytes: u64) -> Result<(ChunkId, Vec<DatanodeId>), CheckpointError> {
+        let now = self.tracker.clock.monotonic();
+        let factor = self.tracker.config.replication_factor;
+        let mut rng = self.tracker.rng.fork();
+        let mut state = self.tracker.state();
+        let request = PlacementRequest {
+            factor,
+            bytes,
+            avoid: &[],
+        };
+        let targets = placement::choose(&state.datanodes, &request, now, &mut rng);
+        if targets.len() < self.tracker.config.min_write() as usize {
+            return Err(CheckpointError::TooFew);
+        }
+        let id = ChunkId::from_u128(self.tracker.rng.u128());
+        state
+            .leases
+            .extend(self.lease, vec![(id, targets.clone())], factor, now)?;
+        Ok((id, targets))
+    }
+}

@@ -1,0 +1,193 @@
+//! Collection: the trash is emptied, orphans are condemned, replicas of condemned chunks deleted.
+
+use std::sync::Arc;
+
+use dfs_protocol::{ChunkId, TrashId};
+
+use super::Work;
+use crate::model::op::{Op, OpOutcome};
+use crate::plan::gc::{GcCursors, GcPlan, GcView, plan};
+use crate::plan::tasks;
+use crate::plan::trash::{self, Usage};
+use crate::service::Tracker;
+use crate::store::{StoreError, SubmitError};
+
+#[derive(Debug, Default)]
+pub(super) struct Collect {
+    cursors: GcCursors,
+}
+
+impl Work for Collect {
+    async fn tick(&mut self, tracker: &Arc<Tracker>) {
+        if let Err(error) = learn(tracker).await {
+            tracing::warn!(%error, "cannot read what was condemned or deleted");
+            return;
+        }
+        if let Err(error) = empty_trash(tracker).await {
+            tracing::warn!(%error, "cannot empty the trash");
+        }
+        let plan = self.plan(tracker);
+        if let Err(error) = carry_out(tracker, plan).await {
+            tracing::warn!(%error, "cannot collect");
+        }
+    }
+}
+
+impl Collect {
+    fn plan(&mut self, tracker: &Tracker) -> GcPlan {
+        let now = tracker.clock.monotonic();
+        let mut state = tracker.state();
+        state.sync(now);
+        let hold = state.hold(now);
+        let view = GcView {
+            datanodes: &state.datanodes,
+            replicas: &state.replicas,
+            leases: &state.leases,
+            tasks: &state.tasks,
+            condemned: &state.condemned,
+            checkpoints: &state.checkpoints,
+            checkpoints_enabled: true,
+            hold: hold.as_ref(),
+        };
+        let plan = plan(&view, &self.cursors, &state.policy.gc, now);
+        self.cursors = plan.cursors;
+        plan
+    }
+}
+
+async fn carry_out(tracker: &Tracker, plan: GcPlan) -> Result<(), SubmitError> {
+    let GcPlan {
+        condemn,
+        deletes,
+        forget,
+        cursors: _,
+        limited: _,
+    } = plan;
+    let now = tracker.clock.monotonic();
+    {
+        let mut state = tracker.state();
+        for delete in deletes {
+            tracker
+                .metrics
+                .deletes
+                .with_label_values(&[delete.reason.as_str()])
+                .inc();
+            if state
+                .tasks
+                .start(tasks::Work::Delete(delete), now)
+                .is_none()
+            {
+                break;
+            }
+        }
+    }
+    if !condemn.is_empty() {
+        let op = Op::Condemn {
+            chunks: condemn,
+            now: tracker.clock.wall(),
+        };
+        if let OpOutcome::Condemned { chunks, .. } = tracker.catalog.submit(op).await? {
+            tracing::info!(
+                chunks = chunks.len(),
+                "chunks that nothing names are condemned"
+            );
+            tracker.metrics.condemned.inc_by(chunks.len() as u64);
+            tracker.state().forget(&chunks, now);
+        }
+    }
+    if !forget.is_empty() {
+        tracker
+            .catalog
+            .submit(Op::Forget {
+                chunks: forget.clone(),
+            })
+            .await?;
+        let mut state = tracker.state();
+        for chunk in forget {
+            state.condemned.remove(chunk);
+        }
+    }
+    Ok(())
+}
+
+async fn empty_trash(tracker: &Tracker) -> Result<(), SubmitError> {
+    let now = tracker.clock.monotonic();
+    let (ids, early) = {
+        let state = tracker.state();
+        let mut usage = Usage {
+            capacity_bytes: 0,
+            used_bytes: 0,
+        };
+        for node in state.datanodes.all_placeable(0, now) {
+            usage.capacity_bytes += node.stats.capacity_bytes;
+            usage.used_bytes += node
+                .stats
+                .capacity_bytes
+                .saturating_sub(node.stats.free_bytes);
+        }
+        let plan = trash::plan(&state.trash, usage, &state.policy.trash, now);
+        let early = !plan.early.is_empty();
+        let ids: Vec<TrashId> = plan.expired.into_iter().chain(plan.early).collect();
+        (ids, early)
+    };
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let op = Op::Purge {
+        ids: ids.clone(),
+        now: tracker.clock.wall(),
+    };
+    if let OpOutcome::Condemned { chunks, purged } = tracker.catalog.submit(op).await? {
+        tracing::info!(
+            versions = purged,
+            chunks = chunks.len(),
+            early,
+            "the trash was emptied"
+        );
+        tracker.metrics.purged.inc_by(purged);
+        let mut state = tracker.state();
+        state.forget(&chunks, now);
+        for id in ids {
+            state.trash.remove(id);
+        }
+        if early {
+            state.trash.purged_early(now);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the records of what changes condemned or put into the trash since the last tick.
+async fn learn(tracker: &Tracker) -> Result<(), StoreError> {
+    let (condemned, trashed) = {
+        let mut state = tracker.state();
+        let condemned: Vec<ChunkId> = std::mem::take(&mut state.condemned_lately);
+        let trashed: Vec<TrashId> = std::mem::take(&mut state.trashed_lately);
+        (condemned, trashed)
+    };
+    if condemned.is_empty() && trashed.is_empty() {
+        return Ok(());
+    }
+    let read = tracker.catalog.read(move |snapshot| {
+        let mut records = Vec::with_capacity(condemned.len());
+        for id in condemned {
+            records.extend(snapshot.get_condemned(id)?.map(|record| (id, record)));
+        }
+        let mut entries = Vec::with_capacity(trashed.len());
+        for id in trashed {
+            entries.extend(snapshot.get_trash(id)?);
+        }
+        Ok((records, entries))
+    });
+    let (records, entries) = read.await?;
+    let now = tracker.clock.monotonic();
+    let mut state = tracker.state();
+    for (id, record) in records {
+        state.condemned.insert(id, &record, now);
+    }
+    for entry in entries {
+        let bytes = entry.file.size * u64::from(entry.file.factor);
+        state.trash.insert(entry.id, bytes, now);
+    }
+    Ok(())
+}

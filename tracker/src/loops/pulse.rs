@@ -1,0 +1,123 @@
+//! The pulse: liveness becomes chunk health, safe mode ends, the journal learns its roster, numbers
+//! are published.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_protocol::datanode::Liveness;
+use dfs_protocol::status::{ChunkHealth, RepairPriority};
+
+use super::Work;
+use crate::service::Tracker;
+
+/// Weight of the newest measurement in the copy rate.
+const RATE_WEIGHT: f64 = 0.1;
+
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    last: Option<(Duration, u64)>,
+    journal_trouble: bool,
+}
+
+impl Work for Pulse {
+    async fn tick(&mut self, tracker: &Arc<Tracker>) {
+        let now = tracker.clock.monotonic();
+        {
+            let mut state = tracker.state();
+            let patience = state.policy.promise_patience;
+            state.sync(now);
+            state.replicas.expire_promises(patience, now);
+            state.leases.expire(now);
+            let state = &mut *state;
+            if state.safe_mode.tick(&state.datanodes, &state.replicas, now) {
+                tracing::info!("safe mode is over: repair and collection begin");
+            }
+            if let Some((before, copied)) = self.last {
+                let seconds = now.saturating_sub(before).as_secs_f64();
+                if seconds > 0.0 {
+                    let rate = (state.copied_bytes - copied) as f64 / seconds;
+                    state.copy_rate += (rate - state.copy_rate) * RATE_WEIGHT;
+                    tracker
+                        .metrics
+                        .repair_copied
+                        .inc_by(state.copied_bytes - copied);
+                }
+            }
+            self.last = Some((now, state.copied_bytes));
+        }
+        tracker.publish_roster();
+        publish(tracker, now);
+        self.confirm_journal(tracker).await;
+    }
+}
+
+impl Pulse {
+    /// What no write brings along: a new member of the journal set gets the records that it lacks.
+    async fn confirm_journal(&mut self, tracker: &Arc<Tracker>) {
+        let outcome = tracker.journal.catch_up().await;
+        if let Err(error) = &outcome
+            && !self.journal_trouble
+        {
+            tracing::warn!(%error, "the journal cannot be brought up to date");
+        }
+        self.journal_trouble = outcome.is_err();
+        let confirmed = tracker.catalog.confirmed_sequence();
+        if let Ok(meta) = tracker.catalog.meta().await {
+            let lag = meta.sequence.saturating_sub(confirmed);
+            tracker
+                .metrics
+                .journal_lag
+                .set(i64::try_from(lag).unwrap_or(i64::MAX));
+            if lag > 0 && !self.journal_trouble {
+                // The records are on the members by now; the catalog notes that they are.
+                if let Err(error) = tracker.catalog.confirm_journal().await {
+                    tracing::debug!(%error, "the journal is not confirmed yet");
+                }
+            }
+        }
+        let members = tracker.journal.members().len();
+        tracker
+            .metrics
+            .journal_members
+            .set(i64::try_from(members).unwrap_or(i64::MAX));
+    }
+}
+
+fn publish(tracker: &Tracker, now: Duration) {
+    let state = tracker.state();
+    let metrics = &tracker.metrics;
+    let counters = state.replicas.counters();
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    for health in ChunkHealth::ALL {
+        let count = whole(counters.of_health(health));
+        metrics
+            .chunks
+            .with_label_values(&[health.as_str()])
+            .set(count);
+    }
+    for priority in RepairPriority::ALL {
+        let count = whole(counters.of_priority(priority));
+        metrics
+            .repair_queue
+            .with_label_values(&[priority.as_str()])
+            .set(count);
+    }
+    metrics.repair_active.set(i64::from(state.tasks.copies()));
+    metrics.repair_remaining.set(whole(counters.repair_bytes));
+    metrics.held.set(i64::from(state.hold(now).is_some()));
+    metrics.safe_mode.set(i64::from(state.in_safe_mode()));
+    let mut by_liveness = [0; 3];
+    for node in state.datanodes.serving() {
+        by_liveness[state.datanodes.liveness(node, now) as usize] += 1;
+    }
+    for (liveness, label) in [
+        (Liveness::Live, "live"),
+        (Liveness::Suspect, "suspect"),
+        (Liveness::Dead, "dead"),
+    ] {
+        metrics
+            .datanodes
+            .with_label_values(&[label])
+            .set(by_liveness[liveness as usize]);
+    }
+}

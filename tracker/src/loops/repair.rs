@@ -1,0 +1,118 @@
+//! Repair and decommission: plans become tasks, tasks ride back on heartbeats.
+
+use std::sync::Arc;
+
+use dfs_protocol::DatanodeId;
+use dfs_protocol::datanode::AdminState;
+
+use super::Work;
+use crate::model::op::Op;
+use crate::plan::repair::{RepairCursors, RepairView, plan};
+use crate::plan::{decommission, tasks};
+use crate::service::Tracker;
+
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    cursors: RepairCursors,
+}
+
+impl Work for Repair {
+    async fn tick(&mut self, tracker: &Arc<Tracker>) {
+        let emptied = self.order(tracker);
+        for id in emptied {
+            if let Err(error) = decommissioned(tracker, id).await {
+                tracing::warn!(datanode = %id, %error, "cannot record a decommissioned datanode");
+            }
+        }
+    }
+}
+
+impl Repair {
+    /// Starts what the planner wants; returns datanodes that are proved empty.
+    fn order(&mut self, tracker: &Tracker) -> Vec<DatanodeId> {
+        let now = tracker.clock.monotonic();
+        let mut rng = tracker.rng.fork();
+        let mut state = tracker.state();
+        state.sync(now);
+        let timeout = state.policy.repair.task_timeout;
+        let expired = state.tasks.expire(timeout, now);
+        tracker.metrics.tasks_expired.inc_by(expired.len() as u64);
+        let hold = state.hold(now);
+        let view = RepairView {
+            datanodes: &state.datanodes,
+            replicas: &state.replicas,
+            tasks: &state.tasks,
+            hold: hold.as_ref(),
+        };
+        let plan = plan(&view, &self.cursors, &state.policy.repair, now, &mut rng);
+        self.cursors = plan.cursors;
+        for copy in &plan.copies {
+            let label = copy.priority.as_str();
+            tracker
+                .metrics
+                .repair_ordered
+                .with_label_values(&[label])
+                .inc();
+            tracing::debug!(
+                chunk = %copy.chunk.id, target = %copy.target, priority = label, "a copy is ordered"
+            );
+        }
+        for delete in &plan.deletes {
+            tracker
+                .metrics
+                .deletes
+                .with_label_values(&[delete.reason.as_str()])
+                .inc();
+            tracing::debug!(
+                chunk = %delete.chunk, datanode = %delete.datanode,
+                reason = delete.reason.as_str(), "a replica's deletion is ordered"
+            );
+        }
+        for work in plan.into_work() {
+            start(&mut state.tasks, work, now);
+        }
+        decommission::plan(&state.removal_view(hold.as_ref()), now)
+            .into_iter()
+            .filter(decommission::DecommissionProgress::done)
+            .map(|progress| progress.datanode)
+            .collect()
+    }
+}
+
+fn start(tasks: &mut tasks::TaskTable, work: tasks::Work, now: std::time::Duration) {
+    if tasks.start(work, now).is_none() {
+        tracing::warn!("too many orders are under way: the rest waits");
+    }
+}
+
+async fn decommissioned(
+    tracker: &Tracker,
+    id: DatanodeId,
+) -> Result<(), crate::store::SubmitError> {
+    let record = tracker
+        .state()
+        .datanodes
+        .get(id)
+        .map(|node| node.record.clone());
+    let Some(mut record) = record else {
+        return Ok(());
+    };
+    if record.admin != AdminState::Decommissioning {
+        return Ok(());
+    }
+    record.admin = AdminState::Decommissioned;
+    tracker
+        .catalog
+        .submit(Op::PutDatanode {
+            id,
+            record: record.clone(),
+        })
+        .await?;
+    let now = tracker.clock.monotonic();
+    let mut state = tracker.state();
+    // Known already, so the limit cannot be met.
+    let _known = state.datanodes.put(id, record, now);
+    state.sync(now);
+    tracing::info!(datanode = %id, "decommissioned: every chunk has its full factor elsewhere");
+    Ok(())
+}

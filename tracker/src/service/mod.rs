@@ -1,0 +1,332 @@
+//! The tracker as a service: what doors, gateways and datanodes call. Each file is one side of it;
+//! decisions come from `plan`, durable changes go through `store`.
+
+mod api;
+mod census;
+mod fsck;
+mod membership;
+mod reads;
+mod state;
+mod trash;
+mod writes;
+
+pub use state::{State, expected};
+pub use writes::MAX_FACTOR;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dfs_client::HttpClient;
+use dfs_client::datanode::DatanodeClient;
+use dfs_client::write_stream::WriteStreams;
+use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::status::Verdict;
+use dfs_protocol::{ClusterId, DatanodeId, Epoch, Fence, Incarnation, Problem, TrashId};
+use dfs_runtime::clock::SharedClock;
+use dfs_runtime::net::SharedConnector;
+use dfs_runtime::rng::SharedRng;
+use tokio::sync::watch;
+
+use crate::config::TrackerConfig;
+use crate::journal_set::{JournalSet, Roster};
+use crate::metrics::TrackerMetrics;
+use crate::model::op::Op;
+use crate::plan::removal::{ok_to_stop, safe_to_remove};
+use crate::store::{
+    Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, Engine, StoreError, SubmitError,
+    new_trash_id,
+};
+
+/// Chunks of one page while the catalog is loaded.
+const LOAD_PAGE: usize = 10_000;
+
+/// What the tracker works with.
+#[derive(Debug, Clone)]
+pub struct TrackerParts {
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub rng: SharedRng,
+    /// Connections to datanodes.
+    pub connector: SharedConnector,
+    /// Numbers.
+    pub registry: prometheus::Registry,
+}
+
+/// The tracker.
+#[derive(Debug)]
+pub struct Tracker {
+    pub(crate) config: TrackerConfig,
+    pub(crate) clock: SharedClock,
+    pub(crate) rng: SharedRng,
+    pub(crate) catalog: Catalog,
+    pub(crate) cluster: ClusterId,
+    pub(crate) metrics: TrackerMetrics,
+    pub(crate) journal: Arc<JournalSet>,
+    pub(crate) datanode_client: DatanodeClient,
+    pub(crate) write_streams: WriteStreams,
+    pub(crate) started: Duration,
+    fence: Mutex<Fence>,
+    raising: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+    roster: watch::Sender<Roster>,
+    deposed: watch::Sender<Option<String>>,
+}
+
+/// Why the tracker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The catalog cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The first change was refused.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// A metric was registered twice.
+    #[error("a metric cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// More datanodes in the catalog than may be known.
+    #[error(transparent)]
+    Datanodes(#[from] crate::model::datanodes::TooManyDatanodes),
+}
+
+impl Tracker {
+    /// Opens the catalog, begins an epoch of its own and learns what the catalog expects.
+    ///
+    /// Errors: [`StartError`]; a damaged catalog says how to rebuild it.
+    pub async fn open(
+        engine: Arc<dyn Engine>,
+        config: TrackerConfig,
+        parts: TrackerParts,
+    ) -> Result<Arc<Self>, StartError> {
+        let TrackerParts {
+            clock,
+            rng,
+            connector,
+            registry,
+        } = parts;
+        let http = HttpClient::new(connector.clone());
+        let (roster, roster_seen) = watch::channel(Roster::default());
+        let deposed = watch::Sender::new(None);
+        let journal = JournalSet::new(http.clone(), clock.clone(), roster_seen, deposed.clone());
+        let catalog = Catalog::open(
+            engine,
+            CatalogConfig {
+                journal: journal.clone(),
+                mode: config.journal,
+                clock: clock.clone(),
+                rng: rng.clone(),
+                limits: CatalogLimits::default(),
+                metrics: CatalogMetrics::register(&registry)?,
+            },
+        )
+        .await?;
+        journal.attach(catalog.clone());
+        let meta = catalog.meta().await?;
+        let tracker = Arc::new(Self {
+            cluster: meta.cluster,
+            metrics: TrackerMetrics::register(&registry)?,
+            journal,
+            datanode_client: DatanodeClient::new(http),
+            write_streams: WriteStreams::new(connector),
+            started: clock.monotonic(),
+            fence: Mutex::new(meta.fence),
+            raising: tokio::sync::Mutex::new(()),
+            state: Mutex::new(State::new(config.policy())),
+            roster,
+            deposed,
+            config,
+            clock,
+            rng,
+            catalog,
+        });
+        let fence = tracker.new_fence(meta.fence.epoch);
+        tracker.catalog.submit(Op::BeginEpoch { fence }).await?;
+        tracker.set_fence(fence);
+        tracker.load().await?;
+        Ok(tracker)
+    }
+
+    /// The acting fence.
+    pub fn fence(&self) -> Fence {
+        *self.fence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The catalog, for dumps and tests.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Set when a later tracker acts, or when the catalog failed: this process must end.
+    pub async fn until_over(&self) -> String {
+        let mut deposed = self.deposed.subscribe();
+        tokio::select! {
+            reason = self.catalog.until_poisoned() => format!("the catalog failed: {reason}"),
+            // The sender lives as long as this tracker.
+            changed = deposed.wait_for(Option::is_some) => {
+                changed.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// What is known apart from the catalog. Never held across an await.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// May this datanode go for ever?
+    pub fn may_remove(&self, id: DatanodeId) -> Verdict {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        state.sync(now);
+        let hold = state.hold(now);
+        safe_to_remove(&state.removal_view(hold.as_ref()), id, now)
+    }
+
+    /// May these datanodes stop for a while, all together?
+    pub fn may_stop(&self, ids: &[DatanodeId]) -> Verdict {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        state.sync(now);
+        let hold = state.hold(now);
+        ok_to_stop(&state.removal_view(hold.as_ref()), ids, now)
+    }
+
+    /// Tells the journal who may keep it now.
+    pub(crate) fn publish_roster(&self) {
+        let now = self.clock.monotonic();
+        let state = self.state();
+        let in_service = state
+            .datanodes
+            .iter()
+            .filter(|node| node.record.admin == AdminState::InService);
+        let (mut candidates, mut count) = (Vec::new(), 0);
+        for node in in_service {
+            count += 1;
+            if state.datanodes.liveness(node, now) == Liveness::Live && !node.stats.read_only {
+                candidates.push(node.at());
+            }
+        }
+        drop(state);
+        let roster = Roster {
+            candidates,
+            in_service: count,
+            factor: self.config.replication_factor,
+            min_write: self.config.min_write(),
+        };
+        self.roster.send_if_modified(|old| {
+            let changed = *old != roster;
+            *old = roster;
+            changed
+        });
+    }
+
+    fn new_fence(&self, above: Epoch) -> Fence {
+        Fence {
+            epoch: Epoch(above.0 + 1),
+            incarnation: Incarnation(self.rng.u64()),
+        }
+    }
+
+    fn set_fence(&self, fence: Fence) {
+        *self.fence.lock().unwrap_or_else(PoisonError::into_inner) = fence;
+    }
+
+    fn trash_id(&self) -> Option<TrashId> {
+        self.config
+            .keeps_trash()
+            .then(|| new_trash_id(self.clock.wall(), &self.rng))
+    }
+
+    /// Whether new chunks can be placed.
+    pub(crate) fn takes_writes(&self, state: &State, now: Duration) -> bool {
+        self.write_refusal(state, 0, now).is_none()
+    }
+
+    async fn load(&self) -> Result<(), StartError> {
+        let now = self.clock.monotonic();
+        let datanodes = self.catalog.read(|snapshot| snapshot.datanodes()).await?;
+        let meta = self.catalog.meta().await?;
+        {
+            let mut state = self.state();
+            for (id, record) in datanodes {
+                state.datanodes.put(id, record, now)?;
+            }
+            state.expect_checkpoints(meta.checkpoints, self.config.replication_factor, now);
+        }
+        let mut after = None;
+        loop {
+            let page = self
+                .catalog
+                .read(move |snapshot| snapshot.scan_chunks(after, LOAD_PAGE))
+                .await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            let mut state = self.state();
+            for (id, record) in &page {
+                state.expect(*id, record);
+            }
+        }
+        self.load_condemned(now).await?;
+        self.load_trash(now).await?;
+        self.state().sync(now);
+        Ok(())
+    }
+
+    async fn load_condemned(&self, now: Duration) -> Result<(), StartError> {
+        let mut after = None;
+        loop {
+            let page = self
+                .catalog
+                .read(move |snapshot| snapshot.scan_condemned(after, LOAD_PAGE))
+                .await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            let mut state = self.state();
+            for (id, record) in &page {
+                state.condemned.insert(*id, record, now);
+            }
+        }
+    }
+
+    async fn load_trash(&self, now: Duration) -> Result<(), StartError> {
+        let wall = self.clock.wall();
+        let mut after = None;
+        loop {
+            let page = self
+                .catalog
+                .read(move |snapshot| snapshot.scan_trash(after, LOAD_PAGE))
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.id);
+            let mut state = self.state();
+            let limits = state.policy.trash;
+            for entry in &page {
+                let bytes = entry.file.size * u64::from(entry.file.factor);
+                state
+                    .trash
+                    .load(entry.id, entry.deleted, bytes, &limits, now, wall);
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Refusals on the way out.
+impl From<SubmitError> for dfs_client::ClientError {
+    fn from(error: SubmitError) -> Self {
+        Problem::from(error).into()
+    }
+}

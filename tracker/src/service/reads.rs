@@ -1,0 +1,104 @@
+//! What readers ask: where a file's chunks are, which names there are.
+
+use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
+use dfs_protocol::upload::{
+    ListRequest, ListResponse, LocateRequest, LocateResponse, LocatedChunk, MAX_LIST_LIMIT,
+    SuspectReplica,
+};
+use dfs_protocol::{ChunkId, ErrorCode, FilePath, Problem};
+
+use super::{State, Tracker};
+
+impl Tracker {
+    /// A file, and valid replicas of each of its chunks.
+    ///
+    /// Errors: `not-found`.
+    pub async fn find(&self, request: LocateRequest) -> Result<LocateResponse, Problem> {
+        let LocateRequest { path, locations } = request;
+        let file = self
+            .catalog
+            .get_file(&path)
+            .await?
+            .ok_or_else(|| no_file(&path))?;
+        let mut rng = self.rng.fork();
+        let state = self.state();
+        let wanted = if locations {
+            file.chunks.as_slice()
+        } else {
+            &[]
+        };
+        let chunks = wanted
+            .iter()
+            .map(|chunk| LocatedChunk {
+                chunk: *chunk,
+                replicas: readable(&state, chunk.id, &mut rng),
+            })
+            .collect();
+        let safe_mode = state.in_safe_mode();
+        drop(state);
+        Ok(LocateResponse {
+            file,
+            chunks,
+            safe_mode,
+        })
+    }
+
+    /// One page of names.
+    pub async fn names(&self, request: ListRequest) -> Result<ListResponse, Problem> {
+        if request.limit == 0 || request.limit > MAX_LIST_LIMIT {
+            return Err(Problem::new(
+                ErrorCode::InvalidParameter,
+                format!("the limit must be 1 to {MAX_LIST_LIMIT}"),
+            ));
+        }
+        Ok(self.catalog.list(request).await?)
+    }
+
+    /// A reader found a replica wanting: its datanode is asked to verify it. The reader's word
+    /// alone condemns nothing.
+    pub fn doubt(&self, suspect: &SuspectReplica) {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let holds = state.replicas.get(suspect.chunk.id).is_some_and(|view| {
+            view.replicas
+                .iter()
+                .any(|replica| replica.datanode == suspect.datanode)
+        });
+        let SealedChunk { id, version, .. } = suspect.chunk;
+        if holds && state.order_verify(suspect.datanode, id, version, now) {
+            tracing::warn!(
+                datanode = %suspect.datanode, chunk = %suspect.chunk.id, detail = suspect.detail,
+                "a reader found a replica wanting: it is verified"
+            );
+        }
+        self.metrics.suspects.inc();
+    }
+}
+
+/// Datanodes to read a chunk from; the load is spread by chance.
+pub(super) fn readable(
+    state: &State,
+    chunk: ChunkId,
+    rng: &mut fastrand::Rng,
+) -> Vec<DatanodeAddress> {
+    let Some(view) = state.replicas.get(chunk) else {
+        return Vec::new();
+    };
+    let good = view
+        .replicas
+        .iter()
+        .filter(|r| r.present && r.class.good() && r.holder.readable());
+    let mut found: Vec<DatanodeAddress> = good
+        .filter_map(|replica| Some(state.datanodes.get(replica.datanode)?.at()))
+        .collect();
+    rng.shuffle(&mut found);
+    found
+}
+
+pub(super) fn no_file(path: &FilePath) -> Problem {
+    Problem::new(
+        ErrorCode::NotFound,
+        format!("nothing is stored at `{path}`"),
+    )
+    .next("list what is there: dfs ls")
+}

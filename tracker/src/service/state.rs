@@ -1,0 +1,249 @@
+//! What changes between two messages: everything the tracker knows and does not persist, behind one
+//! lock that is never held across an await.
+
+use std::time::Duration;
+
+use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
+use dfs_protocol::datanode::{FinishedTask, Liveness, TaskOutcome};
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TrashId};
+
+use crate::model::datanodes::DatanodeTable;
+use crate::model::leases::LeaseTable;
+use crate::model::op::{CheckpointRecord, ChunkRecord};
+use crate::model::replicas::{Expected, ReplicaMap};
+use crate::plan::gc::CondemnedTable;
+use crate::plan::removal::RemovalView;
+use crate::plan::safe_mode::SafeMode;
+use crate::plan::tasks::{TaskTable, VerifyTask, Work};
+use crate::plan::trash::TrashTable;
+use crate::plan::{Hold, Policy, hold};
+
+/// A command that was told and not answered is told again after so many heartbeats.
+const TELL_AGAIN_HEARTBEATS: u32 = 30;
+
+/// Everything that is not in the catalog.
+#[derive(Debug)]
+pub struct State {
+    /// The knobs.
+    pub policy: Policy,
+    /// What is known of each datanode.
+    pub datanodes: DatanodeTable,
+    /// Where replicas are.
+    pub replicas: ReplicaMap,
+    /// Write leases.
+    pub leases: LeaseTable,
+    /// Orders under way.
+    pub tasks: TaskTable,
+    /// Whether enough was reported since the start.
+    pub safe_mode: SafeMode,
+    /// Checkpoints on datanodes, oldest first: as in the catalog.
+    pub checkpoints: Vec<CheckpointRecord>,
+    /// Condemned chunks, as in the catalog.
+    pub condemned: CondemnedTable,
+    /// Chunks that a change condemned and whose records were not read yet.
+    pub condemned_lately: Vec<ChunkId>,
+    /// The trash, by age.
+    pub trash: TrashTable,
+    /// Versions that a change put into the trash and whose entries were not read yet.
+    pub trashed_lately: Vec<TrashId>,
+    /// Bytes that repair copied in this tracker's life, and its measured rate in bytes a second.
+    pub copied_bytes: u64,
+    /// See [`Self::copied_bytes`].
+    pub copy_rate: f64,
+}
+
+impl State {
+    /// Knows the policy and nothing else.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            datanodes: DatanodeTable::new(policy.liveness, policy.datanodes),
+            replicas: ReplicaMap::new(),
+            leases: LeaseTable::new(policy.leases),
+            tasks: TaskTable::new(),
+            safe_mode: SafeMode::new(),
+            checkpoints: Vec::new(),
+            condemned: CondemnedTable::new(),
+            condemned_lately: Vec::new(),
+            trash: TrashTable::new(),
+            trashed_lately: Vec::new(),
+            copied_bytes: 0,
+            copy_rate: 0.0,
+            policy,
+        }
+    }
+
+    /// Takes over liveness and admin states into chunk health.
+    pub fn sync(&mut self, now: Duration) {
+        self.replicas.sync(&self.datanodes, now);
+    }
+
+    /// Whether the tracker still gathers reports.
+    pub fn in_safe_mode(&self) -> bool {
+        !self.safe_mode.is_over()
+    }
+
+    /// Why repair, gc and verdicts are held.
+    pub fn hold(&self, now: Duration) -> Option<Hold> {
+        let waits = self
+            .safe_mode
+            .waits_for(&self.datanodes, &self.replicas, now);
+        hold(&self.datanodes, waits, &self.policy, now)
+    }
+
+    /// What verdicts look at.
+    pub fn removal_view<'a>(&'a self, hold: Option<&'a Hold>) -> RemovalView<'a> {
+        let Self {
+            policy,
+            datanodes,
+            replicas,
+            leases,
+            ..
+        } = self;
+        RemovalView {
+            datanodes,
+            replicas,
+            leases,
+            hold,
+            policy,
+        }
+    }
+
+    /// Addresses of datanodes, in their order; unknown ones are left out.
+    pub fn addresses(&self, ids: &[DatanodeId]) -> Vec<DatanodeAddress> {
+        ids.iter()
+            .filter_map(|id| self.datanodes.get(*id).map(|node| node.at()))
+            .collect()
+    }
+
+    /// The catalog names these chunks no longer: they were condemned.
+    pub fn forget(&mut self, chunks: &[ChunkId], now: Duration) {
+        self.condemned_lately.extend_from_slice(chunks);
+        for chunk in chunks {
+            self.replicas.forget_chunk(*chunk, now);
+        }
+        self.leases.condemned(chunks.iter().copied());
+    }
+
+    /// Tells what the catalog expects of a chunk.
+    pub fn expect(&mut self, id: ChunkId, record: &ChunkRecord) {
+        self.replicas.load_chunk(expected(id, record));
+    }
+
+    /// Takes a datanode's answer to an order in.
+    pub fn finish_task(&mut self, datanode: DatanodeId, finished: &FinishedTask) {
+        let Some(task) = self.tasks.get(finished.task) else {
+            return;
+        };
+        if task.work.datanode() != datanode {
+            return;
+        }
+        let Some(task) = self.tasks.finish(finished.task) else {
+            return;
+        };
+        match (&task.work, &finished.outcome) {
+            (Work::Delete(delete), TaskOutcome::Done) => {
+                self.replicas
+                    .remove_replica(datanode, delete.chunk, delete.version);
+            }
+            (Work::Copy(copy), TaskOutcome::Done) => self.copied_bytes += copy.chunk.length,
+            (Work::Copy(_) | Work::Delete(_) | Work::Verify(_), _) => {}
+        }
+    }
+
+    /// Takes over which checkpoints are kept: their chunks are repaired like any other, those of
+    /// dropped ones become orphans.
+    pub fn expect_checkpoints(
+        &mut self,
+        checkpoints: Vec<CheckpointRecord>,
+        factor: u32,
+        now: Duration,
+    ) {
+        let old = std::mem::take(&mut self.checkpoints);
+        for chunk in checkpoints.iter().flat_map(|checkpoint| &checkpoint.chunks) {
+            let kind = ChunkKind::Checkpoint;
+            self.replicas.load_chunk(Expected {
+                chunk: *chunk,
+                factor,
+                kind,
+            });
+        }
+        for chunk in old.iter().flat_map(|checkpoint| &checkpoint.chunks) {
+            let kept = checkpoints
+                .iter()
+                .flat_map(|c| &c.chunks)
+                .any(|c| c.id == chunk.id);
+            if !kept {
+                self.replicas.forget_chunk(chunk.id, now);
+            }
+        }
+        self.checkpoints = checkpoints;
+    }
+
+    /// Orders a replica to be read through, unless that is under way; says whether it was ordered.
+    pub fn order_verify(
+        &mut self,
+        datanode: DatanodeId,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        now: Duration,
+    ) -> bool {
+        let under_way = self
+            .tasks
+            .of_chunk(chunk)
+            .any(|task| matches!(&task.work, Work::Verify(verify) if verify.datanode == datanode));
+        let work = Work::Verify(VerifyTask {
+            chunk,
+            version,
+            datanode,
+        });
+        !under_way && self.tasks.start(work, now).is_some()
+    }
+
+    /// What a datanode is to be told now.
+    pub fn commands_for(
+        &mut self,
+        datanode: DatanodeId,
+        limit: usize,
+        now: Duration,
+    ) -> Vec<dfs_protocol::datanode::Command> {
+        let again = self.policy.liveness.heartbeat_interval * TELL_AGAIN_HEARTBEATS;
+        self.tasks
+            .commands_for(datanode, &self.datanodes, again, limit, now)
+    }
+
+    /// Whether the volumes are so full that the trash is emptied early.
+    pub fn is_under_pressure(&self, now: Duration) -> bool {
+        let (mut capacity, mut used) = (0u64, 0u64);
+        for node in self.datanodes.serving() {
+            if self.datanodes.liveness(node, now) == Liveness::Live {
+                capacity += node.stats.capacity_bytes;
+                used += node
+                    .stats
+                    .capacity_bytes
+                    .saturating_sub(node.stats.free_bytes);
+            }
+        }
+        used as f64 > capacity as f64 * self.policy.trash.pressure
+    }
+
+    /// Journal records below this are covered by every kept checkpoint.
+    pub fn journal_floor(&self) -> u64 {
+        self.checkpoints
+            .first()
+            .map_or(0, |oldest| oldest.sequence + 1)
+    }
+}
+
+/// What the catalog expects of a chunk of a file.
+pub fn expected(id: ChunkId, record: &ChunkRecord) -> Expected {
+    Expected {
+        chunk: dfs_protocol::chunk::SealedChunk {
+            id,
+            version: record.version,
+            length: record.length,
+            crc32c: record.crc32c,
+        },
+        factor: record.factor,
+        kind: ChunkKind::Data,
+    }
+}
