@@ -5,19 +5,27 @@
 pub mod apply;
 mod batch;
 pub mod catalog;
+pub mod checkpoint;
 pub mod codec;
 mod committer;
 pub mod error;
+pub mod frame;
 pub mod journal;
 pub mod keys;
 pub mod kv;
+pub mod lineage;
 mod list;
+pub mod lost_found;
 pub mod memory;
 pub mod metrics;
+pub mod rebuild;
+pub mod recount;
 pub mod redb;
 mod room;
 mod shipper;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use catalog::{Catalog, CatalogConfig, CatalogLimits, new_trash_id};
 pub use error::{ApplyRefusal, StoreError, SubmitError};

@@ -17,6 +17,7 @@ use super::kv::{Change, Direction, Engine, Pair, ReadTxn, Room, Span, Table, Wri
 use super::room::RoomKeeper;
 
 const FILE: &str = "catalog.redb";
+const STAGED: &str = "catalog.redb.staged";
 const LOCK: &str = "catalog.lock";
 /// Smaller files are not worth compacting.
 const COMPACT_ABOVE: u64 = 64 * 1024 * 1024;
@@ -77,12 +78,7 @@ impl RedbEngine {
                 io("locking the catalog")(source)
             }
         })?;
-        let path = config.dir.join(FILE);
-        let file = disk
-            .open(&path, OpenMode::OpenOrCreate)
-            .map_err(io("opening the catalog"))?;
-        disk.sync_dir(&config.dir)
-            .map_err(io("making the catalog's name durable"))?;
+        let file = open_file(&disk, config).map_err(io("opening the catalog"))??;
         let room = RoomKeeper::open(
             disk,
             config.dir.clone(),
@@ -98,6 +94,39 @@ impl RedbEngine {
             _lock: lock,
         })
     }
+}
+
+// The file gets its name once it is whole: a power cut while redb lays it out leaves no file that
+// looks like a damaged catalog. For the same reason an empty file is damage, not a new catalog.
+fn open_file(
+    disk: &SharedDisk,
+    config: &RedbConfig,
+) -> io::Result<Result<Arc<dyn DiskFile>, StoreError>> {
+    let path = config.dir.join(FILE);
+    let names = disk.list(&config.dir)?;
+    if !names.iter().any(|entry| entry.name == FILE) {
+        let staged = config.dir.join(STAGED);
+        if names.iter().any(|entry| entry.name == STAGED) {
+            disk.remove(&staged)?;
+        }
+        let file = disk.open(&staged, OpenMode::CreateNew)?;
+        if let Err(error) = open_database(&file, config).and_then(close_database) {
+            return Ok(Err(error));
+        }
+        disk.rename(&staged, &path)?;
+        disk.sync_dir(&config.dir)?;
+    }
+    let file = disk.open(&path, OpenMode::ReadWrite)?;
+    if file.length()? == 0 {
+        return Ok(Err(StoreError::Corrupt {
+            detail: format!("{FILE} is empty"),
+        }));
+    }
+    Ok(Ok(file))
+}
+
+fn close_database(database: Database) -> Result<(), StoreError> {
+    database.close().map_err(open_error)
 }
 
 // redb may panic on a file that was altered behind its back; that is damage like any other.
