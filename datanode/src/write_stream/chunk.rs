@@ -295,7 +295,8 @@ async fn body<S: AsyncRead + AsyncWrite + Send>(
         }
         let confirmed = confirmed(write);
         write.active.progress(confirmed);
-        if confirmed >= told + PROGRESS_STEP {
+        // At each whole MiB: a writer whose window is full waits for exactly that.
+        if confirmed / PROGRESS_STEP > told / PROGRESS_STEP {
             told = confirmed / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
             if !upstream
                 .send(&frame::signal(FrameKind::Progress, told))

@@ -1,5 +1,7 @@
 //! Stand-ins for the tests of this crate: a disk that records and fails, a clock that is set.
 
+pub(crate) mod nodes;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
