@@ -1,1 +1,16 @@
-//! Under construction.
+//! The `dfs` binary as a library: the command line, the client verbs, and the roles' wiring, so
+//! that whole-cluster tests can use what people use.
+
+pub mod args;
+pub mod exit;
+pub mod human;
+pub mod output;
+pub mod paths;
+pub mod retry;
+pub mod session;
+pub mod store;
+pub mod transfer;
+pub mod verbs;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,298 @@
+//! Options of the roles. Every one has an environment variable; none of them has a name of the form
+//! `DFS_<SERVICE>_PORT`, because Kubernetes sets such variables itself for a Service called `dfs`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::address::{Address, DEFAULT_TRACKER_PORT};
+use super::units::{parse_duration, parse_size};
+
+/// The admin listener's port is the API's plus this.
+pub const ADMIN_PORT_OFFSET: u16 = 1000;
+
+/// Where a role listens and keeps its data, as it was said.
+#[derive(Debug, Clone, Args)]
+pub struct ListenArgs {
+    /// Address to listen on (0.0.0.0 for every interface)
+    #[arg(long, env = "DFS_LISTEN", default_value = "127.0.0.1")]
+    pub listen: IpAddr,
+    /// Port of the API [default: tracker 6000, datanode 6001, gateway 8080]
+    #[arg(long, env = "DFS_LISTEN_PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Port of /livez, /readyz and /metrics [default: the API's port + 1000]
+    #[arg(long, env = "DFS_LISTEN_ADMIN_PORT")]
+    pub admin_port: Option<u16>,
+    /// Where the data lives [default: ./dfs-data/ROLE-PORT]
+    #[arg(long, env = "DFS_DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Where a role listens and keeps its data, defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// The API.
+    pub api: SocketAddr,
+    /// Liveness, readiness, metrics. Port 0 (any) where port + 1000 is no port.
+    pub admin: SocketAddr,
+    /// The data.
+    pub dir: PathBuf,
+}
+
+/// Who listens: decides the defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Port 6000.
+    Tracker,
+    /// Port 6001.
+    Datanode,
+    /// Port 8080.
+    Gateway,
+}
+
+impl Role {
+    /// As in directories and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tracker => "tracker",
+            Self::Datanode => "datanode",
+            Self::Gateway => "gateway",
+        }
+    }
+
+    /// The port of one that was given none.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Tracker => DEFAULT_TRACKER_PORT,
+            Self::Datanode => 6001,
+            Self::Gateway => 8080,
+        }
+    }
+}
+
+impl ListenArgs {
+    /// Fills the defaults in.
+    pub fn resolve(&self, role: Role) -> Listening {
+        let port = self.port.unwrap_or(role.default_port());
+        let admin = self
+            .admin_port
+            .unwrap_or_else(|| port.checked_add(ADMIN_PORT_OFFSET).unwrap_or(0));
+        Listening {
+            api: SocketAddr::new(self.listen, port),
+            admin: SocketAddr::new(self.listen, admin),
+            dir: default_directory(self.dir.as_ref(), role.as_str(), port),
+        }
+    }
+}
+
+fn default_directory(given: Option<&PathBuf>, role: &str, port: u16) -> PathBuf {
+    given
+        .cloned()
+        .unwrap_or_else(|| PathBuf::from(format!("./dfs-data/{role}-{port}")))
+}
+
+/// `dfs tracker`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct TrackerArgs {
+    /// Something else than running it.
+    #[command(subcommand)]
+    pub command: Option<TrackerCommand>,
+    /// How to run it.
+    #[command(flatten)]
+    pub options: TrackerOptions,
+}
+
+/// What else can be done with a tracker.
+#[derive(Debug, Subcommand)]
+pub enum TrackerCommand {
+    /// Build the catalog anew from what the datanodes keep (checkpoint and journal)
+    Rebuild(RebuildArgs),
+}
+
+/// How a tracker runs. Used by `dfs dev` too.
+#[derive(Debug, Clone, Args)]
+pub struct TrackerOptions {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// How it decides.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+/// How a tracker decides.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyArgs {
+    /// Wanted replicas of each chunk
+    #[arg(long, env = "DFS_REPLICATION", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub replication: u32,
+    /// Fewest replicas that a write is acknowledged with [default: min(2, replication)]
+    #[arg(long, env = "DFS_MIN_WRITE", value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub min_write: Option<u32>,
+    /// How long a datanode may be silent before its chunks are copied
+    #[arg(long, env = "DFS_REPAIR_DELAY", default_value = "5m", value_parser = parse_duration)]
+    pub repair_delay: Duration,
+    /// Time between a datanode's heartbeats
+    #[arg(long, env = "DFS_HEARTBEAT_INTERVAL", default_value = "1s",
+          value_parser = parse_duration)]
+    pub heartbeat_interval: Duration,
+    /// How long deleted and replaced files stay in the trash; 0 turns the trash off
+    #[arg(long, env = "DFS_TRASH_RETENTION", default_value = "24h",
+          value_parser = parse_duration)]
+    pub trash_retention: Duration,
+    /// Bytes of a full chunk
+    #[arg(long, env = "DFS_CHUNK_SIZE", default_value = "64MiB", value_parser = parse_chunk_size)]
+    pub chunk_size: u64,
+    /// Whether a change is on the datanodes' journals before it is answered
+    #[arg(long, env = "DFS_JOURNAL", value_enum, default_value_t = JournalMode::Sync)]
+    pub journal: JournalMode,
+}
+
+impl PolicyArgs {
+    /// Fewest replicas that a write is acknowledged with.
+    pub fn min_write(&self) -> u32 {
+        self.min_write.unwrap_or_else(|| self.replication.min(2))
+    }
+}
+
+fn parse_chunk_size(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).map_err(|error| error.to_string())?;
+    let (block, most) = (
+        dfs_protocol::chunk::BLOCK_SIZE_U64,
+        dfs_protocol::chunk::MAX_CHUNK_SIZE,
+    );
+    if bytes < block || bytes > most || !bytes.is_multiple_of(block) {
+        return Err(format!(
+            "`{text}` is no chunk size; write a multiple of 64KiB from 64KiB to 1GiB"
+        ));
+    }
+    Ok(bytes)
+}
+
+/// When the journal is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum JournalMode {
+    /// Before a change is answered
+    Sync,
+    /// Up to a second later
+    Async,
+}
+
+/// `dfs tracker rebuild`.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// Where the new catalog goes: must not hold one
+    #[arg(long, env = "DFS_DIR")]
+    pub dir: PathBuf,
+    /// Address of a datanode; give all that exist
+    #[arg(long = "datanode", env = "DFS_DATANODES", required = true, num_args = 1..,
+          value_delimiter = ',')]
+    pub datanodes: Vec<Address>,
+}
+
+/// `dfs meta`.
+#[derive(Debug, Args)]
+pub struct MetaArgs {
+    /// Which way.
+    #[command(subcommand)]
+    pub command: MetaCommand,
+}
+
+/// Which way the catalog goes.
+#[derive(Debug, Subcommand)]
+pub enum MetaCommand {
+    /// Write the catalog to standard output
+    Dump {
+        /// The tracker's directory
+        #[arg(long, env = "DFS_DIR", default_value = "./dfs-data/tracker-6000")]
+        dir: PathBuf,
+    },
+    /// Read a catalog from standard input into an empty directory
+    Load {
+        /// The tracker's directory
+        #[arg(long, env = "DFS_DIR", default_value = "./dfs-data/tracker-6000")]
+        dir: PathBuf,
+    },
+}
+
+/// `dfs datanode`.
+#[derive(Debug, Clone, Args)]
+pub struct DatanodeArgs {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// The tracker
+    #[arg(long, env = "DFS_TRACKER", default_value = "http://127.0.0.1:6000")]
+    pub tracker: Address,
+    /// Failure domain: replicas are spread over zones
+    #[arg(long, env = "DFS_ZONE")]
+    pub zone: Option<String>,
+    /// Kubernetes node (or machine): replicas are spread over these first
+    #[arg(long, env = "DFS_HOST")]
+    pub host: Option<String>,
+    /// HOST:PORT that peers reach it by [default: what it listens on]
+    #[arg(long, env = "DFS_ADVERTISE")]
+    pub advertise: Option<Address>,
+    /// Room on the volume that chunks never take [default: a share of the volume]
+    #[arg(long, env = "DFS_RESERVE", value_parser = parse_size)]
+    pub reserve: Option<u64>,
+    /// Bytes per second that the scrub may read
+    #[arg(long, env = "DFS_SCRUB_RATE", value_parser = parse_size)]
+    pub scrub_rate: Option<u64>,
+}
+
+/// `dfs gateway`.
+#[derive(Debug, Clone, Args)]
+pub struct GatewayArgs {
+    /// Where it listens.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// The tracker
+    #[arg(long, env = "DFS_TRACKER", default_value = "http://127.0.0.1:6000")]
+    pub tracker: Address,
+}
+
+/// `dfs dev`.
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Address to listen on
+    #[arg(long, env = "DFS_LISTEN", default_value = "127.0.0.1")]
+    pub listen: IpAddr,
+    /// The one port of the whole store
+    #[arg(long, env = "DFS_LISTEN_PORT", default_value_t = 6000)]
+    pub port: u16,
+    /// Where everything lives, kept between runs [default: ./dfs-data/dev-PORT]
+    #[arg(long, env = "DFS_DIR")]
+    pub dir: Option<PathBuf>,
+    /// How many datanodes
+    #[arg(long, env = "DFS_DATANODES", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub datanodes: u32,
+    /// How the tracker decides.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+impl DevArgs {
+    /// `./dfs-data/dev-PORT` unless given.
+    pub fn directory(&self) -> PathBuf {
+        default_directory(self.dir.as_ref(), "dev", self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_size_is_a_multiple_of_a_block_within_limits() {
+        assert_eq!(parse_chunk_size("64MiB"), Ok(64 << 20));
+        for bad in ["0", "65537", "2GiB", "1KiB", "x"] {
+            assert!(parse_chunk_size(bad).is_err(), "{bad}");
+        }
+    }
+}

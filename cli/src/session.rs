@@ -1,0 +1,106 @@
+//! One command's way to the store: requests with retries, failures with words.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dfs_client::{ClientError, HttpClient};
+use dfs_runtime::net::SharedConnector;
+
+use crate::args::ClientArgs;
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::retry::RetryPolicy;
+use crate::store::Store;
+
+/// Pauses from this length on are announced.
+const ANNOUNCED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a verb works with.
+#[derive(Debug)]
+pub struct Session {
+    /// The store.
+    pub store: Store,
+    /// Where results go.
+    pub out: Output,
+    retry: RetryPolicy,
+    /// Whether the store answered anything yet.
+    reached: AtomicBool,
+}
+
+/// What comes after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterError {
+    /// The pause is over: try again.
+    TryAgain,
+    /// Trying again is of no use, or was tried often enough.
+    GiveUp,
+}
+
+impl Session {
+    /// The session of a command that was given these options.
+    pub fn new(client: &ClientArgs, connector: SharedConnector, out: Output) -> Self {
+        Self::with_retry(client, connector, out, RetryPolicy::new(client.retries))
+    }
+
+    /// As [`Self::new`], with another policy.
+    pub fn with_retry(
+        client: &ClientArgs,
+        connector: SharedConnector,
+        out: Output,
+        retry: RetryPolicy,
+    ) -> Self {
+        Self {
+            store: Store::new(HttpClient::new(connector), client.tracker.as_str()),
+            out: out.with_format(client.output),
+            retry,
+            reached: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes a request, again and again while that may help. `what` is what was tried, for people.
+    pub async fn call<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        what: &str,
+        request: impl Fn() -> F,
+    ) -> Result<T, Failure> {
+        let mut retries = 0;
+        loop {
+            match request().await {
+                Ok(answer) => {
+                    self.reached();
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    if self.pause(what, &error, retries).await == AfterError::GiveUp {
+                        return Err(Failure::request(what, &error));
+                    }
+                    retries += 1;
+                }
+            }
+        }
+    }
+
+    /// The store answered: from now on a broken connection is worth another try.
+    pub fn reached(&self) {
+        self.reached.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits before a request is made again, if it should be. `done` counts the retries so far.
+    pub async fn pause(&self, what: &str, error: &ClientError, done: u32) -> AfterError {
+        let Some(pause) = self.retry.pause(error, done, &mut fastrand::Rng::new()) else {
+            return AfterError::GiveUp;
+        };
+        let answered = matches!(error, ClientError::Refused(_));
+        // Whoever mistyped an address should not wait for it.
+        if !answered && !self.reached.load(Ordering::Relaxed) && !self.store.is_reachable().await {
+            return AfterError::GiveUp;
+        }
+        if pause >= ANNOUNCED_PAUSE {
+            let seconds = pause.as_secs_f64();
+            self.out
+                .note(&format!("{what}: {error}; trying again in {seconds:.0} s"));
+        }
+        tokio::time::sleep(pause).await;
+        AfterError::TryAgain
+    }
+}

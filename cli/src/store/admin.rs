@@ -1,0 +1,84 @@
+//! What the store says of itself, and administration.
+
+use dfs_client::ClientError;
+use dfs_client::http::{DEFAULT_TIMEOUT, empty, uri};
+use dfs_protocol::routes::tracker;
+use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks};
+use dfs_protocol::{DatanodeId, FilePath, TrashId};
+use http::{Method, Request};
+use hyper::body::Incoming;
+
+use super::answers::TrashList;
+use super::{Store, parameter};
+
+impl Store {
+    /// `GET /status`.
+    pub async fn status(&self) -> Result<ClusterStatus, ClientError> {
+        self.http.get(&self.address, tracker::STATUS, &[]).await
+    }
+
+    /// `GET /nodes`.
+    pub async fn nodes(&self) -> Result<Vec<DatanodeStatus>, ClientError> {
+        self.http.get(&self.address, tracker::NODES, &[]).await
+    }
+
+    /// `GET /chunks?file=PATH`.
+    pub async fn chunks(&self, path: &FilePath) -> Result<FileChunks, ClientError> {
+        let route = format!("{}?file={}", tracker::CHUNKS, parameter(path.as_str()));
+        self.http.get(&self.address, &route, &[]).await
+    }
+
+    /// `GET /fsck`: one JSON document a line, the last one is the verdict.
+    pub async fn fsck(&self) -> Result<Incoming, ClientError> {
+        let request = Request::get(uri(&self.address, tracker::FSCK)?)
+            .body(empty())
+            .map_err(|error| ClientError::Malformed {
+                address: self.address.clone(),
+                detail: error.to_string(),
+            })?;
+        let response = self
+            .http
+            .send(&self.address, request, DEFAULT_TIMEOUT)
+            .await?;
+        Ok(response.into_body())
+    }
+
+    /// `POST /nodes/ID/decommission` or `/recommission`.
+    pub async fn set_node(&self, id: DatanodeId, verb: &str) -> Result<(), ClientError> {
+        let route = format!("{}/{id}/{verb}", tracker::NODES);
+        self.fetch(Method::POST, &route).await
+    }
+
+    /// One page of `GET /trash`.
+    pub async fn trash(&self, cursor: Option<&str>) -> Result<TrashList, ClientError> {
+        let mut route = format!("{}?limit=1000", tracker::TRASH);
+        if let Some(cursor) = cursor {
+            route.push_str("&cursor=");
+            route.push_str(&parameter(cursor));
+        }
+        self.http.get(&self.address, &route, &[]).await
+    }
+
+    /// `POST /trash/ID/restore`.
+    pub async fn restore(&self, id: TrashId, to: Option<&FilePath>) -> Result<(), ClientError> {
+        let mut route = format!("{}/{id}/restore", tracker::TRASH);
+        if let Some(to) = to {
+            route.push_str("?to=");
+            route.push_str(&parameter(to.as_str()));
+        }
+        self.fetch(Method::POST, &route).await
+    }
+
+    /// `DELETE /trash/ID`.
+    pub async fn purge(&self, id: TrashId) -> Result<(), ClientError> {
+        self.fetch(Method::DELETE, &format!("{}/{id}", tracker::TRASH))
+            .await
+    }
+
+    async fn fetch(&self, method: Method, route: &str) -> Result<(), ClientError> {
+        self.http
+            .fetch(method, &self.address, route, &[], DEFAULT_TIMEOUT)
+            .await?;
+        Ok(())
+    }
+}
