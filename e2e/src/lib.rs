@@ -6,3 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod disk;
+pub mod http;
+pub mod ledger;
+pub mod net;
+pub mod process;
+pub mod proxy;
+mod relay;
+pub mod wait;
