@@ -132,12 +132,12 @@ impl CheckpointPages {
                 let txn = engine.read()?;
                 let (payload, entries, next) =
                     read_page(txn.as_ref(), table, after, self.page_bytes)?;
-                self.stage = match next {
-                    Some((table, after)) => Stage::Pages(table, after),
-                    None => {
-                        self.sequence = keys::read_sequence(txn.as_ref())?;
-                        Stage::Records(self.header.start + 1)
-                    }
+                self.stage = if let Some((table, after)) = next {
+                    Stage::Pages(table, after)
+                } else {
+                    // Under the last page's snapshot: no page shows more than this.
+                    self.sequence = keys::read_sequence(txn.as_ref())?;
+                    Stage::Records(self.header.start + 1)
                 };
                 self.pages += 1;
                 self.entries += entries;

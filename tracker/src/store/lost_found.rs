@@ -101,17 +101,23 @@ fn records_of(
         main.extend(candidates.pop());
         for other in candidates {
             let directory = format!("{file}.alternate-{index}-{}", other.chunk.id);
-            records.push(record(&directory, file, vec![other], factor, now)?);
+            records.push(record(&directory, file, &[other], factor, now)?);
         }
     }
-    records.push(record(&format!("{file}{suffix}"), file, main, factor, now)?);
+    records.push(record(
+        &format!("{file}{suffix}"),
+        file,
+        &main,
+        factor,
+        now,
+    )?);
     Ok(records)
 }
 
 fn record(
     directory: &str,
     file: FileId,
-    found: Vec<FoundChunk>,
+    found: &[FoundChunk],
     factor: u32,
     now: Timestamp,
 ) -> Result<FileRecord, StoreError> {

@@ -85,7 +85,7 @@ proptest! {
             let mut checkpoint = Vec::new();
             // One change between any two pages: the checkpoint is as fuzzy as can be.
             let mut changes = during.iter();
-            while let Some(page) = pages.next() {
+            for page in pages.by_ref() {
                 checkpoint.extend(page.unwrap());
                 if let Some(act) = changes.next() {
                     world.run(std::slice::from_ref(act)).await;

@@ -157,15 +157,7 @@ impl Model {
                 if !self.named().contains_key(&chunk) {
                     self.condemned.insert(chunk);
                 }
-                let condemn = Op::Condemn {
-                    chunks: vec![(
-                        super::support::chunk(chunk).id,
-                        dfs_protocol::ChunkVersion::FIRST,
-                        dfs_protocol::chunk::ChunkKind::Data,
-                    )],
-                    now: at(7),
-                };
-                (condemn, true)
+                (condemn(chunk), true)
             }
         }
     }
@@ -315,6 +307,17 @@ impl Model {
         let condemned = snapshot.scan_condemned(None, 1000).unwrap();
         let found: BTreeSet<u128> = condemned.iter().map(|(id, _)| id.as_u128()).collect();
         assert_eq!(found, self.condemned);
+    }
+}
+
+fn condemn(chunk: u128) -> Op {
+    Op::Condemn {
+        chunks: vec![(
+            super::support::chunk(chunk).id,
+            dfs_protocol::ChunkVersion::FIRST,
+            dfs_protocol::chunk::ChunkKind::Data,
+        )],
+        now: at(7),
     }
 }
 
