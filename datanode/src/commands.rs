@@ -34,7 +34,7 @@ pub fn start(ctx: &Arc<Context>, workers: &Arc<Semaphore>, fence: Fence, command
             let task = command.task();
             let outcome = match workers.acquire().await {
                 Ok(_permit) => carry_out(&ctx, fence, command).await,
-                Err(_closed) => failed("the datanode is stopping"),
+                Err(_closed) => failed(&"the datanode is stopping"),
             };
             match &outcome {
                 TaskOutcome::Done => ctx.metrics.commands_done.inc(),
@@ -51,7 +51,7 @@ pub fn start(ctx: &Arc<Context>, workers: &Arc<Semaphore>, fence: Fence, command
 /// Carries one command out, unless a newer tracker was heard since it came (I8).
 pub async fn carry_out(ctx: &Arc<Context>, fence: Fence, command: Command) -> TaskOutcome {
     if let Err(problem) = ctx.accept(fence).await {
-        return failed(problem);
+        return failed(&problem);
     }
     match command {
         Command::Copy { chunk, sources, .. } => {
@@ -77,18 +77,18 @@ pub async fn carry_out(ctx: &Arc<Context>, fence: Fence, command: Command) -> Ta
                 .await;
             match removed {
                 Ok(Ok(_)) => TaskOutcome::Done,
-                Ok(Err(error)) => failed(error.describe()),
-                Err(problem) => failed(problem),
+                Ok(Err(error)) => failed(&error.describe()),
+                Err(problem) => failed(&problem),
             }
         }
         Command::Verify { chunk, version, .. } => match verify(ctx, (chunk, version), None).await {
             Ok(()) => TaskOutcome::Done,
-            Err(error) => failed(error.describe()),
+            Err(error) => failed(&error.describe()),
         },
     }
 }
 
-fn failed(detail: impl ToString) -> TaskOutcome {
+fn failed(detail: &dyn std::fmt::Display) -> TaskOutcome {
     TaskOutcome::Failed {
         source: None,
         detail: detail.to_string(),

@@ -134,7 +134,7 @@ impl Context {
             return Ok(());
         }
         let accepted = self.blocking(move |ctx| ctx.volume.accept(fence)).await?;
-        accepted.map_err(|error| self.volume_problem(error))
+        accepted.map_err(|error| self.volume_problem(&error))
     }
 
     /// The cluster whose chunks are taken: none before admission.
@@ -157,7 +157,7 @@ impl Context {
     }
 
     /// A volume's refusal as an answer.
-    pub fn volume_problem(&self, error: VolumeError) -> Problem {
+    pub fn volume_problem(&self, error: &VolumeError) -> Problem {
         match error {
             VolumeError::Fenced { .. } => {
                 self.metrics.fenced.inc();
@@ -177,7 +177,7 @@ impl Context {
     }
 
     /// A journal's refusal as an answer.
-    pub fn journal_problem(&self, error: JournalError) -> Problem {
+    pub fn journal_problem(&self, error: &JournalError) -> Problem {
         let text = error.to_string();
         match error {
             JournalError::Fence(error) => self.volume_problem(error),

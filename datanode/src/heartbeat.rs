@@ -112,7 +112,7 @@ async fn settle(ctx: &Arc<Context>, response: &RegisterResponse) -> Result<bool,
 
 async fn adopt(ctx: &Arc<Context>, cluster: ClusterId) -> Result<(), VolumeError> {
     let adopted = ctx.blocking(move |ctx| ctx.volume.adopt(cluster)).await;
-    adopted.unwrap_or_else(|problem| Err(lost(ctx, "writing the cluster id", problem)))
+    adopted.unwrap_or_else(|problem| Err(lost(ctx, "writing the cluster id", &problem)))
 }
 
 /// The uuid is tombstoned: the chunks are moved out of sight and the datanode becomes a newcomer.
@@ -125,16 +125,16 @@ async fn reset(ctx: &Arc<Context>) -> Result<(), VolumeError> {
     let done = ctx.blocking(move |ctx| {
         ctx.store
             .retire_all()
-            .map_err(|error| lost(ctx, "retiring chunks", error.describe()))?;
+            .map_err(|error| lost(ctx, "retiring chunks", &error.describe()))?;
         ctx.volume.rename(fresh)
     });
     match done.await {
         Ok(result) => result,
-        Err(problem) => Err(lost(ctx, "retiring chunks", problem)),
+        Err(problem) => Err(lost(ctx, "retiring chunks", &problem)),
     }
 }
 
-fn lost(ctx: &Context, doing: &'static str, error: impl ToString) -> VolumeError {
+fn lost(ctx: &Context, doing: &'static str, error: &dyn std::fmt::Display) -> VolumeError {
     VolumeError::Disk {
         path: ctx.volume.root().to_path_buf(),
         doing,

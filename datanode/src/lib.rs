@@ -20,4 +20,6 @@ pub use config::DatanodeConfig;
 pub use role::{Datanode, DatanodeError, DatanodeParts, DatanodeSeams, run};
 
 #[cfg(test)]
+mod role_tests;
+#[cfg(test)]
 mod testing;

@@ -273,14 +273,21 @@ pub async fn run(
         registry: registry.clone(),
     };
     let datanode = Datanode::start(config, seams, shutdown.clone()).await?;
-    let router = edge.wrap(datanode.router());
+    let api = edge.wrap(datanode.router());
     // Ends the listeners when the datanode stops by itself.
     let (stop, stopping) = shutdown_pair();
-    let serving = tokio::spawn(serve(listener, router, limits, server_metrics, stopping));
-    let admin = admin.map(|listener| {
-        let routes = admin_router(datanode.readiness(), vec![registry]);
-        tokio::spawn(serve_admin(listener, routes, admin_metrics, stop.listen()))
-    });
+    // Aborted when this future is dropped: a datanode that is cut off answers nothing more.
+    let mut listeners = JoinSet::new();
+    listeners.spawn(serve(listener, api, limits, server_metrics, stopping));
+    if let Some(listener) = admin {
+        let admin_routes = admin_router(datanode.readiness(), vec![registry]);
+        listeners.spawn(serve_admin(
+            listener,
+            admin_routes,
+            admin_metrics,
+            stop.listen(),
+        ));
+    }
     let waiting = datanode.wait();
     tokio::pin!(waiting);
     let ended = tokio::select! {
@@ -293,14 +300,9 @@ pub async fn run(
     };
     stop.trigger();
     match ended {
-        Ok(()) => {
-            let _ended = serving.await;
-        }
+        Ok(()) => while listeners.join_next().await.is_some() {},
         // Nothing more may be acknowledged: connections are cut.
-        Err(_) => serving.abort(),
-    }
-    if let Some(admin) = admin {
-        let _ended = admin.await;
+        Err(_) => listeners.shutdown().await,
     }
     ended
 }

@@ -29,7 +29,7 @@ pub async fn append(
                 .append(&ctx.volume, cluster, &append, &payload, stop)
         })
         .await?;
-    appended.map_err(|error| ctx.journal_problem(error))?;
+    appended.map_err(|error| ctx.journal_problem(&error))?;
     ctx.metrics.journal_records.inc();
     Ok(StatusCode::NO_CONTENT)
 }
@@ -49,7 +49,7 @@ pub async fn page(
     let page = ctx
         .blocking(move |ctx| ctx.journal.page(query.from))
         .await?;
-    let records = page.map_err(|error| ctx.journal_problem(error))?;
+    let records = page.map_err(|error| ctx.journal_problem(&error))?;
     let mut bytes = Vec::new();
     for record in &records {
         let encoded = postcard::to_stdvec(record)

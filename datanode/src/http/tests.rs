@@ -1,34 +1,27 @@
-use std::sync::Arc;
-use std::time::Duration;
-
-use dfs_client::http::{empty, uri, whole};
-use dfs_client::{ClientError, HttpClient};
-use dfs_protocol::checksum::crc32c;
+use dfs_client::ClientError;
+use dfs_client::http::whole;
 use dfs_protocol::chunk::{BLOCK_SIZE, ChunkKind, ChunkOrigin, Replica, SealedChunk};
 use dfs_protocol::datanode::{Admission, Command, CopyRequest, Damage, JournalRecord, TaskOutcome};
 use dfs_protocol::routes::{DATANODE_HEADER, FENCE_HEADER};
-use dfs_protocol::{
-    ChunkVersion, ClusterId, DatanodeId, Epoch, ErrorCode, Fence, Incarnation, TaskId,
-};
+use dfs_protocol::{ChunkVersion, DatanodeId, Epoch, ErrorCode, Fence, Incarnation, TaskId};
 use dfs_runtime::net::TcpConnector;
 use http::header::{CONTENT_RANGE, RANGE};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 
-use crate::DatanodeError;
 use crate::testing::eventually;
 use crate::testing::nodes::{
-    CLUSTER, FENCE, FakeTracker, Node, bytes, chunk_file, client, get, origin, put, sealed,
+    FENCE, FakeTracker, Node, bytes, chunk_file, client, get, origin, put, sealed,
 };
 
-struct Answer {
-    status: StatusCode,
-    headers: http::HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
     /// None when the connection broke within the body.
-    body: Option<bytes::Bytes>,
+    pub(crate) body: Option<bytes::Bytes>,
 }
 
-async fn send(
+pub(crate) async fn send(
     to: &Node,
     method: &str,
     path: &str,
@@ -53,15 +46,19 @@ async fn send(
     Answer {
         status: parts.status,
         headers: parts.headers,
-        body: body.collect().await.ok().map(|b| b.to_bytes()),
+        body: body
+            .collect()
+            .await
+            .ok()
+            .map(http_body_util::Collected::to_bytes),
     }
 }
 
-fn download(chunk: &SealedChunk) -> String {
+pub(crate) fn download(chunk: &SealedChunk) -> String {
     format!("/download-chunk?id={}&version={}", chunk.id, chunk.version)
 }
 
-async fn one() -> (FakeTracker, Node) {
+pub(crate) async fn one() -> (FakeTracker, Node) {
     let tracker = FakeTracker::start().await;
     let node = Node::admitted(&tracker).await;
     (tracker, node)
@@ -413,95 +410,13 @@ async fn the_inventory_says_where_each_chunk_belongs() {
     let listed: Vec<(Replica, ChunkOrigin)> = postcard::from_bytes(&inventory).unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].0.chunk, &listed[0].1), (chunk, &origin()));
-    let none = client()
+    let empty = client()
         .inventory(&node.address, ChunkKind::Checkpoint)
         .await
         .unwrap();
     assert!(
-        postcard::from_bytes::<Vec<(Replica, ChunkOrigin)>>(&none)
+        postcard::from_bytes::<Vec<(Replica, ChunkOrigin)>>(&empty)
             .unwrap()
             .is_empty()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn i09_a_tombstoned_datanode_starts_anew_without_its_chunks() {
-    let (tracker, node) = one().await;
-    let chunk = put(&[&node], 1, b"abc").await;
-    let old = node.address.id;
-    let dir = node.stop().await;
-    tracker.tell(|s| s.tombstoned = Some(old));
-    let node = Node::on(&tracker, dir, |_| {}).await;
-    eventually("a newcomer", async || {
-        tracker.tell(|s| s.heartbeats.last().is_some_and(|h| h.datanode != old))
-    })
-    .await;
-    let identity = client().identity(&node.address.address).await.unwrap();
-    assert_ne!(identity.datanode, old);
-    assert_eq!(identity.cluster, Some(CLUSTER));
-    let last = tracker.tell(|s| s.heartbeats.last().cloned().unwrap());
-    assert_eq!(last.digest.count, 0);
-    let gone = send(&node, "GET", &download(&chunk), &[], b"").await;
-    assert_eq!(gone.status, StatusCode::NOT_FOUND);
-    assert_eq!(
-        std::fs::read_dir(node.root().join("retired"))
-            .unwrap()
-            .count(),
-        1
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn fault_35_a_volume_of_another_cluster_ends_the_datanode_with_what_to_do() {
-    let (tracker, node) = one().await;
-    let dir = node.stop().await;
-    tracker.tell(|s| s.cluster = ClusterId::from_u128(0xbad));
-    let node = Node::on(&tracker, dir, |_| {}).await;
-    let ended = tokio::time::timeout(Duration::from_secs(20), node.ended).await;
-    let error = ended.unwrap().unwrap().unwrap_err();
-    assert!(matches!(error, DatanodeError::Volume(_)));
-    assert!(error.to_string().contains("belongs to cluster"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn scrub_finds_damage_that_nobody_reads() {
-    let (tracker, node) = one().await;
-    let chunk = put(&[&node], 1, &bytes(300_000)).await;
-    let dir = node.stop().await;
-    std::fs::remove_file(dir.path().join("v/verified.bin")).unwrap();
-    let path = chunk_file(&dir.path().join("v"), &chunk);
-    let mut record = std::fs::read(&path).unwrap();
-    record[4096 + 200_000] ^= 1;
-    std::fs::write(&path, record).unwrap();
-    let node = Node::on(&tracker, dir, |_| {}).await;
-    eventually("the damage is told", async || {
-        tracker.tell(|s| s.heartbeats.iter().any(|h| !h.corrupt.is_empty()))
-    })
-    .await;
-    assert!(!chunk_file(&node.root(), &chunk).exists());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn fault_01_a_datanode_that_was_killed_comes_back_with_its_chunks() {
-    let (tracker, node) = one().await;
-    let data = bytes(100_000);
-    let chunk = put(&[&node], 1, &data).await;
-    let dir = Arc::clone(&node.dir);
-    node.kill().await;
-    let node = Node::on(&tracker, dir, |_| {}).await;
-    assert_eq!(get(&node, &chunk).await.unwrap(), data);
-    let sum = send(&node, "GET", &download(&chunk), &[], b"")
-        .await
-        .body
-        .unwrap();
-    assert_eq!(crc32c(&sum), chunk.crc32c);
-    let http = HttpClient::new(TcpConnector::shared());
-    let request = Request::get(uri(&node.address.address, "/identity").unwrap());
-    let request = request.body(empty()).unwrap();
-    let timeout = Duration::from_secs(5);
-    assert!(
-        http.send(&node.address.address, request, timeout)
-            .await
-            .is_ok()
     );
 }

@@ -100,6 +100,9 @@ struct Segment {
     lost_from: Option<u64>,
 }
 
+/// What an append needs to become durable, without the lock.
+type Handles = (Arc<Synced>, Arc<dyn DiskFile>, PathBuf);
+
 #[derive(Debug, Default)]
 struct Synced {
     group: GroupSync,
@@ -335,7 +338,7 @@ impl Segment {
         }
     }
 
-    fn handles(&self) -> (Arc<Synced>, Arc<dyn DiskFile>, PathBuf) {
+    fn handles(&self) -> Handles {
         (
             Arc::clone(&self.sync),
             Arc::clone(&self.file),
@@ -350,7 +353,7 @@ fn write(
     fence: Fence,
     append: &JournalAppend,
     payload: &[u8],
-) -> Result<(Arc<Synced>, Arc<dyn DiskFile>, PathBuf), JournalError> {
+) -> Result<Handles, JournalError> {
     let key = (append.sequence, fence.epoch, fence.incarnation.0);
     if let Some(place) = state.records.get(&key) {
         if (place.crc, place.length as usize) != (append.crc32c, payload.len()) {

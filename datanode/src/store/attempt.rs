@@ -129,7 +129,7 @@ impl StagedChunk for Attempt {
         if offset != length {
             return Err(self.protocol("a block is out of order"));
         }
-        if length % BLOCK_SIZE_U64 != 0 {
+        if !length.is_multiple_of(BLOCK_SIZE_U64) {
             return Err(self.protocol("a block follows a short one"));
         }
         if block.is_empty() || block.len() > BLOCK_SIZE {
@@ -155,7 +155,7 @@ impl StagedChunk for Attempt {
 
     fn resume(&mut self, version: ChunkVersion, resume: &Resume) -> Result<(), StoreError> {
         let have = self.running.length();
-        if resume.length % BLOCK_SIZE_U64 != 0 {
+        if !resume.length.is_multiple_of(BLOCK_SIZE_U64) {
             return Err(self.protocol("a resumed write begins inside a block"));
         }
         if resume.length > have || version <= self.new.version {

@@ -20,6 +20,7 @@ use dfs_protocol::{
     ChunkId, ChunkVersion, ClusterId, DatanodeId, Epoch, Fence, FileId, Incarnation,
 };
 use dfs_runtime::clock::SystemClock;
+use dfs_runtime::disk::{Disk, RealDisk};
 use dfs_runtime::net::TcpConnector;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::shutdown::{ShutdownTrigger, shutdown_pair};
@@ -242,8 +243,10 @@ impl Node {
 
     /// Ends it at once, as a kill would: connections break.
     pub(crate) async fn kill(self) {
+        let lock = self.root().join("lock");
         self.ended.abort();
         let _ended = self.ended.await;
+        super::eventually("the volume is free", async || RealDisk.lock(&lock).is_ok()).await;
     }
 }
 
@@ -342,7 +345,7 @@ pub(crate) async fn get(from: &Node, chunk: &SealedChunk) -> Option<Vec<u8>> {
 }
 
 pub(crate) fn bytes(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 31 % 251) as u8).collect()
+    (0..=250u8).cycle().take(length).collect()
 }
 
 pub(crate) fn chunk_file(root: &Path, chunk: &SealedChunk) -> PathBuf {

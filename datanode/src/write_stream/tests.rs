@@ -145,7 +145,7 @@ async fn an_attempt_whose_writer_is_gone_is_removed_when_its_lease_is_over() {
     let tracker = FakeTracker::start().await;
     let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let a = Node::on(&tracker, dir, |c| {
-        c.resume_lease = std::time::Duration::ZERO
+        c.resume_lease = std::time::Duration::ZERO;
     })
     .await;
     a.wait_admitted(&tracker).await;

@@ -124,7 +124,7 @@ fn fault_09_data_and_footer_of_another_chunk_under_the_right_header_are_noticed(
     let (a, b) = (bench.put(1, &bytes(5000)), bench.put(2, &vec![7; 5000]));
     let foreign = std::fs::read(bench.path(&b)).unwrap();
     edit(&bench, &a, |bytes| {
-        bytes[4096..].copy_from_slice(&foreign[4096..])
+        bytes[4096..].copy_from_slice(&foreign[4096..]);
     });
     assert!(bench.read(&a).is_err());
     assert_set_aside(&bench, &a, Damage::Footer);

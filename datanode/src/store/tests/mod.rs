@@ -125,7 +125,7 @@ pub(crate) fn append(
 }
 
 pub(crate) fn bytes(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 31 % 251) as u8).collect()
+    (0..=250u8).cycle().take(length).collect()
 }
 
 #[test]
