@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long one exchange may take.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// An answer, read whole.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ pub struct Http {
 
 impl Http {
     /// A door.
-    pub fn new(address: impl ToString) -> Self {
+    pub fn new(address: &(impl ToString + ?Sized)) -> Self {
         Self {
             address: address.to_string(),
         }

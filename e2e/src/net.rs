@@ -26,6 +26,7 @@ const IN_FLIGHT: usize = 64 * 1024;
 
 /// What is wrong with a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // Independent faults, any of which may hold at once.
 pub struct LinkFault {
     /// Connections break at once, new ones are refused.
     pub cut: bool,
@@ -328,7 +329,7 @@ impl LinkView {
 
     pub(crate) async fn changed(&mut self) {
         if self.changes.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

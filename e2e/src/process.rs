@@ -42,6 +42,9 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// Ports of loopback that are free now. They are held until all are found, so they differ.
+///
+/// # Panics
+/// When loopback has none left.
 pub fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"))

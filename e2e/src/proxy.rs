@@ -71,13 +71,10 @@ async fn accept(listener: TcpListener, links: Links, target: String) {
 
 async fn serve(near: TcpStream, links: Links, target: String) {
     let mut view = links.view(CLIENT, &target);
-    let far = match view.connect(&target, Duration::from_secs(5)).await {
-        Ok(far) => far,
-        Err(_) => {
-            // The client learns it as a reset.
-            let _reset = near.set_zero_linger();
-            return;
-        }
+    let Ok(far) = view.connect(&target, Duration::from_secs(5)).await else {
+        // The client learns it as a reset.
+        let _reset = near.set_zero_linger();
+        return;
     };
     let (mut near_read, mut near_write) = near.into_split();
     let (mut far_read, mut far_write) = far.into_split();

@@ -77,7 +77,7 @@ fn a_pending_rename_and_removal_are_undone_by_a_power_cut() {
 fn the_real_directory_holds_only_what_kill_9_may_leave() {
     let (_guard, dir, disk) = fresh();
     let file = disk.open(&dir.join("f"), OpenMode::CreateNew).unwrap();
-    file.write_all_at(&[1; 100_000], 0).unwrap();
+    file.write_all_at(&vec![1; 100_000], 0).unwrap();
     assert_eq!(std::fs::metadata(dir.join("f")).unwrap().len(), 0);
     file.sync().unwrap();
     assert_eq!(std::fs::read(dir.join("f")).unwrap(), vec![1; 100_000]);
@@ -377,7 +377,7 @@ fn partial_cuts_really_differ_and_a_seed_repeats_one() {
         let (_guard, dir, disk) = fresh();
         for name in ["a", "b", "c"] {
             let file = disk.open(&dir.join(name), OpenMode::CreateNew).unwrap();
-            file.write_all_at(&[1; 40_000], 0).unwrap();
+            file.write_all_at(&vec![1; 40_000], 0).unwrap();
         }
         disk.power_cut_keeping(&mut fastrand::Rng::with_seed(seed))
             .unwrap();

@@ -35,6 +35,9 @@ struct Locks {
     held: HashMap<u64, Box<dyn DiskLock>>,
 }
 
+/// An opened file, and the same again where its disk is volatile.
+type Opened = (Arc<dyn DiskFile>, Option<Arc<VolatileFile>>);
+
 #[derive(Debug)]
 enum Inner {
     Any(SharedDisk),
@@ -185,7 +188,7 @@ impl Disk for FaultyDisk {
             OpenMode::Read | OpenMode::ReadWrite => CallKind::Open,
             OpenMode::CreateNew | OpenMode::OpenOrCreate => CallKind::Create,
         };
-        let open = |_: &dyn Disk| -> io::Result<(Arc<dyn DiskFile>, Option<Arc<VolatileFile>>)> {
+        let open = |_: &dyn Disk| -> io::Result<Opened> {
             match &self.shared.inner {
                 Inner::Any(disk) => Ok((disk.open(path, mode)?, None)),
                 Inner::Volatile(disk) => {

@@ -60,9 +60,9 @@ impl Names {
         }
     }
 
-    /// The view's own word on `path`: `None` when it has none.
-    pub(super) fn overridden(&self, path: &Path) -> Option<Option<&PathBuf>> {
-        self.view.get(path).map(Option::as_ref)
+    /// Whether what is seen at `path` is not what the disk has there.
+    pub(super) fn is_overridden(&self, path: &Path) -> bool {
+        self.view.contains_key(path)
     }
 
     /// Names that the view adds or moves within `dir`, with their real places.

@@ -232,7 +232,7 @@ impl Disk for VolatileDisk {
         let mut entries = Vec::new();
         for mut entry in RealDisk.list(&dir)? {
             let path = dir.join(&entry.name);
-            if state.names.overridden(&path).is_some() {
+            if state.names.is_overridden(&path) {
                 continue;
             }
             if !entry.is_dir {
