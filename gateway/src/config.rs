@@ -57,9 +57,9 @@ impl Default for GatewayConfig {
             max_downloads: 512,
             pool_size: 16,
             pool_max_age: Duration::from_secs(20),
-            chain_stall: Duration::from_secs(30),
+            chain_stall: Duration::from_secs(45),
             commit_deadline: Duration::from_secs(30),
-            replica_deadline: Duration::from_secs(60),
+            replica_deadline: Duration::from_mins(1),
             document: Document::Public,
         }
     }

@@ -1,5 +1,7 @@
 //! `GET /files/{prefix}?list`: pages of names with an opaque cursor.
 
+use std::fmt::Write as _;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -129,7 +131,7 @@ fn next_link(uri: &Uri, query: &Query, cursor: &str) -> String {
     let mut link = format!("<{}?list", uri.path());
     for name in ["prefix", "delimiter", "limit"] {
         if let Some(value) = query.get(name) {
-            link.push_str(&format!("&{name}={}", names::encode(value)));
+            let _infallible = write!(link, "&{name}={}", names::encode(value));
         }
     }
     format!("{link}&cursor={cursor}>; rel=\"next\"")

@@ -53,9 +53,9 @@ fn public_routes(config: &GatewayConfig) -> Vec<Route> {
 }
 
 fn router(routes: Vec<Route>, gateway: SharedGateway) -> Router {
-    let start = Router::new();
-    let routed = routes
-        .into_iter()
-        .fold(start, |router, (path, methods)| router.route(path, methods));
-    routed.with_state(gateway)
+    let mut router = Router::new();
+    for (path, methods) in routes {
+        router = router.route(path, methods);
+    }
+    router.with_state(gateway)
 }

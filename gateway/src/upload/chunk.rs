@@ -183,14 +183,13 @@ impl ChunkJob {
 
     /// Where the survivors go on; drops those that cannot. Nothing confirmed: from the start.
     async fn resume_point(&mut self) -> Option<Resume> {
-        let mut version = self.opened.filter(|_| self.base > 0)?;
+        let version = self.opened.filter(|_| self.base > 0)?;
         if self.doubtful {
             let id = self.placed.chunk.id();
-            let found = survey::resumable(&self.gateway, &self.live, id, self.base).await;
-            let (found, holders) = found.unwrap_or((version, Vec::new()));
-            version = found;
+            let (holders, highest) =
+                survey::resumable(&self.gateway, &self.live, id, version, self.base).await;
             self.live.retain(|target| holders.contains(&target.id));
-            self.version = self.version.max(version.next());
+            self.version = self.version.max(highest.next());
         }
         Some(Resume {
             version,

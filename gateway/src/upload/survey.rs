@@ -36,22 +36,25 @@ pub(super) async fn sealed(
     best.map(|(version, replicas)| (SealedChunk { version, ..*wanted }, replicas))
 }
 
-/// The version in which most datanodes can go on from `length`, and who they are.
+/// Who can go on from `length`: the datanodes that hold an attempt of version `from` or later (all
+/// attempts have the same bytes), and the highest version among them.
 pub(super) async fn resumable(
     gateway: &SharedGateway,
     targets: &[DatanodeAddress],
     chunk: ChunkId,
+    from: ChunkVersion,
     length: u64,
-) -> Option<(ChunkVersion, Vec<DatanodeId>)> {
-    let mut by_version: BTreeMap<ChunkVersion, Vec<DatanodeId>> = BTreeMap::new();
+) -> (Vec<DatanodeId>, ChunkVersion) {
+    let mut holders = Vec::new();
+    let mut highest = from;
     for (datanode, state) in ask(gateway, targets, chunk).await {
-        if let Some(open) = state.open.filter(|open| open.length >= length) {
-            by_version.entry(open.version).or_default().push(datanode);
+        let open = state.open;
+        if let Some(open) = open.filter(|open| open.version >= from && open.length >= length) {
+            holders.push(datanode);
+            highest = highest.max(open.version);
         }
     }
-    by_version
-        .into_iter()
-        .max_by_key(|(version, holders)| (holders.len(), *version))
+    (holders, highest)
 }
 
 async fn ask(
