@@ -5,7 +5,6 @@ use std::sync::Arc;
 use dfs_client::blocks::read_blocks;
 use dfs_protocol::chunk::{DatanodeAddress, Replica, SealedChunk};
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Problem};
-use tokio::sync::oneshot;
 
 use crate::context::Context;
 use crate::store::{NewChunk, StoreError};
@@ -140,34 +139,17 @@ async fn copy_from(
             break;
         }
     }
-    seal(disk, chunk).await.map_err(|error| match error {
+    disk.seal(*chunk).await.map_err(|error| match error {
         // Blocks were whole on the wire, the whole is another: the source's replica is wrong.
         StoreError::Mismatch { .. } => source_fault(error.into()),
         other => own_fault(other),
     })
 }
 
-async fn seal(disk: DiskWrite, chunk: &SealedChunk) -> Result<Replica, StoreError> {
-    let (answer, on_answer) = oneshot::channel();
-    // When the disk thread is gone the answer's sender is too, and the thread's end says why.
-    let _ended = disk.orders.send(DiskOrder::Seal(*chunk, answer)).await;
-    match on_answer.await {
-        Ok(sealed) => sealed,
-        Err(_) => match disk.end.await {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(_)) | Err(_) => Err(StoreError::Disk {
-                doing: "writing a copy",
-                source: std::io::Error::other("the disk thread ended"),
-            }),
-        },
-    }
-}
-
 /// Ends a copy whose source failed. The staged file is gone on return: the next source begins the
 /// same chunk.
 async fn abandon(disk: DiskWrite) {
-    drop(disk.orders);
-    if let Ok(Ok(Some(staged))) = disk.end.await {
+    if let Ok(Some(staged)) = disk.leave().await {
         let _joined = tokio::task::spawn_blocking(move || drop(staged)).await;
     }
 }

@@ -16,11 +16,11 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Ctx;
 use crate::context::Context;
-use crate::store::{NewChunk, StoreError};
+use crate::store::NewChunk;
 use crate::write_stream::disk::{Begin, DiskOrder, DiskWrite, begin};
 
 /// Which replica, and where it belongs when the caller knows.
@@ -81,7 +81,7 @@ pub async fn upload(
         length: whole.length(),
         crc32c: whole.value(),
     };
-    let replica = seal(disk, chunk).await.map_err(Problem::from)?;
+    let replica = disk.seal(chunk).await.map_err(Problem::from)?;
     Ok((StatusCode::CREATED, Json(replica)))
 }
 
@@ -126,32 +126,14 @@ async fn receive(
     }
 }
 
-async fn seal(disk: DiskWrite, chunk: SealedChunk) -> Result<Replica, StoreError> {
-    let (answer, on_answer) = oneshot::channel();
-    // When the disk thread is gone the answer's sender is too, and the thread's end says why.
-    let _ended = disk.orders.send(DiskOrder::Seal(chunk, answer)).await;
-    match on_answer.await {
-        Ok(sealed) => sealed,
-        Err(_) => Err(match disk.end.await {
-            Ok(Err(error)) => error,
-            Ok(Ok(_)) | Err(_) => StoreError::Disk {
-                doing: "writing an upload",
-                source: std::io::Error::other("the disk thread ended"),
-            },
-        }),
-    }
-}
-
 /// Drops what was written; the disk's own failure, if that ended it.
 async fn abandon(ctx: &Arc<Context>, disk: DiskWrite) -> Option<Problem> {
-    drop(disk.orders);
-    match disk.end.await {
-        Ok(Ok(staged)) => {
+    match disk.leave().await {
+        Ok(staged) => {
             ctx.discard(staged);
             None
         }
-        Ok(Err(error)) => Some(error.into()),
-        Err(_) => None,
+        Err(error) => Some(error.into()),
     }
 }
 

@@ -10,7 +10,7 @@ use dfs_protocol::frame::{
 };
 use dfs_protocol::{DatanodeId, ErrorCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::disk::{Begin, DiskOrder, DiskWrite, begin};
 use super::{Next, PEER_TIMEOUT, Upstream};
@@ -92,8 +92,7 @@ async fn finish<S: AsyncRead + AsyncWrite + Send>(
                 let abort = behind.sender.abort();
                 let _unheard = tokio::time::timeout(PEER_TIMEOUT, abort).await;
             }
-            drop(write.disk.orders);
-            if let Ok(Ok(Some(staged))) = write.disk.end.await {
+            if let Ok(Some(staged)) = write.disk.leave().await {
                 ctx.discard([staged]);
             }
             Next::Continue
@@ -242,16 +241,14 @@ async fn park(ctx: &Arc<Context>, write: Write) -> Option<HopFailure> {
     } = write;
     // Broken towards the hops behind: they keep what they have as well.
     drop(behind);
-    drop(disk.orders);
-    match disk.end.await {
-        Ok(Ok(Some(staged))) => {
+    match disk.leave().await {
+        Ok(Some(staged)) => {
             let gone = ctx.attempts.park(active, staged);
             ctx.discard(gone);
             None
         }
-        Ok(Ok(None)) => None,
-        Ok(Err(error)) => Some(failure(ctx.id(), error.fault(), &error.describe())),
-        Err(error) => Some(failure(ctx.id(), HopFault::Disk, &error)),
+        Ok(None) => None,
+        Err(error) => Some(failure(ctx.id(), error.fault(), &error.describe())),
     }
 }
 
@@ -454,18 +451,8 @@ async fn seal_own(
     disk: DiskWrite,
     chunk: SealedChunk,
 ) -> Result<Replica, HopFailure> {
-    let (answer, on_answer) = oneshot::channel();
-    // When the disk thread is gone the answer's sender is too, and the thread's end says why.
-    let _ended = disk.orders.send(DiskOrder::Seal(chunk, answer)).await;
-    let error = match on_answer.await {
-        Ok(Ok(replica)) => return Ok(replica),
-        Ok(Err(error)) => error,
-        Err(_) => match disk.end.await {
-            Ok(Err(error)) => error,
-            Ok(Ok(_)) | Err(_) => return Err(failure(own, HopFault::Disk, &"the disk failed")),
-        },
-    };
-    Err(failure(own, error.fault(), &error.describe()))
+    let sealed = disk.seal(chunk).await;
+    sealed.map_err(|error| failure(own, error.fault(), &error.describe()))
 }
 
 async fn seal_behind(

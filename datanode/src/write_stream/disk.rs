@@ -51,6 +51,35 @@ pub struct DiskWrite {
     pub end: JoinHandle<Result<Option<Box<dyn StagedChunk>>, StoreError>>,
 }
 
+impl DiskWrite {
+    /// Seals; durable on return.
+    pub async fn seal(self, chunk: SealedChunk) -> Result<Replica, StoreError> {
+        let (answer, on_answer) = oneshot::channel();
+        // When the disk thread is gone the answer's sender is too, and the thread's end says why.
+        let _ended = self.orders.send(DiskOrder::Seal(chunk, answer)).await;
+        match on_answer.await {
+            Ok(sealed) => sealed,
+            Err(_) => match self.leave().await {
+                Err(error) => Err(error),
+                Ok(_) => Err(ended()),
+            },
+        }
+    }
+
+    /// Ends the write without a seal: what is left of it, or why the disk ended it before.
+    pub async fn leave(self) -> Result<Option<Box<dyn StagedChunk>>, StoreError> {
+        drop(self.orders);
+        self.end.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+fn ended() -> StoreError {
+    StoreError::Disk {
+        doing: "writing a chunk",
+        source: std::io::Error::other("the disk thread ended"),
+    }
+}
+
 /// Begins a chunk; returns when it is open.
 pub async fn begin(store: Arc<dyn ChunkStore>, begin: Begin) -> Result<DiskWrite, StoreError> {
     let (orders, queue) = mpsc::channel(QUEUE);
@@ -78,10 +107,7 @@ pub async fn begin(store: Arc<dyn ChunkStore>, begin: Begin) -> Result<DiskWrite
             end,
         }),
         Ok(Err(error)) => Err(error),
-        Err(_gone) => Err(StoreError::Disk {
-            doing: "beginning a chunk",
-            source: std::io::Error::other("the disk thread ended"),
-        }),
+        Err(_gone) => Err(ended()),
     }
 }
 
