@@ -9,6 +9,9 @@ pub const FENCE_HEADER: &str = "x-dfs-fence";
 /// Carries where a chunk belongs ([`crate::chunk::ChunkOrigin`] as JSON) on the answer to a read.
 pub const CHUNK_ORIGIN_HEADER: &str = "x-dfs-chunk-origin";
 
+/// Start of the routes that only other roles call.
+pub const INTERNAL_PREFIX: &str = "/internal/";
+
 /// Admin listener and public doors.
 pub mod admin {
     /// The process runs.

@@ -31,6 +31,8 @@ pub(super) struct RequestEnd {
     pub(super) method: MethodLabel,
     pub(super) route: Arc<str>,
     pub(super) span: Span,
+    /// From another role: logged at DEBUG, or heartbeats would drown what people asked for.
+    pub(super) between_roles: bool,
     /// Kept until the body ends: a client that reads slowly holds its place.
     pub(super) _place: Option<OwnedSemaphorePermit>,
 }
@@ -92,13 +94,12 @@ impl Drop for RequestEnd {
         self.metrics
             .ended(self.method, &self.route, self.status, self.bytes, duration);
         let _entered = self.span.enter();
-        tracing::info!(
-            target: "dfs::access",
-            status = self.status.as_u16(),
-            bytes = self.bytes,
-            broken = self.broken,
-            seconds = duration.as_secs_f64(),
-            "request ended"
-        );
+        let (status, bytes, broken) = (self.status.as_u16(), self.bytes, self.broken);
+        let seconds = duration.as_secs_f64();
+        if self.between_roles {
+            tracing::debug!(target: "dfs::access", status, bytes, broken, seconds, "request ended");
+        } else {
+            tracing::info!(target: "dfs::access", status, bytes, broken, seconds, "request ended");
+        }
     }
 }

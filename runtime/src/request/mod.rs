@@ -16,7 +16,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use dfs_protocol::problem::{ErrorCode, Problem};
-use dfs_protocol::routes::REQUEST_ID_HEADER;
+use dfs_protocol::routes::{self, REQUEST_ID_HEADER};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
@@ -104,6 +104,8 @@ async fn handle(State(edge): State<RequestEdge>, mut request: Request, next: Nex
         wanted.append(http::header::ACCEPT, value.clone());
     }
 
+    let between_roles = request.uri().path().starts_with(routes::INTERNAL_PREFIX)
+        || request.headers().contains_key(routes::DATANODE_HEADER);
     let place = edge.places.clone().try_acquire_owned().ok();
     let has_place = place.is_some();
     edge.metrics.started();
@@ -117,6 +119,7 @@ async fn handle(State(edge): State<RequestEdge>, mut request: Request, next: Nex
         method,
         route,
         span: span.clone(),
+        between_roles,
         _place: place,
     };
     let mut response = if has_place {
