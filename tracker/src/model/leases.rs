@@ -24,8 +24,8 @@ pub struct LeaseLimits {
 impl Default for LeaseLimits {
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(60),
-            remember: Duration::from_secs(2 * 3600),
+            duration: Duration::from_mins(1),
+            remember: Duration::from_hours(2),
             leases: 4096,
             chunks_per_lease: 65_536,
             chunks: 1_000_000,

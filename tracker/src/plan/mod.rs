@@ -52,7 +52,7 @@ impl Default for Policy {
             liveness: LivenessPolicy::default(),
             factor: 3,
             min_write: None,
-            partition_window: Duration::from_secs(60),
+            partition_window: Duration::from_mins(1),
             datanodes: 10_000,
             promise_patience: Duration::from_secs(30),
             leases: LeaseLimits::default(),
@@ -92,12 +92,12 @@ pub struct RepairLimits {
 impl Default for RepairLimits {
     fn default() -> Self {
         Self {
-            delay: Duration::from_secs(300),
+            delay: Duration::from_mins(5),
             copies_to: 4,
             copies_from: 4,
             copies_total: 64,
             deletes_per_tick: 1000,
-            task_timeout: Duration::from_secs(300),
+            task_timeout: Duration::from_mins(5),
             scan_per_tick: 20_000,
         }
     }
@@ -123,10 +123,10 @@ pub struct GcLimits {
 impl Default for GcLimits {
     fn default() -> Self {
         Self {
-            orphan_age: Duration::from_secs(3600),
+            orphan_age: Duration::from_hours(1),
             condemn_per_tick: 1000,
             deletes_per_tick: 1000,
-            forget_after: Duration::from_secs(24 * 3600),
+            forget_after: Duration::from_hours(24),
             forget_per_tick: 1000,
             scan_per_tick: 20_000,
         }
@@ -154,11 +154,11 @@ pub struct TrashLimits {
 impl Default for TrashLimits {
     fn default() -> Self {
         Self {
-            retention: Duration::from_secs(24 * 3600),
+            retention: Duration::from_hours(24),
             pressure: 0.85,
-            pressure_pause: Duration::from_secs(60),
-            clock_slack: Duration::from_secs(2 * 3600),
-            wait_after_start: Duration::from_secs(3600),
+            pressure_pause: Duration::from_mins(1),
+            clock_slack: Duration::from_hours(2),
+            wait_after_start: Duration::from_hours(1),
             purge_per_tick: 100,
         }
     }

@@ -9,7 +9,7 @@ use dfs_protocol::datanode::Command;
 use dfs_protocol::status::RepairPriority;
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TaskId};
 
-use crate::model::datanodes::DatanodeTable;
+use crate::model::datanodes::{Datanode, DatanodeTable};
 
 /// A copy to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +134,8 @@ pub struct TaskTable {
     last: u64,
     /// Replicas whose deletion was ordered and never answered: they may be gone at any time.
     doubtful: BTreeSet<(ChunkId, DatanodeId)>,
+    /// The deletions that made them so: a late answer settles the doubt.
+    unanswered: BTreeMap<TaskId, (ChunkId, DatanodeId)>,
     /// Chunks whose last copy failed, and until when they are left alone.
     postponed: BTreeMap<ChunkId, Duration>,
 }
@@ -182,15 +184,19 @@ impl TaskTable {
     /// deletion that succeeded, [`crate::model::replicas::ReplicaMap::remove_replica`] must be
     /// called before the next plan, lest the replica is counted once more.
     pub fn finish(&mut self, id: TaskId) -> Option<Task> {
+        if let Some(replica) = self.unanswered.get(&id).copied() {
+            self.settle(replica);
+        }
         let task = self.take(id)?;
         if let Work::Delete(delete) = &task.work {
-            self.doubtful.remove(&(delete.chunk, delete.datanode));
+            self.settle((delete.chunk, delete.datanode));
         }
         Some(task)
     }
 
     /// Gives up what was not answered within `timeout`. A deletion given up may still happen: its
-    /// replica stays doubtful, see [`Self::is_doubtful`].
+    /// replica stays doubtful, see [`Self::is_doubtful`], until an answer comes after all or the
+    /// datanode restarts.
     pub fn expire(&mut self, timeout: Duration, now: Duration) -> Vec<Task> {
         self.postponed.retain(|_, until| *until > now);
         let late: Vec<TaskId> = self
@@ -225,6 +231,7 @@ impl TaskTable {
             .collect();
         let given_up = self.give_up(own);
         self.doubtful.retain(|(_, holder)| *holder != datanode);
+        self.unanswered.retain(|_, (_, holder)| *holder != datanode);
         given_up
     }
 
@@ -321,11 +328,20 @@ impl TaskTable {
     fn give_up(&mut self, ids: Vec<TaskId>) -> Vec<Task> {
         let tasks: Vec<Task> = ids.into_iter().filter_map(|id| self.take(id)).collect();
         for task in &tasks {
-            if let Work::Delete(delete) = &task.work {
-                self.doubtful.insert((delete.chunk, delete.datanode));
+            // An order that was never told cannot be carried out.
+            if let (Work::Delete(delete), Some(_)) = (&task.work, task.told) {
+                let replica = (delete.chunk, delete.datanode);
+                self.doubtful.insert(replica);
+                self.unanswered.insert(task.id, replica);
             }
         }
         tasks
+    }
+
+    fn settle(&mut self, replica: (ChunkId, DatanodeId)) {
+        if self.doubtful.remove(&replica) {
+            self.unanswered.retain(|_, other| *other != replica);
+        }
     }
 
     fn take(&mut self, id: TaskId) -> Option<Task> {
@@ -351,7 +367,7 @@ fn command(task: &Task, datanodes: &DatanodeTable) -> Command {
             sources: copy
                 .sources
                 .iter()
-                .filter_map(|id| datanodes.get(*id).map(|node| node.at()))
+                .filter_map(|id| datanodes.get(*id).map(Datanode::at))
                 .collect(),
         },
         Work::Delete(delete) => Command::Delete {

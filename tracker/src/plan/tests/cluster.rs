@@ -31,7 +31,7 @@ pub(super) fn sealed(n: u128, version: u32) -> SealedChunk {
     SealedChunk {
         id: id(n),
         version: ChunkVersion(version),
-        length: 1000 + n as u64,
+        length: 1000 + u64::try_from(n).unwrap(),
         crc32c: 7,
     }
 }
@@ -174,7 +174,8 @@ impl Cluster {
                 continue;
             }
             disk.sequence += 1;
-            let used = 1000 * disk.chunks.len() as u64;
+            // As if each chunk took a MiB.
+            let used = (disk.chunks.len() as u64) << 20;
             let message = Message {
                 instance: InstanceId(1),
                 sequence: disk.sequence,

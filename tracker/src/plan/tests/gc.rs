@@ -150,6 +150,22 @@ fn i10_a_leased_chunk_is_safe_and_ages_from_the_last_renewal() {
 }
 
 #[test]
+fn i10_a_lease_outlasts_a_shorter_orphan_age() {
+    let mut gc = Gc::new(3, 8);
+    gc.cluster.policy.gc.orphan_age = SECOND;
+    gc.cluster.put(1, sealed(1, 1));
+    let lease = LeaseId::from_u128(1);
+    gc.cluster
+        .leases
+        .renew(lease, &[id(1)], gc.cluster.now)
+        .unwrap();
+    gc.ticks(59);
+    assert!(gc.condemned.is_empty());
+    gc.ticks(2);
+    assert!(gc.cluster.holders(id(1)).is_empty());
+}
+
+#[test]
 fn an_abandoned_upload_does_not_wait() {
     let mut gc = Gc::new(3, 3);
     let lease = LeaseId::from_u128(1);
@@ -204,7 +220,7 @@ fn chunks_of_kept_checkpoints_stay_and_others_go() {
             node(1),
             &[replica],
             &[],
-            &Default::default(),
+            &dfs_protocol::chunk::SetDigest::default(),
             gc.cluster.now,
         );
     }

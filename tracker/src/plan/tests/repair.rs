@@ -153,12 +153,19 @@ fn i24_a_deletion_that_was_never_answered_is_not_followed_by_another() {
     let plan = cluster.start_repair();
     assert_eq!(plan.deletes.len(), 1);
     let victim = plan.deletes[0].datanode;
-    // The order is lost or late: the task times out.
+    // The order is told and not answered: the task times out.
+    tell(&mut cluster, victim);
     cluster.beats(400);
     let given_up = cluster
         .tasks
         .expire(cluster.policy.repair.task_timeout, cluster.now);
     assert!(matches!(given_up[..], [ref task] if matches!(task.work, Work::Delete(_))));
+    // Another would be chosen now, being fuller; the old order may still be carried out.
+    let other = (1..=4).find(|n| node(*n) != victim).unwrap();
+    for n in 100..110 {
+        cluster.put(other, sealed(n, 1));
+    }
+    cluster.beat();
     let again = cluster.start_repair();
     assert_eq!(
         again.deletes.iter().map(|d| d.datanode).collect::<Vec<_>>(),
@@ -167,6 +174,72 @@ fn i24_a_deletion_that_was_never_answered_is_not_followed_by_another() {
     cluster.carry_out();
     cluster.settle();
     assert_eq!(cluster.good_copies(&sealed(1, 1)), 3);
+}
+
+fn tell(cluster: &mut Cluster, to: dfs_protocol::DatanodeId) -> Vec<dfs_protocol::TaskId> {
+    let now = cluster.now;
+    let told = cluster
+        .tasks
+        .commands_for(to, &cluster.table, 10 * SECOND, 100, now);
+    assert!(
+        cluster
+            .tasks
+            .commands_for(to, &cluster.table, 10 * SECOND, 100, now)
+            .is_empty()
+    );
+    told.iter()
+        .map(dfs_protocol::datanode::Command::task)
+        .collect()
+}
+
+#[test]
+fn i24_no_copy_goes_where_an_old_deletion_may_still_strike_until_it_is_answered() {
+    let mut cluster = Cluster::new(3, 0, 2, 14);
+    cluster.store(sealed(1, 1), 2, &[1, 2, 3]);
+    cluster.beat();
+    let victim = cluster.start_repair().deletes[0].datanode;
+    let told = tell(&mut cluster, victim);
+    cluster.beats(400);
+    cluster
+        .tasks
+        .expire(cluster.policy.repair.task_timeout, cluster.now);
+    // It was carried out after all, and then a second replica is lost.
+    for n in 1..=3 {
+        if node(n) == victim || victim == node(1) && n == 2 || victim != node(1) && n == 1 {
+            cluster.disks.get_mut(&node(n)).unwrap().chunks.clear();
+        }
+    }
+    cluster.beat();
+    let targets: Vec<_> = cluster
+        .plan()
+        .copies
+        .iter()
+        .map(|copy| copy.target)
+        .collect();
+    assert!(targets.len() == 1 && targets[0] != victim);
+    assert!(cluster.tasks.is_doubtful(id(1), victim));
+    assert!(cluster.tasks.finish(told[0]).is_none(), "the late answer");
+    assert!(!cluster.tasks.is_doubtful(id(1), victim));
+}
+
+#[test]
+fn an_order_that_was_never_told_leaves_no_doubt() {
+    let mut cluster = Cluster::new(3, 0, 2, 15);
+    cluster.store(sealed(1, 1), 2, &[1, 2, 3]);
+    cluster.beat();
+    let victim = cluster.start_repair().deletes[0].datanode;
+    assert_eq!(cluster.tasks.restarted(victim).len(), 1);
+    assert!(!cluster.tasks.is_doubtful(id(1), victim));
+    cluster.start_repair();
+    cluster.beats(400);
+    assert_eq!(
+        cluster
+            .tasks
+            .expire(cluster.policy.repair.task_timeout, cluster.now)
+            .len(),
+        1
+    );
+    assert!(!cluster.tasks.is_doubtful(id(1), victim));
 }
 
 #[test]
