@@ -12,8 +12,18 @@ pub const LOG_VARIABLE: &str = "DFS_LOG";
 /// Starts logging with the filter of [`LOG_VARIABLE`] (default `info`) and sends panics through it.
 /// Returns false when something in this process logs already: that one is kept.
 pub fn init() -> bool {
+    init_from(LevelFilter::INFO)
+}
+
+/// As [`init`], with warnings and errors only unless [`LOG_VARIABLE`] asks for more: for programs
+/// whose standard output a person reads.
+pub fn init_quiet() -> bool {
+    init_from(LevelFilter::WARN)
+}
+
+fn init_from(default: LevelFilter) -> bool {
     let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
+        .with_default_directive(default.into())
         .with_env_var(LOG_VARIABLE)
         .from_env_lossy();
     let terminal = std::io::stderr().is_terminal();
