@@ -5,6 +5,7 @@ use std::time::Duration;
 use dfs_protocol::status::Verdict;
 use dfs_protocol::{ChunkId, DatanodeId};
 
+use super::tasks::TaskTable;
 use super::{Hold, Policy};
 use crate::model::datanodes::{DatanodeTable, Picture};
 use crate::model::leases::LeaseTable;
@@ -22,6 +23,8 @@ pub struct RemovalView<'a> {
     pub replicas: &'a ReplicaMap,
     /// The write leases.
     pub leases: &'a LeaseTable,
+    /// Work under way: a replica whose deletion was ordered proves nothing.
+    pub tasks: &'a TaskTable,
     /// Why verdicts are held.
     pub hold: Option<&'a Hold>,
     /// The knobs.
@@ -42,7 +45,7 @@ pub fn ok_to_stop(view: &RemovalView<'_>, nodes: &[DatanodeId], now: Duration) -
     };
     let mut found = Offenders::default();
     for chunk in touched(view, nodes) {
-        let left = proven_elsewhere(&chunk, nodes, ReplicaUse::Read);
+        let left = proven_elsewhere(view, &chunk, nodes, ReplicaUse::Read);
         found.note(chunk.expected.chunk.id, left < floor(chunk.expected.factor));
     }
     for (chunk, leased) in view.leases.leased(now) {
@@ -70,7 +73,7 @@ pub fn safe_to_remove(view: &RemovalView<'_>, node: DatanodeId, now: Duration) -
     }
     let mut found = Offenders::default();
     for chunk in touched(view, &nodes) {
-        let left = proven_elsewhere(&chunk, &nodes, ReplicaUse::Count);
+        let left = proven_elsewhere(view, &chunk, &nodes, ReplicaUse::Count);
         found.note(chunk.expected.chunk.id, left < chunk.expected.factor);
     }
     for (chunk, leased) in view.leases.leased(now) {
@@ -133,13 +136,23 @@ enum ReplicaUse {
     Count,
 }
 
-fn proven_elsewhere(chunk: &ChunkView, without: &[DatanodeId], use_: ReplicaUse) -> u32 {
+fn proven_elsewhere(
+    view: &RemovalView<'_>,
+    chunk: &ChunkView,
+    without: &[DatanodeId],
+    use_: ReplicaUse,
+) -> u32 {
     let left = chunk.replicas.iter().filter(|replica| {
         let usable = match use_ {
             ReplicaUse::Read => replica.holder.readable() && replica.holder.current,
             ReplicaUse::Count => replica.holder.proven(),
         };
-        usable && replica.verified() && !without.contains(&replica.datanode)
+        usable
+            && replica.verified()
+            && !without.contains(&replica.datanode)
+            && !view
+                .tasks
+                .is_going(chunk.expected.chunk.id, replica.datanode)
     });
     u32::try_from(left.count()).unwrap_or(u32::MAX)
 }

@@ -106,8 +106,7 @@ fn order(
                 .replicas
                 .iter()
                 .any(|replica| replica.present && replica.datanode == id)
-            && !tasks.is_doubtful(sealed.id, id)
-            && !tasks.is_deleting(sealed.id, id)
+            && !tasks.is_going(sealed.id, id)
             && draft.receives(id) < draft.limits.copies_to
     };
     let admit = |node: &_| admits(labels(node));
@@ -170,7 +169,7 @@ fn kept<'c>(draft: &Draft<'_>, chunk: &'c ChunkView) -> impl Iterator<Item = &'c
         .replicas
         .iter()
         .map(|replica| replica.datanode)
-        .filter(|node| tasks.is_doubtful(id, *node) || tasks.is_deleting(id, *node))
+        .filter(|node| tasks.is_going(id, *node))
         .collect();
     chunk
         .replicas

@@ -47,8 +47,7 @@ pub(super) fn irregular(draft: &mut Draft<'_>, chunk: &ChunkView) {
         replica.verified()
             && replica.holder.readable()
             && replica.holder.current
-            && !tasks.is_doubtful(id, replica.datanode)
-            && !tasks.is_deleting(id, replica.datanode)
+            && !tasks.is_going(id, replica.datanode)
     });
     if !proven {
         return;

@@ -325,6 +325,12 @@ impl TaskTable {
         })
     }
 
+    /// Whether this replica may vanish at any time: its deletion is under way, or was ordered and
+    /// never answered.
+    pub fn is_going(&self, chunk: ChunkId, datanode: DatanodeId) -> bool {
+        self.is_doubtful(chunk, datanode) || self.is_deleting(chunk, datanode)
+    }
+
     fn give_up(&mut self, ids: Vec<TaskId>) -> Vec<Task> {
         let tasks: Vec<Task> = ids.into_iter().filter_map(|id| self.take(id)).collect();
         for task in &tasks {

@@ -97,12 +97,14 @@ impl State {
             datanodes,
             replicas,
             leases,
+            tasks,
             ..
         } = self;
         RemovalView {
             datanodes,
             replicas,
             leases,
+            tasks,
             hold,
             policy,
         }

@@ -28,6 +28,7 @@ fn with_view<T>(cluster: &Cluster, ask: impl Fn(&RemovalView<'_>) -> T) -> T {
         datanodes: &cluster.table,
         replicas: &cluster.map,
         leases: &cluster.leases,
+        tasks: &cluster.tasks,
         hold: hold.as_ref(),
         policy: &cluster.policy,
     })
@@ -277,6 +278,7 @@ fn i25_unknown_means_no() {
         datanodes: &cluster.table,
         replicas: &cluster.map,
         leases: &cluster.leases,
+        tasks: &cluster.tasks,
         hold: Some(&hold),
         policy: &cluster.policy,
     };
@@ -299,6 +301,18 @@ fn a_promised_replica_is_no_proof() {
     cluster.put(2, sealed(1, 1));
     cluster.beat();
     assert!(remove(&cluster, 3).safe);
+}
+
+#[test]
+fn i25_a_replica_whose_deletion_is_ordered_is_no_proof() {
+    let mut cluster = Cluster::new(4, 0, 3, 14);
+    cluster.store(sealed(1, 1), 3, &[1, 2, 3, 4]);
+    cluster.beat();
+    assert!((1..=4).all(|n| remove(&cluster, n).safe));
+    let victim = cluster.start_repair().deletes[0].datanode;
+    for n in 1..=4 {
+        assert_eq!(remove(&cluster, n).safe, node(n) == victim, "{n}");
+    }
 }
 
 #[test]
