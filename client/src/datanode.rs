@@ -14,7 +14,7 @@ use crate::error::ClientError;
 use crate::http::{DEFAULT_TIMEOUT, HttpClient, malformed, uri, whole};
 
 /// A copy of a large chunk over a busy disk takes its time.
-const COPY_TIMEOUT: Duration = Duration::from_secs(120);
+const COPY_TIMEOUT: Duration = Duration::from_mins(2);
 /// A journal append waits for one fsync.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(10);
 

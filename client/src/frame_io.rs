@@ -43,17 +43,18 @@ impl FrameDecoder {
     }
 
     /// The next whole frame, verified; `None` until more bytes arrive.
+    // Not an iterator: `None` is not the end.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        let header = match self.header {
-            Some(header) => header,
-            None => {
-                let Some(bytes) = self.buffer.first_chunk::<HEADER_LEN>() else {
-                    return Ok(None);
-                };
-                let header = FrameHeader::decode(bytes)?;
-                self.buffer.advance(HEADER_LEN);
-                *self.header.insert(header)
-            }
+        let header = if let Some(header) = self.header {
+            header
+        } else {
+            let Some(bytes) = self.buffer.first_chunk::<HEADER_LEN>() else {
+                return Ok(None);
+            };
+            let header = FrameHeader::decode(bytes)?;
+            self.buffer.advance(HEADER_LEN);
+            *self.header.insert(header)
         };
         let length = header.length as usize;
         if self.buffer.len() < length {

@@ -46,7 +46,7 @@ impl HttpClient {
     pub fn new(connector: SharedConnector) -> Self {
         let pool = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(IDLE_PER_PEER)
             .build(SeamConnector(connector.clone()));
         Self { pool, connector }

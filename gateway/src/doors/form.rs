@@ -152,14 +152,14 @@ impl Form {
     async fn header(&mut self) -> Result<Bytes, FormError> {
         // The buffer begins with the CR LF of the boundary's line.
         loop {
-            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
-                let header = self.buffer.split_to(at + 4).freeze();
-                return Ok(header.slice(..at));
-            }
-            if self.buffer.len() > MAX_HEADER_BYTES {
+            let end = find(&self.buffer, b"\r\n\r\n");
+            if end.unwrap_or(self.buffer.len()) > MAX_HEADER_BYTES {
                 return Err(FormError::OverLimit(format!(
                     "a part's header has more than {MAX_HEADER_BYTES} bytes"
                 )));
+            }
+            if let Some(at) = end {
+                return Ok(self.buffer.split_to(at + 4).freeze().slice(..at));
             }
             self.fill().await?;
         }

@@ -53,9 +53,9 @@ fn public_routes(config: &GatewayConfig) -> Vec<Route> {
 }
 
 fn router(routes: Vec<Route>, gateway: SharedGateway) -> Router {
-    let mut router = Router::new();
+    let mut mounted = Router::new();
     for (path, methods) in routes {
-        router = router.route(path, methods);
+        mounted = mounted.route(path, methods);
     }
-    router.with_state(gateway)
+    mounted.with_state(gateway)
 }

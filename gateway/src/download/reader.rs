@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dfs_client::ClientError;
 use dfs_client::blocks::{Block, BlockStream, read_blocks};
 use dfs_protocol::checksum::RunningCrc32c;
-use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress, SealedChunk};
+use dfs_protocol::chunk::{BLOCK_SIZE, DatanodeAddress, SealedChunk};
 use dfs_protocol::upload::{LocateRequest, LocateResponse, SuspectReplica};
 use dfs_protocol::{DatanodeId, ErrorCode};
 use tokio::sync::mpsc;
@@ -226,11 +226,7 @@ impl Progress {
         let from = self.next - block.offset;
         let to = self.end.min(block_end) - block.offset;
         self.next = block.offset + to;
-        let cut = |at: u64| {
-            usize::try_from(at)
-                .unwrap_or(usize::MAX)
-                .min(BLOCK_SIZE_U64 as usize)
-        };
+        let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(BLOCK_SIZE);
         Some(block.data.slice(cut(from)..cut(to)))
     }
 }

@@ -176,7 +176,7 @@ async fn i31_a_reader_that_goes_away_gives_its_place_back() {
     };
     let located = world.tracker.locate(request).await.unwrap();
     let places = world.gateway.config.max_downloads;
-    for _ in 0..places + 1 {
+    for _ in 0..=places {
         let body = open(world.gateway.clone(), located.clone(), 0..LENGTH).await;
         drop(body.unwrap());
     }

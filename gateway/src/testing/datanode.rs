@@ -6,30 +6,27 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::Router;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use bytes::Bytes;
 use dfs_client::frame_io::{FrameReader, FrameWriter};
 use dfs_client::write_stream::failure;
 use dfs_protocol::checksum::crc32c;
-use dfs_protocol::chunk::{BLOCK_SIZE, ChunkKind, DatanodeAddress, Replica, SealedChunk};
-use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, OpenChunkState};
+use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{
-    self, FrameHeader, FrameKind, HopFault, OpenChunk, PROGRESS_STEP, SealedReport,
-    WRITE_STREAM_PROTOCOL,
+    self, FrameKind, HopFault, OpenChunk, PROGRESS_STEP, SealedReport, WRITE_STREAM_PROTOCOL,
 };
-use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, ErrorCode, Problem};
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 use dfs_runtime::net::{Connection, Connector, SharedConnector, TcpConnector};
-use dfs_runtime::problem::ProblemResponse;
 use dfs_runtime::server::{ServerLimits, ServerMetrics, serve};
 use dfs_runtime::shutdown::Shutdown;
 use http::StatusCode;
-use http::header::{CONNECTION, RANGE, UPGRADE};
+use http::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+
+use super::reads;
 
 /// What a datanode does wrong while a chunk is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,20 +57,20 @@ pub(crate) enum ReadFault {
 }
 
 #[derive(Debug, Default)]
-struct Node {
-    sealed: BTreeMap<ChunkId, (SealedChunk, Vec<u8>)>,
-    open: BTreeMap<ChunkId, (ChunkVersion, Vec<u8>)>,
+pub(super) struct Node {
+    pub(super) sealed: BTreeMap<ChunkId, (SealedChunk, Vec<u8>)>,
+    pub(super) open: BTreeMap<ChunkId, (ChunkVersion, Vec<u8>)>,
     fault: Option<Fault>,
-    read_fault: Option<ReadFault>,
+    pub(super) read_fault: Option<ReadFault>,
     opens: u32,
-    reads: u32,
+    pub(super) reads: u32,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    nodes: BTreeMap<DatanodeId, Node>,
+pub(super) struct Shared {
+    pub(super) nodes: BTreeMap<DatanodeId, Node>,
     addresses: BTreeMap<DatanodeId, String>,
-    dead: BTreeSet<DatanodeId>,
+    pub(super) dead: BTreeSet<DatanodeId>,
 }
 
 /// All datanodes of a test.
@@ -81,9 +78,9 @@ struct Shared {
 pub(crate) struct Chain(Arc<Mutex<Shared>>);
 
 #[derive(Debug, Clone)]
-struct Hop {
-    chain: Chain,
-    id: DatanodeId,
+pub(super) struct Hop {
+    pub(super) chain: Chain,
+    pub(super) id: DatanodeId,
 }
 
 #[derive(Debug)]
@@ -126,9 +123,9 @@ impl Chain {
             };
             let router = Router::new()
                 .route("/chunks/write-stream", get(upgrade))
-                .route("/download-chunk", get(download))
-                .route("/chunks/copy", post(copy))
-                .route("/chunks/{id}", get(state))
+                .route("/download-chunk", get(reads::download))
+                .route("/chunks/copy", post(reads::copy))
+                .route("/chunks/{id}", get(reads::state))
                 .with_state(hop);
             let metrics = ServerMetrics::register(&prometheus::Registry::new(), "fake").unwrap();
             let limits = ServerLimits::default();
@@ -137,7 +134,7 @@ impl Chain {
         chain
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap()
     }
 
@@ -396,110 +393,4 @@ where
         let frame = frame::control(FrameKind::Sealed, &report).unwrap();
         self.writer.raw(&frame).await.ok()
     }
-}
-
-fn gone() -> Response {
-    ProblemResponse(Problem::new(ErrorCode::Unavailable, "dead")).into_response()
-}
-
-async fn state(State(hop): State<Hop>, Path(chunk): Path<String>) -> Response {
-    let chunk: ChunkId = chunk.parse().unwrap();
-    let shared = hop.chain.lock();
-    if shared.dead.contains(&hop.id) {
-        return gone();
-    }
-    let node = &shared.nodes[&hop.id];
-    let sealed = node.sealed.get(&chunk).map(|(chunk, _)| Replica {
-        chunk: *chunk,
-        kind: ChunkKind::Data,
-    });
-    let open = node
-        .open
-        .get(&chunk)
-        .map(|(version, bytes)| OpenChunkState {
-            version: *version,
-            length: bytes.len() as u64,
-        });
-    Json(ChunkState { sealed, open }).into_response()
-}
-
-async fn copy(State(hop): State<Hop>, Json(request): Json<CopyRequest>) -> Response {
-    let mut shared = hop.chain.lock();
-    if shared.dead.contains(&hop.id) {
-        return gone();
-    }
-    let chunk = request.chunk;
-    let found = request.sources.iter().find_map(|source| {
-        let (sealed, bytes) = shared.nodes[&source.id].sealed.get(&chunk.id)?;
-        (*sealed == chunk).then(|| bytes.clone())
-    });
-    let Some(bytes) = found else {
-        return ProblemResponse(Problem::new(ErrorCode::NotFound, "no source")).into_response();
-    };
-    let node = shared.nodes.get_mut(&hop.id).unwrap();
-    node.sealed.insert(chunk.id, (chunk, bytes));
-    let replica = Replica {
-        chunk,
-        kind: ChunkKind::Data,
-    };
-    Json(CopyResponse { replica }).into_response()
-}
-
-async fn download(
-    State(hop): State<Hop>,
-    Query(query): Query<BTreeMap<String, String>>,
-    request: Request,
-) -> Response {
-    let chunk: ChunkId = query["id"].parse().unwrap();
-    let mut shared = hop.chain.lock();
-    if shared.dead.contains(&hop.id) {
-        return gone();
-    }
-    let node = shared.nodes.get_mut(&hop.id).unwrap();
-    node.reads += 1;
-    let Some((sealed, bytes)) = node.sealed.get(&chunk) else {
-        return ProblemResponse(Problem::new(ErrorCode::NotFound, "no replica")).into_response();
-    };
-    assert_eq!(sealed.version.to_string(), query["version"]);
-    let range = request.headers()[RANGE].to_str().unwrap();
-    let (first, last) = range
-        .strip_prefix("bytes=")
-        .unwrap()
-        .split_once('-')
-        .unwrap();
-    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
-    Body::from_stream(futures_util::stream::iter(frames(
-        bytes,
-        first..last + 1,
-        node.read_fault,
-    )))
-    .into_response()
-}
-
-/// The blocks of a range as frames, each an item of the body.
-fn frames(
-    bytes: &[u8],
-    range: std::ops::Range<usize>,
-    fault: Option<ReadFault>,
-) -> Vec<io::Result<Bytes>> {
-    let mut items = Vec::new();
-    for offset in range.clone().step_by(BLOCK_SIZE) {
-        let mut block = bytes[offset..range.end.min(offset + BLOCK_SIZE)].to_vec();
-        if fault == Some(ReadFault::OtherBytes) {
-            block[0] ^= 1;
-        }
-        let header = FrameHeader::describe(FrameKind::Block, offset as u64, &block);
-        let index = offset / BLOCK_SIZE;
-        if fault == Some(ReadFault::Flip(index)) {
-            block[0] ^= 1;
-        }
-        if fault == Some(ReadFault::CutBefore(index)) {
-            items.push(Err(io::ErrorKind::ConnectionReset.into()));
-            return items;
-        }
-        items.push(Ok([&header.encode()[..], &block].concat().into()));
-    }
-    let end = frame::signal(FrameKind::End, 0);
-    items.push(Ok(Bytes::copy_from_slice(&end)));
-    items
 }

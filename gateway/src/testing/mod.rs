@@ -2,6 +2,7 @@
 //! in memory.
 
 mod datanode;
+mod reads;
 mod tracker;
 
 use std::collections::BTreeMap;

@@ -283,21 +283,18 @@ impl TrackerApi for FakeTracker {
             .filter(|(n, _)| n.starts_with(prefix))
         {
             let cut = name[prefix.len()..].find('/').filter(|_| request.delimited);
-            let (key, entry) = match cut {
-                Some(at) => {
-                    let path = PathPrefix::parse(&name[..=prefix.len() + at]).unwrap();
-                    (path.to_string(), ListEntry::Directory { path })
-                }
-                None => {
-                    let file = ListEntry::File {
-                        path: file.path.clone(),
-                        size: file.size,
-                        etag: file.version,
-                        modified: file.modified,
-                        content_type: file.content_type.clone(),
-                    };
-                    (name.clone(), file)
-                }
+            let (key, entry) = if let Some(at) = cut {
+                let path = PathPrefix::parse(&name[..=prefix.len() + at]).unwrap();
+                (path.to_string(), ListEntry::Directory { path })
+            } else {
+                let file = ListEntry::File {
+                    path: file.path.clone(),
+                    size: file.size,
+                    etag: file.version,
+                    modified: file.modified,
+                    content_type: file.content_type.clone(),
+                };
+                (name.clone(), file)
             };
             let seen = entries.last().is_some_and(|(last, _)| *last == key);
             let passed = request.after.as_ref().is_some_and(|after| key <= *after);

@@ -136,7 +136,7 @@ impl ChunkJob {
             let failed = match self.open().await? {
                 Err(failed) => failed,
                 Ok(writer) => match stream(&mut self, writer, &mut blocks).await {
-                    Streamed::Sealed { report, sent } => return self.sealed(report, sent),
+                    Streamed::Sealed { report, sent } => return self.sealed(report, *sent),
                     Streamed::GivenUp => return Err(UploadError::GivenUp),
                     Streamed::Broke(failed) => failed,
                 },

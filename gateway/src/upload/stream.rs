@@ -24,7 +24,10 @@ pub(super) struct Sent {
 #[derive(Debug)]
 pub(super) enum Streamed {
     /// Durable.
-    Sealed { report: SealedReport, sent: Sent },
+    Sealed {
+        report: SealedReport,
+        sent: Box<Sent>,
+    },
     /// A hop broke; the failure names it.
     Broke(HopFailure),
     /// The upload went away.
@@ -44,7 +47,7 @@ pub(super) async fn stream(
     match stream_all(job, &mut sender, &mut receiver, feed).await {
         Ok(Some(report)) => Streamed::Sealed {
             report,
-            sent: Sent { sender, receiver },
+            sent: Box::new(Sent { sender, receiver }),
         },
         Ok(None) => {
             // The datanodes drop what they have; a chain that does not listen finds out by itself.
