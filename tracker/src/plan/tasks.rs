@@ -194,6 +194,17 @@ impl TaskTable {
         Some(task)
     }
 
+    /// [`Self::finish`] for an answer as it came from a datanode: a task of another is left alone.
+    pub fn answered(&mut self, datanode: DatanodeId, id: TaskId) -> Option<Task> {
+        let under_way = self.tasks.get(&id).map(|task| task.work.datanode());
+        let owner = under_way.or_else(|| self.unanswered.get(&id).map(|(_, holder)| *holder));
+        if owner == Some(datanode) {
+            self.finish(id)
+        } else {
+            None
+        }
+    }
+
     /// Gives up what was not answered within `timeout`. A deletion given up may still happen: its
     /// replica stays doubtful, see [`Self::is_doubtful`], until an answer comes after all or the
     /// datanode restarts.

@@ -133,13 +133,7 @@ impl State {
 
     /// Takes a datanode's answer to an order in.
     pub fn finish_task(&mut self, datanode: DatanodeId, finished: &FinishedTask) {
-        let Some(task) = self.tasks.get(finished.task) else {
-            return;
-        };
-        if task.work.datanode() != datanode {
-            return;
-        }
-        let Some(task) = self.tasks.finish(finished.task) else {
+        let Some(task) = self.tasks.answered(datanode, finished.task) else {
             return;
         };
         match (&task.work, &finished.outcome) {

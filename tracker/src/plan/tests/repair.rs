@@ -218,7 +218,13 @@ fn i24_no_copy_goes_where_an_old_deletion_may_still_strike_until_it_is_answered(
         .collect();
     assert!(targets.len() == 1 && targets[0] != victim);
     assert!(cluster.tasks.is_doubtful(id(1), victim));
-    assert!(cluster.tasks.finish(told[0]).is_none(), "the late answer");
+    let stranger = node(9);
+    assert!(cluster.tasks.answered(stranger, told[0]).is_none());
+    assert!(cluster.tasks.is_doubtful(id(1), victim), "not its task");
+    assert!(
+        cluster.tasks.answered(victim, told[0]).is_none(),
+        "the late answer"
+    );
     assert!(!cluster.tasks.is_doubtful(id(1), victim));
 }
 
