@@ -11,7 +11,7 @@ use dfs_runtime::shutdown::Shutdown;
 use tokio::sync::Notify;
 
 /// Renewal interval until the tracker said how long a lease lasts.
-const FIRST_INTERVAL: Duration = Duration::from_secs(5);
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// Chunks given up together are told together after this pause.
 const GATHER: Duration = Duration::from_millis(200);
 /// Given-up chunks remembered while the tracker is away; the rest is collected when the lease ends.

@@ -92,3 +92,82 @@ async fn watch_tracker(tracker: Arc<dyn TrackerApi>, readiness: Readiness, shutd
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CHUNK, ReadFault, config, content, parts};
+    use dfs_runtime::shutdown::shutdown_pair;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    /// Sends a request over a socket of its own and reads until the server closes it.
+    async fn exchange(address: std::net::SocketAddr, head: &str, body: &[u8]) -> Vec<u8> {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(body).await.unwrap();
+        let mut answer = Vec::new();
+        // A broken download may end in a reset: what came before counts.
+        let _ended = socket.read_to_end(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_gateway_of_its_own_serves_files_health_and_metrics_until_the_shutdown() {
+        let (parts, chain, _tracker, _end) = parts(3, CHUNK).await;
+        let (trigger, shutdown) = shutdown_pair();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (api, health) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
+        let alone = StandAlone {
+            gateway: crate::GatewayConfig {
+                max_file_bytes: 10 * CHUNK,
+                ..config()
+            },
+            limits: ServerLimits::default(),
+            in_flight: 100,
+        };
+        let running = tokio::spawn(run(alone, parts, listener, admin, shutdown));
+
+        let bytes = content(2 * CHUNK);
+        let put = |length: u64| {
+            format!(
+                "PUT /files/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                 expect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+            )
+        };
+        let answer = exchange(api, &put(2 * CHUNK), &bytes).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.starts_with("HTTP/1.1 100"), "{text}");
+        assert!(text.contains("HTTP/1.1 201"), "{text}");
+        // What is refused is refused without the 100 (bad input 19 and 21).
+        let answer = exchange(api, &put(11 * CHUNK), b"").await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.starts_with("HTTP/1.1 413"), "{text}");
+
+        let get = "GET /files/a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let whole = exchange(api, get, b"").await;
+        assert!(whole.ends_with(&bytes));
+        // I5 on the wire: fewer bytes than announced.
+        for datanode in 0..3 {
+            chain.order_read(datanode, Some(ReadFault::Flip(2)));
+        }
+        let broken = exchange(api, get, b"").await;
+        let text = String::from_utf8_lossy(&broken).to_lowercase();
+        assert!(text.contains(&format!("content-length: {}", 2 * CHUNK)));
+        assert!(broken.len() < 4 * 65_536, "{}", broken.len());
+
+        let ready = "GET /readyz?verbose HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let text = exchange(health, ready, b"").await;
+        assert!(String::from_utf8_lossy(&text).contains("[ok] tracker"));
+        let metrics = ready.replace("readyz?verbose", "metrics");
+        let text = exchange(health, &metrics, b"").await;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(
+            text.contains("dfs_gateway_broken_downloads_total 1"),
+            "{text}"
+        );
+        trigger.trigger();
+        running.await.unwrap().unwrap();
+    }
+}

@@ -121,6 +121,14 @@ impl FakeTracker {
         self.lock().abandoned.contains(&chunk)
     }
 
+    pub(crate) fn renewed(&self) -> usize {
+        self.lock().renewed.len()
+    }
+
+    pub(crate) fn was_renewed(&self, chunk: ChunkId) -> bool {
+        self.lock().renewed.contains(&chunk)
+    }
+
     pub(crate) fn suspects(&self) -> Vec<DatanodeId> {
         self.lock().suspects.clone()
     }

@@ -17,6 +17,8 @@ use crate::gateway::Gateway;
 /// Between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long one datanode may take for a copy before another is asked.
+const COPY_LIMIT: Duration = Duration::from_secs(25);
 /// Chunks that are completed at once.
 const COPIES_AT_ONCE: usize = 4;
 
@@ -38,13 +40,16 @@ pub(super) async fn commit(upload: &mut Upload) -> Result<Committed, UploadError
     let mut request = request(upload);
     let deadline = gateway.deadline(gateway.config.replica_deadline);
     let mut pause = FIRST_PAUSE;
+    let mut unknown = false;
     loop {
-        let answer = match commit_once(&gateway, &request).await {
-            Err(UploadError::OutcomeUnknown { source }) => {
-                keep_chunks(upload);
-                return Err(UploadError::OutcomeUnknown { source });
+        let answer = match commit_once(&gateway, &request, &mut unknown).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if unknown {
+                    keep_chunks(upload);
+                }
+                return Err(error);
             }
-            answer => answer?,
         };
         match answer {
             CommitResponse::Committed {
@@ -108,13 +113,14 @@ fn request(upload: &Upload) -> CommitRequest {
 }
 
 /// One answer to a commit. The same request may be repeated: the upload's id makes it one.
+/// `unknown` is set when a try may have taken effect unheard.
 async fn commit_once(
     gateway: &Gateway,
     request: &CommitRequest,
+    unknown: &mut bool,
 ) -> Result<CommitResponse, UploadError> {
     let deadline = gateway.deadline(gateway.config.commit_deadline);
     let mut pause = FIRST_PAUSE;
-    let mut unknown = false;
     loop {
         let error = match gateway.tracker.commit(request.clone()).await {
             Ok(answer) => return Ok(answer),
@@ -122,12 +128,12 @@ async fn commit_once(
         };
         // A refusal is an answer; anything else leaves the outcome open.
         let refused = matches!(error, ClientError::Refused(_));
-        unknown |= !refused;
+        *unknown |= !refused;
         if !error.is_transient() && refused {
             return Err(error.into());
         }
         if gateway.left(deadline).is_none() {
-            return Err(if unknown {
+            return Err(if *unknown {
                 UploadError::OutcomeUnknown { source: error }
             } else {
                 error.into()
@@ -187,14 +193,15 @@ async fn spread(gateway: &Gateway, fence: Fence, copy: NeededCopy) -> Vec<Datano
             sources: sources.clone(),
         };
         async move {
-            match gateway.datanodes.copy(&target, &request).await {
-                Ok(_) => Some(target.id),
-                Err(error) => {
-                    tracing::warn!(chunk = %chunk.id, datanode = %target.id, %error,
-                        "a missing replica was not made");
-                    None
-                }
-            }
+            let copied = gateway.datanodes.copy(&target, &request);
+            let error = match tokio::time::timeout(COPY_LIMIT, copied).await {
+                Ok(Ok(_)) => return Some(target.id),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it took too long".to_owned(),
+            };
+            tracing::warn!(chunk = %chunk.id, datanode = %target.id, error,
+                "a missing replica was not made");
+            None
         }
     };
     let mut waiting = targets.into_iter();

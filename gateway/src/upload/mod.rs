@@ -12,6 +12,7 @@ mod tests;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dfs_protocol::checksum::{RunningCrc32c, crc32c, crc64nvme, crc64nvme_combine};
@@ -33,6 +34,8 @@ use crate::pool::{Needs, Placed};
 
 /// Chunks that may be waiting for their seal while the next one streams.
 const MAX_SEALING: usize = 2;
+/// Between two tries to get room for a chunk.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A file as its client describes it.
 #[derive(Debug, Clone)]
@@ -210,8 +213,24 @@ impl Upload {
             avoid: Vec::new(),
             prefer: held_by.unwrap_or(&self.first_targets).clone(),
         };
-        let pool = &self.gateway.pool;
-        Ok(pool.take(&*self.gateway.tracker, &needs).await?)
+        let gateway = &self.gateway;
+        // A first chunk is refused at once: nothing was sent yet. Later a tracker that restarts is
+        // waited for.
+        let deadline = match self.size {
+            0 => gateway.clock.monotonic(),
+            _ => gateway.deadline(gateway.config.commit_deadline),
+        };
+        loop {
+            let error = match gateway.pool.take(&*gateway.tracker, &needs).await {
+                Ok(placed) => return Ok(placed),
+                Err(error) => error,
+            };
+            if !error.is_transient() || gateway.left(deadline).is_none() {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, "room for a chunk is asked for again");
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
     }
 
     /// Sends the block that was filled.

@@ -367,3 +367,34 @@ async fn i31_more_uploads_than_allowed_are_refused_and_counted() {
     assert_eq!(refusals.get(crate::Refusal::Uploads), 1);
     assert_eq!(refusals.get(crate::Refusal::FileBytes), 1);
 }
+
+#[tokio::test]
+async fn fault_16_a_tracker_that_restarts_amid_an_upload_is_waited_for() {
+    let world = World::new(3, CHUNK).await;
+    let begun = Upload::begin(world.gateway.clone(), named("a")).await;
+    let mut upload = begun.unwrap();
+    let bytes = content(3 * CHUNK);
+    let (first, rest) = bytes.split_at(1000);
+    upload.write(Bytes::copy_from_slice(first)).await.unwrap();
+    world.tracker.unreachable.store(3, Ordering::SeqCst);
+    world.tracker.restart();
+    upload.write(Bytes::copy_from_slice(rest)).await.unwrap();
+    let committed = upload.finish().await.unwrap();
+    assert_stored(&world, &committed, &bytes);
+}
+
+#[tokio::test]
+async fn the_lease_holds_the_chunks_of_running_uploads_and_no_others() {
+    let world = World::new(3, CHUNK).await;
+    let begun = Upload::begin(world.gateway.clone(), named("a")).await;
+    let mut upload = begun.unwrap();
+    upload.write(Bytes::from(content(CHUNK))).await.unwrap();
+    eventually("the lease is renewed in the background", || {
+        world.tracker.renewed() > 0
+    })
+    .await;
+    let committed = upload.finish().await.unwrap();
+    let chunk = committed.file.chunks[0].id;
+    assert!(world.tracker.was_renewed(chunk));
+    assert!(!world.tracker.is_abandoned(chunk));
+}

@@ -119,3 +119,67 @@ async fn fault_05_a_file_whose_datanodes_are_gone_is_unavailable_not_absent() {
     assert_ne!(header(&response, "retry-after"), "");
     assert_eq!(code(response).await, "data-unavailable");
 }
+
+#[tokio::test]
+async fn i17_of_fifty_creations_at_once_exactly_one_wins() {
+    let site = site().await;
+    let puts = (0..50).map(|n| {
+        let body = content(1000 + n);
+        let site = &site;
+        async move {
+            let response = site.put("/files/a", &[("if-none-match", "*")], &body).await;
+            (response.status().as_u16(), body)
+        }
+    });
+    let outcomes = futures_util::future::join_all(puts).await;
+    let winners: Vec<_> = outcomes
+        .iter()
+        .filter(|(status, _)| *status == 201)
+        .collect();
+    assert_eq!(winners.len(), 1);
+    assert!(
+        outcomes
+            .iter()
+            .all(|(status, _)| [201, 412].contains(status))
+    );
+    assert!(site.get("/files/a").await.1 == winners[0].1);
+}
+
+#[tokio::test]
+async fn bad_input_12_a_form_that_is_put_is_stored_as_it_is_under_the_name_of_the_url() {
+    let site = site().await;
+    let body = part("name=\"file\"; filename=\"other\"", "x") + "--X--";
+    let response = site
+        .put("/files/a", &[("content-type", FORM)], body.as_bytes())
+        .await;
+    assert_eq!(response.status(), 201);
+    assert_eq!(site.get("/files/a").await.1, body);
+    assert_eq!(site.get("/files/other").await.0, 404);
+}
+
+#[tokio::test]
+async fn bad_input_37_a_deletion_during_a_download_lets_it_end_whole_or_breaks_it() {
+    let site = site().await;
+    let whole = content(3 * CHUNK);
+    site.put("/files/a", &[], &whole).await;
+    let mut body = site.call("GET", "/files/a", &[]).await.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(site.call("DELETE", "/files/a", &[]).await.status(), 204);
+    // Not even the replicas stay.
+    for datanode in 0..4 {
+        site.chain.kill(datanode);
+    }
+    if let Ok(rest) = body.collect().await {
+        assert_eq!(first.len() + rest.to_bytes().len(), whole.len());
+    }
+    assert_eq!(site.get("/files/a").await.0, 404);
+}
+
+#[tokio::test]
+async fn bad_input_39_the_host_and_the_form_of_the_uri_change_nothing() {
+    let site = site().await;
+    site.put("/files/a", &[], b"x").await;
+    let headers = [("host", "elsewhere"), ("x-forwarded-for", "127.0.0.1")];
+    let response = site.call("GET", "http://elsewhere/files/a", &headers).await;
+    assert_eq!(response.status(), 200);
+}
