@@ -227,7 +227,14 @@ async fn i05_damage_behind_the_first_bytes_breaks_the_connection() {
     let (_tracker, node) = one().await;
     let data = bytes(8 << 20);
     let chunk = put(&[&node], 1, &data).await;
-    flip(&node, &chunk, 4096 + (7 << 20));
+    let other = put(&[&node], 2, &data).await;
+    for damaged in [&chunk, &other] {
+        flip(&node, damaged, 4096 + (7 << 20));
+    }
+    let accept = [("accept", dfs_protocol::frame::BLOCK_STREAM_MEDIA_TYPE)];
+    let blocks = send(&node, "GET", &download(&other), &accept, b"").await;
+    assert_eq!(blocks.status, StatusCode::OK);
+    assert!(blocks.body.is_none(), "nor may the blocks");
     let raw = send(&node, "GET", &download(&chunk), &[], b"").await;
     assert_eq!(raw.status, StatusCode::OK);
     assert!(raw.body.is_none(), "the body must not end cleanly");
