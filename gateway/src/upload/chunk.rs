@@ -1,7 +1,8 @@
 //! One chunk on its way to a chain of datanodes: a task that keeps every block until all live hops
 //! confirmed it, and goes on over the survivors when a hop breaks (design.md section 6).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_client::write_stream::{ChunkWriter, failure};
 use dfs_protocol::checksum::RunningCrc32c;
@@ -25,6 +26,25 @@ const FEED_BLOCKS: usize = 8;
 const MAX_ATTEMPTS: u32 = 16;
 /// How often a chunk that lost every hop may begin anew elsewhere.
 const MAX_FRESH_STARTS: u32 = 3;
+
+/// Datanodes that failed one upload: its later chunks stay clear of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FailedHops(Arc<Mutex<BTreeSet<DatanodeId>>>);
+
+impl FailedHops {
+    fn add(&self, datanode: DatanodeId) {
+        self.lock().insert(datanode);
+    }
+
+    /// All of them, lowest id first.
+    pub(crate) fn all(&self) -> Vec<DatanodeId> {
+        self.lock().iter().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<DatanodeId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What the cutter says to the task.
 #[derive(Debug)]
@@ -58,9 +78,10 @@ impl ChunkTask {
         placed: Placed,
         origin: ChunkOrigin,
         expected: u64,
+        failed: FailedHops,
     ) -> Self {
         let (feed, blocks) = mpsc::channel(FEED_BLOCKS);
-        let job = ChunkJob::new(gateway, placed, origin, expected);
+        let job = ChunkJob::new(gateway, placed, origin, expected, failed);
         Self {
             feed,
             outcome: tokio::spawn(job.run(blocks)),
@@ -104,12 +125,19 @@ pub(super) struct ChunkJob {
     /// No more blocks will come.
     pub(super) complete: bool,
     failures: Vec<HopFailure>,
+    failed: FailedHops,
     attempts: u32,
     fresh_starts: u32,
 }
 
 impl ChunkJob {
-    fn new(gateway: SharedGateway, placed: Placed, origin: ChunkOrigin, expected: u64) -> Self {
+    fn new(
+        gateway: SharedGateway,
+        placed: Placed,
+        origin: ChunkOrigin,
+        expected: u64,
+        failed: FailedHops,
+    ) -> Self {
         Self {
             gateway,
             origin,
@@ -126,6 +154,7 @@ impl ChunkJob {
             whole: RunningCrc32c::default(),
             complete: false,
             failures: Vec::new(),
+            failed,
             attempts: 0,
             fresh_starts: 0,
         }
@@ -207,7 +236,7 @@ impl ChunkJob {
         }
         let needs = Needs {
             bytes: Some(self.expected),
-            avoid: self.failures.iter().map(|hop| hop.datanode).collect(),
+            avoid: self.failed.all(),
             prefer: Vec::new(),
         };
         let tracker = &*self.gateway.tracker;
@@ -263,6 +292,9 @@ impl ChunkJob {
                 self.live.first().map(|target| target.id)
             };
             self.live.retain(|target| Some(target.id) != culprit);
+            if let Some(culprit) = culprit {
+                self.failed.add(culprit);
+            }
         }
         self.failures.push(failed);
     }
@@ -313,6 +345,7 @@ impl ChunkJob {
         for hop in &failed {
             self.gateway.metrics.hop_failures.inc(hop.cause.into());
             self.gateway.pool.forget(hop.datanode);
+            self.failed.add(hop.datanode);
             tracing::warn!(%chunk.id, datanode = %hop.datanode, detail = hop.detail,
                 "a hop was lost at the seal");
         }

@@ -23,7 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use commit::Committed;
 
-use chunk::{ChunkTask, Feed, Written};
+use chunk::{ChunkTask, FailedHops, Feed, Written};
 use window::Window;
 
 use crate::error::UploadError;
@@ -76,6 +76,7 @@ pub(crate) struct Upload {
     placed: Option<Placed>,
     /// Where the first chunk went: the others follow it.
     first_targets: Vec<DatanodeId>,
+    failed: FailedHops,
     current: Option<Current>,
     sealing: VecDeque<ChunkTask>,
     written: Vec<Written>,
@@ -110,6 +111,7 @@ impl Upload {
             ),
             placed: None,
             first_targets: Vec::new(),
+            failed: FailedHops::default(),
             current: None,
             sealing: VecDeque::new(),
             written: Vec::new(),
@@ -208,11 +210,12 @@ impl Upload {
 
     async fn place(&self) -> Result<Placed, UploadError> {
         let held_by = self.written.first().map(|written| &written.replicas);
-        let needs = Needs {
+        let mut needs = Needs {
             bytes: self.file.expected.map(|all| all.saturating_sub(self.size)),
-            avoid: Vec::new(),
             prefer: held_by.unwrap_or(&self.first_targets).clone(),
+            avoid: self.failed.all(),
         };
+        needs.prefer.retain(|id| !needs.avoid.contains(id));
         let gateway = &self.gateway;
         // A first chunk is refused at once: nothing was sent yet. Later a tracker that restarts is
         // waited for.
@@ -281,7 +284,13 @@ impl Upload {
         };
         let expected = expected.unwrap_or(limit).clamp(first_block, limit);
         self.current = Some(Current {
-            task: ChunkTask::begin(self.gateway.clone(), placed, origin, expected),
+            task: ChunkTask::begin(
+                self.gateway.clone(),
+                placed,
+                origin,
+                expected,
+                self.failed.clone(),
+            ),
             offset: 0,
             limit,
         });

@@ -106,6 +106,17 @@ async fn later_chunks_prefer_the_datanodes_of_the_first() {
 }
 
 #[tokio::test]
+async fn later_chunks_stay_clear_of_a_datanode_that_failed_an_earlier_one() {
+    let world = World::new(4, CHUNK).await;
+    world.chain.order(1, Fault::RefuseOpen(HopFault::Disk));
+    store(&world, "a", &content(4 * CHUNK)).await.unwrap();
+    let last = world.tracker.allocations().pop().unwrap();
+    let failed = crate::testing::id(1);
+    assert_eq!(last.avoid, [failed]);
+    assert!(!last.prefer.is_empty() && !last.prefer.contains(&failed));
+}
+
+#[tokio::test]
 async fn fault_02_a_hop_that_refuses_to_open_is_left_out_and_its_replica_made_up() {
     for hop in 0..3 {
         let world = World::new(4, CHUNK).await;
