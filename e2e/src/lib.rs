@@ -5,6 +5,9 @@
 // A step of a test that fails must end the test, with the reason at hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod boot;
+pub mod clock;
+pub mod cluster;
 pub mod disk;
 pub mod http;
 pub mod ledger;
@@ -12,4 +15,6 @@ pub mod net;
 pub mod process;
 pub mod proxy;
 mod relay;
+mod roles;
+pub mod store;
 pub mod wait;

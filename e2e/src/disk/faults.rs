@@ -88,6 +88,9 @@ pub enum Effect {
     SilentlyTorn(usize),
     /// A read succeeds with the lowest bit of its first byte flipped. Other calls are unharmed.
     FlipBit,
+    /// A sync, of a file or a directory, does nothing and says that all is well: a planted bug
+    /// (a skipped fsync) without touching the product. Other calls are unharmed.
+    SkipSync,
     /// The call takes so much longer.
     Delay(Duration),
 }

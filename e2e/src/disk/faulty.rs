@@ -236,8 +236,14 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let call = call(CallKind::SyncDir, dir);
-        self.shared.run(call, |disk| disk.sync_dir(dir))
+        let boot = self.shared.boot()?;
+        let result = match self.shared.admit(CallKind::SyncDir, dir) {
+            Ok(Some(Effect::SkipSync)) => Ok(()),
+            Ok(_) => self.shared.disk().sync_dir(dir),
+            Err(error) => Err(error),
+        };
+        drop(boot);
+        self.shared.log(call(CallKind::SyncDir, dir), result)
     }
 
     fn space(&self, dir: &Path) -> io::Result<Space> {
@@ -368,9 +374,8 @@ impl DiskFile for FaultyFile {
             Some(Effect::SilentlyTorn(keep)) => {
                 self.write_within_room(&data[..keep.min(data.len())], offset)
             }
-            Some(Effect::Fail(_) | Effect::FlipBit | Effect::Delay(_)) | None => {
-                self.write_within_room(data, offset)
-            }
+            Some(Effect::Fail(_) | Effect::FlipBit | Effect::SkipSync | Effect::Delay(_))
+            | None => self.write_within_room(data, offset),
         })
     }
 
@@ -388,6 +393,7 @@ impl DiskFile for FaultyFile {
         let call = self.call(CallKind::Sync, 0, 0);
         let boot = self.shared.boot()?;
         let result = match self.shared.admit(CallKind::Sync, &self.path) {
+            Ok(Some(Effect::SkipSync)) => Ok(()),
             Ok(_) => self.inner.sync(),
             Err(error) => {
                 if let Some(file) = &self.volatile {
