@@ -7,6 +7,7 @@ pub mod human;
 pub mod output;
 pub mod paths;
 pub mod retry;
+pub mod roles;
 pub mod session;
 pub mod store;
 pub mod transfer;

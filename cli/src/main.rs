@@ -4,9 +4,10 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dfs_cli::args::{self, Cli};
+use dfs_cli::args::{self, Cli, Command};
 use dfs_cli::exit::Exit;
 use dfs_cli::output::Output;
+use dfs_cli::roles;
 use dfs_cli::verbs::{self, Environment};
 use dfs_runtime::net::TcpConnector;
 
@@ -40,13 +41,25 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, out: Output) -> Exit {
+    let command = cli.command;
+    let is_role = matches!(
+        command,
+        Command::Dev(_)
+            | Command::Tracker(_)
+            | Command::Datanode(_)
+            | Command::Gateway(_)
+            | Command::Meta(_)
+    );
+    if is_role {
+        return roles::run(command, &out).await;
+    }
     let environment = Environment {
         connector: TcpConnector::shared(),
         out,
         stdin: Box::new(std::io::stdin()),
     };
     tokio::select! {
-        exit = verbs::run(cli.command, environment) => exit,
+        exit = verbs::run(command, environment) => exit,
         _ = tokio::signal::ctrl_c() => Exit::Interrupted,
     }
 }

@@ -192,6 +192,13 @@ pub struct RebuildArgs {
     #[arg(long = "datanode", env = "DFS_DATANODES", required = true, num_args = 1..,
           value_delimiter = ',')]
     pub datanodes: Vec<Address>,
+    /// Wanted replicas of files that are found without a name
+    #[arg(long, env = "DFS_REPLICATION", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub replication: u32,
+    /// Go on over missing journal records; what they changed is lost
+    #[arg(long)]
+    pub allow_gap: bool,
 }
 
 /// `dfs meta`.

@@ -13,9 +13,9 @@ use super::answers::{CRC64_HEADER, Download, FileHead, ListPage, PutAnswer, writ
 use super::{Store, file_route, parameter, prefix_route};
 
 /// Requests with a body are bounded by a watch on their progress, not by their length.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+const UPLOAD_TIMEOUT: Duration = Duration::from_hours(7 * 24);
 /// A commit may have to wait for copies.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+const CHANGE_TIMEOUT: Duration = Duration::from_mins(2);
 /// Entries asked for at once.
 const PAGE: u32 = 1000;
 

@@ -15,7 +15,7 @@ use crate::session::{AfterError, Session};
 use crate::store::{Download, FileHead, read_crc64};
 
 /// A download that brings no byte for this long is broken.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 /// A try that brought this much starts the count of retries anew.
 const HEADWAY: u64 = 1024 * 1024;
 

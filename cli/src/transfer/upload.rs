@@ -14,7 +14,7 @@ use crate::session::{AfterError, Session};
 use crate::store::{FileGuard, PutAnswer, Upload, read_crc64};
 
 /// An upload that moves no byte for this long is broken off.
-const STALLED: Duration = Duration::from_secs(120);
+const STALLED: Duration = Duration::from_mins(2);
 /// How often a watched upload is looked at.
 const GLANCE: Duration = Duration::from_millis(200);
 

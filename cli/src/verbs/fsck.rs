@@ -12,7 +12,7 @@ use crate::session::Session;
 /// Longest line that is read.
 const LONGEST_LINE: usize = 1024 * 1024;
 /// Between two pieces of the answer the whole store may have to be looked at.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(10);
 
 pub(super) async fn fsck(session: &Session) -> Result<Exit, Failure> {
     let mut body = session.call("fsck", || session.store.fsck()).await?;
@@ -74,7 +74,7 @@ fn describe(finding: &FsckFinding) -> String {
     let mut text = format!("{:<16}", word(finding.problem));
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            text.push_str(&format!("  {name}{value}"));
+            text = format!("{text}  {name}{value}");
         }
     };
     add("", finding.path.as_ref().map(human::quoted));
@@ -99,17 +99,13 @@ const fn word(problem: FsckProblem) -> &'static str {
 }
 
 fn conclude(verdict: &FsckVerdict) -> String {
-    let mark = if verdict.clean { "clean" } else { "NOT CLEAN" };
-    let looked = format!(
-        "{} and {} looked at",
-        human::count(verdict.files, "file"),
-        human::count(verdict.chunks, "chunk")
-    );
+    // A clean store's sentence says so itself.
+    let mark = if verdict.clean { "" } else { "NOT CLEAN: " };
     let found = verdict.findings.iter().filter(|(_, count)| **count > 0);
     let found: Vec<_> = found
         .map(|(problem, count)| format!("{} {}", human::thousands(*count), word(*problem)))
         .collect();
-    let mut text = format!("{mark}: {} ({looked})", verdict.summary);
+    let mut text = format!("{mark}{}", verdict.summary);
     if !found.is_empty() {
         text = format!("{text}\n  {}", found.join(", "));
     }

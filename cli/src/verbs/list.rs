@@ -161,8 +161,8 @@ mod tests {
     #[test]
     fn rows_line_up_and_can_be_names_or_exact_bytes() {
         let args = |line: &str| {
-            let argv = line.split(' ').map(Into::into).collect();
-            let Command::Ls(args) = parse(argv).unwrap().command else {
+            let words = line.split(' ').map(Into::into).collect();
+            let Command::Ls(args) = parse(words).unwrap().command else {
                 unreachable!()
             };
             args

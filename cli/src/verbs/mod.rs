@@ -143,9 +143,7 @@ fn conclude(
         );
         if tally.skipped > 0 {
             let skipped = human::thousands(tally.skipped);
-            text.push_str(&format!(
-                "; {skipped} were not tried because the store is not available"
-            ));
+            text = format!("{text}; {skipped} were not tried: the store is not available");
         }
         session.out.note(&text);
     }

@@ -140,14 +140,13 @@ fn replica_line(replica: &ReplicaDetail) -> String {
 /// `verb` is the route's last segment.
 pub(super) async fn set(session: &Session, named: &str, verb: &str) -> Result<Exit, Failure> {
     let what = format!("{verb} {named}");
-    let id = match named.parse() {
-        Ok(id) => id,
-        Err(_) => {
-            let nodes = session.call(&what, || session.store.nodes()).await?;
-            find(&nodes, named).map_err(|why| {
-                Failure::new(Exit::NotFound, &what, why).next("`dfs nodes` shows them all")
-            })?
-        }
+    let id = if let Ok(id) = named.parse() {
+        id
+    } else {
+        let nodes = session.call(&what, || session.store.nodes()).await?;
+        find(&nodes, named).map_err(|why| {
+            Failure::new(Exit::NotFound, &what, why).next("`dfs nodes` shows them all")
+        })?
     };
     session
         .call(&what, || session.store.set_node(id, verb))

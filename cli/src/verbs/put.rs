@@ -58,7 +58,7 @@ pub(super) async fn put(
         progress: progress.clone(),
         jobs: sender,
     };
-    let planned = tokio::task::spawn_blocking(move || planner.plan(&sources));
+    let planning = tokio::task::spawn_blocking(move || planner.plan(&sources));
     let stdin = Mutex::new(Some(stdin));
     let thin = AtomicU64::new(0);
     let tally = run_all(jobs, args.transfer.jobs, &session.out, async |job: Job| {
@@ -76,7 +76,7 @@ pub(super) async fn put(
     })
     .await;
     // It ends when its channel does; a panic in it has been logged.
-    let _ended = planned.await;
+    let _ended = planning.await;
     let exit = conclude(session, &progress, "put", tally, recursive)?;
     match thin.into_inner() {
         0 => {}
@@ -147,7 +147,7 @@ impl Planner {
     fn plan(&self, sources: &[PathBuf]) {
         for source in sources {
             if is_stdin(source) {
-                self.send(self.job(From::Stdin, "standard input", self.destination.file()));
+                self.send(job(From::Stdin, "standard input", self.destination.file()));
                 continue;
             }
             match std::fs::metadata(source) {
@@ -163,7 +163,7 @@ impl Planner {
                         None => self.destination.file(),
                     };
                     let name = source.display().to_string();
-                    self.send(self.job(From::File(source.clone()), &name, to));
+                    self.send(job(From::File(source.clone()), &name, to));
                 }
             }
         }
@@ -211,7 +211,7 @@ impl Planner {
         self.progress.found(file.length);
         let name = file.path.display().to_string();
         let to = base.join(&file.relative);
-        self.send(self.job(From::File(file.path), &name, to))
+        self.send(job(From::File(file.path), &name, to))
     }
 
     fn problem(&self, problem: WalkProblem) -> bool {
@@ -239,16 +239,6 @@ impl Planner {
             .warn(&format!("{} is skipped: {why}", path.display()));
     }
 
-    fn job(
-        &self,
-        from: From,
-        name: &str,
-        to: Result<FilePath, InvalidName>,
-    ) -> Result<Job, Failure> {
-        to.map(|to| Job { from, to })
-            .map_err(|error| Failure::invalid_name(format!("put {name}"), &error))
-    }
-
     fn send(&self, job: Result<Job, Failure>) -> bool {
         self.jobs.blocking_send(job).is_ok()
     }
@@ -256,4 +246,9 @@ impl Planner {
 
 fn utf8(name: &std::ffi::OsStr) -> Result<&str, InvalidName> {
     name.to_str().ok_or(InvalidName::NotUtf8)
+}
+
+fn job(from: From, name: &str, to: Result<FilePath, InvalidName>) -> Result<Job, Failure> {
+    to.map(|to| Job { from, to })
+        .map_err(|error| Failure::invalid_name(format!("put {name}"), &error))
 }

@@ -23,12 +23,9 @@ pub(super) async fn status(session: &Session) -> Result<Exit, Failure> {
 
 /// The whole screen.
 fn dashboard(status: &ClusterStatus) -> String {
-    let mark = if status.healthy {
-        "healthy"
-    } else {
-        "ATTENTION"
-    };
-    let mut lines = vec![format!("{mark}: {}", status.summary), String::new()];
+    // A healthy store's sentence says so itself.
+    let mark = if status.healthy { "" } else { "ATTENTION: " };
+    let mut lines = vec![format!("{mark}{}", status.summary), String::new()];
     let notes = [
         ("safe mode", &status.safe_mode),
         ("writes refused", &status.writes_refused),
@@ -209,7 +206,7 @@ pub(super) mod tests {
 
     pub(in crate::verbs) fn healthy() -> ClusterStatus {
         ClusterStatus {
-            summary: "every chunk has 3 replicas".to_owned(),
+            summary: "Healthy: every chunk has all its replicas.".to_owned(),
             healthy: true,
             cluster: ClusterId::from_u128(1),
             fence: dfs_protocol::Fence::default(),
@@ -243,7 +240,7 @@ pub(super) mod tests {
     fn a_healthy_store_reads_as_one() {
         let text = dashboard(&healthy());
         assert!(
-            text.starts_with("healthy: every chunk has 3 replicas\n"),
+            text.starts_with("Healthy: every chunk has all its replicas.\n"),
             "{text}"
         );
         assert!(text.contains("15.0 %"), "{text}");

@@ -124,7 +124,7 @@ async fn answer(State(doings): Shared, request: Request) -> Response {
     match parts.method {
         Method::GET if query.starts_with("list") => list(&doings, path, &query),
         Method::GET | Method::HEAD => get(&mut doings, path, &parts.headers),
-        Method::PUT => put(&mut doings, path, body, &parts.headers),
+        Method::PUT => put(&mut doings, path, &body, &parts.headers),
         Method::DELETE => match doings.files.remove(path) {
             Some(_) => StatusCode::NO_CONTENT.into_response(),
             None => missing(path),
@@ -155,7 +155,7 @@ fn checksum(doings: &Doings, bytes: &[u8]) -> String {
     crate::store::write_crc64(crc)
 }
 
-fn put(doings: &mut Doings, path: &str, body: Bytes, headers: &HeaderMap) -> Response {
+fn put(doings: &mut Doings, path: &str, body: &Bytes, headers: &HeaderMap) -> Response {
     let replaced = doings.files.contains_key(path);
     if replaced && headers.contains_key(header::IF_NONE_MATCH) {
         let problem = Problem::new(ErrorCode::PreconditionFailed, "something is there");
@@ -172,7 +172,7 @@ fn put(doings: &mut Doings, path: &str, body: Bytes, headers: &HeaderMap) -> Res
     }
     let answer = serde_json::json!({
         "path": path, "size": body.len(), "etag": etag(version),
-        "checksum": { "crc64nvme": checksum(doings, &body) },
+        "checksum": { "crc64nvme": checksum(doings, body) },
         "chunks": 1, "replicas": [], "replica_count": 3, "wanted": 3,
     });
     let status = if replaced {

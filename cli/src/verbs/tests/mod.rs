@@ -42,7 +42,7 @@ async fn run(fake: &Fake, dir: &Path, line: &str) -> (Exit, Captured) {
 }
 
 fn data(length: usize) -> Bytes {
-    (0..length).map(|i| (i * 31 % 251) as u8).collect()
+    (0..=250).cycle().take(length).collect()
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -301,11 +301,11 @@ async fn copies_moves_and_deletions_follow_the_slash() {
 #[tokio::test]
 async fn fsck_tells_findings_and_ends_in_its_verdict() {
     let (fake, dir) = (Fake::start().await, tempfile::tempdir().unwrap());
-    let clean = r#"{"kind":"verdict","clean":true,"summary":"all is well","files":3,"chunks":4,"findings":{}}"#;
+    let clean = r#"{"kind":"verdict","clean":true,"summary":"Clean: all is well.","files":3,"chunks":4,"findings":{}}"#;
     fake.doings().fsck = format!("{clean}\n");
     let (exit, captured) = run(&fake, dir.path(), "dfs fsck").await;
     assert_eq!(exit, Exit::Done, "{}", captured.stderr());
-    assert!(captured.stdout().starts_with("clean: all is well (3 files"));
+    assert!(captured.stdout().starts_with("Clean: all is well.\n"));
     let finding = r#"{"kind":"finding","problem":"missing","chunk":null,"path":"a/b","trash":null,"datanode":null,"detail":"no replica"}"#;
     let verdict = clean
         .replace("true", "false")

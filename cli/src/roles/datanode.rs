@@ -1,0 +1,92 @@
+//! `dfs datanode`.
+
+use dfs_datanode::{DatanodeConfig, DatanodeParts};
+use dfs_runtime::shutdown::Shutdown;
+use prometheus::Registry;
+
+use super::place::{bind, failed, prepare};
+use super::{DRAIN, World};
+use crate::args::{DatanodeArgs, Listening, Role};
+use crate::exit::Failure;
+
+/// Runs a datanode until the shutdown.
+pub async fn run_datanode(
+    args: &DatanodeArgs,
+    world: World,
+    shutdown: Shutdown,
+) -> Result<(), Failure> {
+    let place = args.listen.resolve(Role::Datanode);
+    let config = config(args, &place)?;
+    let listener = bind(place.api, "--port").await?;
+    let admin = bind(place.admin, "--admin-port").await?;
+    prepare(world.disk.clone(), place.dir.clone()).await?;
+    let registry = Registry::new();
+    let failure = |error: &dyn std::error::Error| failed("run the datanode", error);
+    dfs_runtime::process::register(&registry, "datanode").map_err(|error| failure(&error))?;
+    let World {
+        disk,
+        clock,
+        rng,
+        connector,
+    } = world;
+    let parts = DatanodeParts {
+        listener,
+        admin: Some(admin),
+        disk,
+        clock,
+        rng,
+        connector,
+        registry,
+    };
+    tracing::info!(api = %place.api, admin = %place.admin, tracker = %args.tracker, "the datanode starts");
+    dfs_datanode::run(config, parts, shutdown)
+        .await
+        .map_err(|error| failure(&error))
+}
+
+fn config(args: &DatanodeArgs, place: &Listening) -> Result<DatanodeConfig, Failure> {
+    let advertise = match &args.advertise {
+        Some(address) => address.to_string(),
+        None if place.api.ip().is_unspecified() => {
+            let why = format!("{} is no address that peers could reach", place.api.ip());
+            return Err(Failure::usage("run the datanode", why)
+                .next("say where they reach it with --advertise HOST:PORT"));
+        }
+        None => place.api.to_string(),
+    };
+    let mut config = DatanodeConfig::new(place.dir.clone(), args.tracker.as_str(), advertise);
+    config.zone.clone_from(&args.zone);
+    config.host.clone_from(&args.host);
+    if let Some(bytes) = args.reserve {
+        config.space.reserve_bytes = bytes;
+    }
+    if let Some(rate) = args.scrub_rate {
+        config.scrub_rate = rate;
+    }
+    config.limits.drain = DRAIN;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Command, parse};
+
+    fn configured(line: &str) -> Result<DatanodeConfig, Failure> {
+        let words = line.split(' ').map(Into::into).collect();
+        let Command::Datanode(args) = parse(words).unwrap().command else {
+            unreachable!()
+        };
+        config(&args, &args.listen.resolve(Role::Datanode))
+    }
+
+    #[test]
+    fn what_peers_cannot_reach_is_not_advertised() {
+        let plain = configured("dfs datanode --port 6004").unwrap();
+        assert_eq!(plain.advertise, "127.0.0.1:6004");
+        let failure = configured("dfs datanode --listen 0.0.0.0").unwrap_err();
+        assert!(failure.render().contains("--advertise"));
+        let told = configured("dfs datanode --listen 0.0.0.0 --advertise 10.0.0.7:6001").unwrap();
+        assert_eq!(told.advertise, "10.0.0.7:6001");
+    }
+}

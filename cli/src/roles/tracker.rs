@@ -1,0 +1,125 @@
+//! `dfs tracker`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use dfs_gateway::{Document, GatewayConfig, GatewayParts, doors};
+use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
+use dfs_runtime::server::ServerMetrics;
+use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
+use dfs_tracker::store::JournalMode;
+use dfs_tracker::{Running, TrackerConfig, TrackerParts};
+use prometheus::Registry;
+
+use super::place::{bind, failed, prepare};
+use super::{DRAIN, World};
+use crate::args::{self, PolicyArgs, Role, TrackerOptions};
+use crate::exit::{Exit, Failure};
+
+/// The tracker's knobs as the command line sets them.
+pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
+    let PolicyArgs {
+        replication,
+        min_write,
+        repair_delay,
+        heartbeat_interval,
+        trash_retention,
+        chunk_size,
+        journal,
+    } = policy;
+    let mut config = TrackerConfig::new(dir);
+    config.replication_factor = *replication;
+    config.min_write = *min_write;
+    config.repair_delay = *repair_delay;
+    config.heartbeat_interval = *heartbeat_interval;
+    config.trash_retention = *trash_retention;
+    config.chunk_size = *chunk_size;
+    config.journal = match journal {
+        args::JournalMode::Sync => JournalMode::Sync,
+        args::JournalMode::Async => JournalMode::Async,
+    };
+    config.server.drain = DRAIN;
+    config
+}
+
+/// Runs a tracker, which answers the whole API, until the shutdown.
+pub async fn run_tracker(
+    options: &TrackerOptions,
+    world: World,
+    shutdown: Shutdown,
+) -> Result<(), Failure> {
+    let place = options.listen.resolve(Role::Tracker);
+    let listener = bind(place.api, "--port").await?;
+    let admin_listener = bind(place.admin, "--admin-port").await?;
+    prepare(world.disk.clone(), place.dir.clone()).await?;
+    let registry = Registry::new();
+    let config = tracker_config(place.dir.clone(), &options.policy);
+    let failure = |error: &dyn std::error::Error| failed("run the tracker", error);
+    dfs_runtime::process::register(&registry, "tracker").map_err(|error| failure(&error))?;
+    let (running, doors) = open_tracker(&config, &world, &registry, &shutdown).await?;
+    let readiness = Readiness::new();
+    readiness.set("catalog", Ok(()));
+    let admin_metrics =
+        ServerMetrics::register(&registry, "admin").map_err(|error| failure(&error))?;
+    // Health is told until the very end.
+    let (stop, stopping) = shutdown_pair();
+    let admin = tokio::spawn(serve_admin(
+        admin_listener,
+        admin_router(readiness.clone(), vec![registry.clone()]),
+        admin_metrics,
+        stopping,
+    ));
+    tracing::info!(api = %place.api, admin = %place.admin, dir = %place.dir.display(), "the tracker serves");
+    let over = dfs_tracker::run(running, doors, listener, &registry, shutdown).await;
+    stop.trigger();
+    let _ended = admin.await;
+    match over.map_err(|error| failure(&error))? {
+        None => Ok(()),
+        Some(reason) => Err(Failure::new(Exit::Failed, "the tracker had to end", reason)
+            .next("start it again; if a later tracker acts, this one must stay away")),
+    }
+}
+
+/// Opens the catalog, starts the tracker and makes its doors, both kinds in one router.
+pub(super) async fn open_tracker(
+    config: &TrackerConfig,
+    world: &World,
+    registry: &Registry,
+    shutdown: &Shutdown,
+) -> Result<(Running, Router), Failure> {
+    let what = format!("open the catalog in {}", config.dir.display());
+    let engine = dfs_tracker::open_engine(world.disk.clone(), config)
+        .await
+        .map_err(|error| failed(&what, &error))?;
+    let parts = TrackerParts {
+        clock: world.clock.clone(),
+        rng: world.rng.clone(),
+        connector: world.connector.clone(),
+        registry: registry.clone(),
+    };
+    let running = dfs_tracker::start(engine, config.clone(), parts, shutdown)
+        .await
+        .map_err(|error| failed(&what, &error))?;
+    let parts = GatewayParts {
+        tracker: running.tracker.clone(),
+        connector: world.connector.clone(),
+        clock: world.clock.clone(),
+        rng: world.rng.clone(),
+        registry: registry.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let config = GatewayConfig {
+        document: Document::PublicAndAdmin {
+            more: serde_json::Value::Null,
+        },
+        ..GatewayConfig::default()
+    };
+    let doors = doors(parts, config).map_err(|error| failed("open the doors", &error))?;
+    Ok((running, doors.public.merge(doors.admin)))
+}
+
+/// The tracker's own routes beside its doors.
+pub(super) fn tracker_router(running: &Running, doors: Router) -> Router {
+    dfs_tracker::http::router(Arc::clone(&running.tracker)).merge(doors)
+}
