@@ -8,6 +8,8 @@ mod gateway;
 mod meta;
 mod place;
 mod switchboard;
+#[cfg(test)]
+mod tests;
 mod tracker;
 
 pub use datanode::run_datanode;
@@ -62,7 +64,12 @@ impl World {
 
 /// Runs a role until it ends, or until SIGTERM or SIGINT. Client verbs are refused.
 pub async fn run(command: Command, out: &Output) -> Exit {
-    let quiet = matches!(command, Command::Dev(_) | Command::Meta(_));
+    // What a person started to look at, or a tool that ends by itself, only warns.
+    let quiet = match &command {
+        Command::Dev(_) | Command::Meta(_) => true,
+        Command::Tracker(args) => args.command.is_some(),
+        _ => false,
+    };
     if quiet {
         telemetry::init_quiet();
     } else {

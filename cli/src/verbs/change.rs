@@ -69,7 +69,7 @@ pub(super) async fn rm(session: &Session, args: RemoveArgs) -> Result<Exit, Fail
         },
     );
     let ((), tally) = futures_util::join!(plan, deletions);
-    conclude(session, &progress, "removed", tally, true)
+    conclude(session, &progress, "removed", tally, recursive)
 }
 
 pub(super) async fn cp(session: &Session, args: CopyArgs) -> Result<Exit, Failure> {
@@ -113,7 +113,7 @@ pub(super) async fn cp(session: &Session, args: CopyArgs) -> Result<Exit, Failur
         async |(from, to)| one(session, TransferMode::Copy, from, to, guard, recursive).await,
     );
     let ((), tally) = futures_util::join!(plan, copies);
-    conclude(session, &progress, "copied", tally, true)
+    conclude(session, &progress, "copied", tally, recursive)
 }
 
 pub(super) async fn mv(session: &Session, args: MoveArgs) -> Result<Exit, Failure> {

@@ -33,7 +33,8 @@ pub struct Environment {
     pub stdin: Box<dyn Read + Send>,
 }
 
-/// Runs a client verb. Role commands are refused: see [`crate::roles`].
+/// Runs a client verb. Role commands are refused: see [`crate::roles`]. The future is not `Send`:
+/// await it where it is made, or join several on one task.
 pub async fn run(command: Command, environment: Environment) -> Exit {
     let out = environment.out.clone();
     let ended = match client_of(&command) {
