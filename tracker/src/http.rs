@@ -83,7 +83,7 @@ async fn chunk_report(
             format!("the chunk report cannot be read: {error}"),
         )
     })?;
-    Ok(Json(tracker.chunk_report(report).await?))
+    Ok(Json(tracker.chunk_report(report)?))
 }
 
 async fn call(

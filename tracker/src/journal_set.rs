@@ -41,6 +41,13 @@ pub(crate) struct Roster {
     pub min_write: u32,
 }
 
+impl Roster {
+    /// As many members as replicas of a chunk; fewer only when fewer datanodes are there.
+    fn wanted(&self) -> usize {
+        (self.factor as usize).min(self.candidates.len())
+    }
+}
+
 /// Ships the journal to its members.
 #[derive(Debug)]
 pub(crate) struct JournalSet {
@@ -102,13 +109,9 @@ impl JournalSet {
         for at in self.choose(&roster, &[]) {
             self.ship(&at, meta.fence, meta.sequence, None)
                 .await
-                .map_err(|error| self.judge(&at, error))?;
+                .map_err(|error| self.judge(&at, &error))?;
         }
         Ok(())
-    }
-
-    fn wanted(&self, roster: &Roster) -> usize {
-        (roster.factor as usize).min(roster.candidates.len())
     }
 
     /// The members to write to: those that stand, then others, as many as are wanted; `failed`
@@ -201,7 +204,7 @@ impl JournalSet {
         })
     }
 
-    fn judge(&self, at: &DatanodeAddress, error: ClientError) -> JournalError {
+    fn judge(&self, at: &DatanodeAddress, error: &ClientError) -> JournalError {
         if error.is(ErrorCode::Fenced) {
             let detail = format!("datanode {} obeys a later tracker", at.id);
             self.deposed.send_replace(Some(detail.clone()));
@@ -243,7 +246,7 @@ impl JournalSink for JournalSet {
                     Ok(()) => confirmed.push(at.id),
                     Err(error) => {
                         tracing::warn!(datanode = %at.id, %error, "a journal member failed");
-                        let judged = self.judge(at, error);
+                        let judged = self.judge(at, &error);
                         if matches!(judged, JournalError::Deposed { .. }) {
                             return Err(judged);
                         }
@@ -252,7 +255,7 @@ impl JournalSink for JournalSet {
                     }
                 }
             }
-            let wanted = self.wanted(&roster).max(self.floor(&roster));
+            let wanted = roster.wanted().max(self.floor(&roster));
             if confirmed.len() >= wanted {
                 self.keep_only(&confirmed);
                 return Ok(());

@@ -19,7 +19,7 @@ use super::Tracker;
 #[async_trait]
 impl TrackerApi for Tracker {
     async fn allocate(&self, request: AllocateRequest) -> Result<AllocateResponse, ClientError> {
-        Ok(self.place(request).await?)
+        Ok(self.place(request)?)
     }
 
     async fn renew(&self, request: RenewRequest) -> Result<RenewResponse, ClientError> {

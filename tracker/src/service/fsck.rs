@@ -54,7 +54,7 @@ impl Tracker {
             .waits_for(&state.datanodes, &state.replicas, now);
         drop(state);
         Ok(FsckPage {
-            lines: check.finish(waits, quiet),
+            lines: check.finish(waits.as_deref(), quiet),
             next: None,
         })
     }
@@ -230,7 +230,7 @@ impl Check {
         }
     }
 
-    fn finish(self, waits: Option<String>, quiet: bool) -> Vec<FsckLine> {
+    fn finish(self, waits: Option<&str>, quiet: bool) -> Vec<FsckLine> {
         let Self {
             mut lines,
             findings,
@@ -240,7 +240,7 @@ impl Check {
         } = self;
         let total: u64 = findings.values().sum();
         let clean = total == 0 && waits.is_none();
-        let summary = match (&waits, total) {
+        let summary = match (waits, total) {
             (Some(waits), _) => format!("Not everything could be looked at: {waits}."),
             (None, 0) if quiet => {
                 format!("Clean: {files} files in {chunks} chunks, nothing amiss.")

@@ -200,7 +200,7 @@ impl Tracker {
     /// Takes a full chunk set in.
     ///
     /// Errors: as for [`Self::heartbeat`].
-    pub async fn chunk_report(&self, report: ChunkReport) -> Result<HeartbeatReply, Problem> {
+    pub fn chunk_report(&self, report: ChunkReport) -> Result<HeartbeatReply, Problem> {
         let ChunkReport {
             cluster,
             datanode: id,

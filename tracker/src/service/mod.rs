@@ -250,7 +250,7 @@ impl Tracker {
 
     async fn load(&self) -> Result<(), StartError> {
         let now = self.clock.monotonic();
-        let datanodes = self.catalog.read(|snapshot| snapshot.datanodes()).await?;
+        let datanodes = self.catalog.datanodes().await?;
         let meta = self.catalog.meta().await?;
         {
             let mut state = self.state();

@@ -7,7 +7,7 @@ use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
 use dfs_protocol::datanode::{FinishedTask, Liveness, TaskOutcome};
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TrashId};
 
-use crate::model::datanodes::DatanodeTable;
+use crate::model::datanodes::{Datanode, DatanodeTable};
 use crate::model::leases::LeaseTable;
 use crate::model::op::{CheckpointRecord, ChunkRecord};
 use crate::model::replicas::{Expected, ReplicaMap};
@@ -113,7 +113,7 @@ impl State {
     /// Addresses of datanodes, in their order; unknown ones are left out.
     pub fn addresses(&self, ids: &[DatanodeId]) -> Vec<DatanodeAddress> {
         ids.iter()
-            .filter_map(|id| self.datanodes.get(*id).map(|node| node.at()))
+            .filter_map(|id| self.datanodes.get(*id).map(Datanode::at))
             .collect()
     }
 

@@ -29,7 +29,7 @@ impl Tracker {
     ///
     /// Errors: `too-few-datanodes`, `insufficient-storage`, `unavailable`, `safe-mode` as the
     /// write gate says; `too-many-requests` when lease limits are met.
-    pub async fn place(&self, request: AllocateRequest) -> Result<AllocateResponse, Problem> {
+    pub fn place(&self, request: AllocateRequest) -> Result<AllocateResponse, Problem> {
         let AllocateRequest {
             lease,
             chunks,

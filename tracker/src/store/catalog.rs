@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use dfs_protocol::datanode::JournalRecord;
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::upload::{ListRequest, ListResponse};
-use dfs_protocol::{ChunkId, ClusterId, Fence, FilePath, TrashId};
+use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Fence, FilePath, TrashId};
 use dfs_runtime::clock::SharedClock;
 use dfs_runtime::rng::SharedRng;
 
@@ -21,7 +21,7 @@ use super::keys::{self, Counters};
 use super::kv::{Direction, Engine, Span, Table, WriteTxn};
 use super::metrics::CatalogMetrics;
 use super::snapshot::{CatalogMeta, Snapshot};
-use crate::model::op::{ChunkRecord, Op, OpOutcome};
+use crate::model::op::{ChunkRecord, DatanodeRecord, Op, OpOutcome};
 
 /// Limits of the catalog. Each one that is met is counted.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +186,13 @@ impl Catalog {
     #[allow(clippy::redundant_closure_for_method_calls)]
     pub async fn meta(&self) -> Result<CatalogMeta, StoreError> {
         self.read(|snapshot: &Snapshot<'_>| snapshot.meta()).await
+    }
+
+    /// Every datanode that was ever registered.
+    pub async fn datanodes(&self) -> Result<Vec<(DatanodeId, DatanodeRecord)>, StoreError> {
+        // A method's path is not general enough over the snapshot's lifetime.
+        #[allow(clippy::redundant_closure_for_method_calls)]
+        self.read(|snapshot| snapshot.datanodes()).await
     }
 
     /// The engine, for checkpoints and dumps (blocking).
