@@ -144,6 +144,9 @@ pub struct PolicyArgs {
     #[arg(long, env = "DFS_TRASH_RETENTION", default_value = "24h",
           value_parser = parse_duration)]
     pub trash_retention: Duration,
+    /// How long a chunk that no file names is kept after its upload was last heard of
+    #[arg(long, env = "DFS_ORPHAN_AGE", default_value = "1h", value_parser = parse_duration)]
+    pub orphan_age: Duration,
     /// Bytes of a full chunk
     #[arg(long, env = "DFS_CHUNK_SIZE", default_value = "64MiB", value_parser = parse_chunk_size)]
     pub chunk_size: u64,

@@ -25,6 +25,7 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
         repair_delay,
         heartbeat_interval,
         trash_retention,
+        orphan_age,
         chunk_size,
         journal,
     } = policy;
@@ -34,6 +35,7 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
     config.repair_delay = *repair_delay;
     config.heartbeat_interval = *heartbeat_interval;
     config.trash_retention = *trash_retention;
+    config.orphan_age = *orphan_age;
     config.chunk_size = *chunk_size;
     config.journal = match journal {
         args::JournalMode::Sync => JournalMode::Sync,
