@@ -118,6 +118,8 @@ pub enum OnceEffect {
     Flip,
     /// The connection that carries the next byte breaks before it.
     Cut,
+    /// Nothing: it only tells that so many bytes went this way.
+    Tell,
 }
 
 /// Waits for its byte; tells whether it came.

@@ -148,6 +148,7 @@ impl Carrier {
             match once.effect {
                 OnceEffect::Flip => piece[hit] ^= 1,
                 OnceEffect::Cut => passes = passes.min(hit),
+                OnceEffect::Tell => {}
             }
         }
         passes

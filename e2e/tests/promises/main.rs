@@ -1,0 +1,5 @@
+//! The promises of the contract, tried on whole clusters in the test's process.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod acked;
+mod kit;
