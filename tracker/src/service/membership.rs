@@ -1,5 +1,7 @@
 //! Datanodes come, are heard, and report: register, heartbeat, chunk report.
 
+use std::time::Duration;
+
 use dfs_protocol::calls::SetAdminRequest;
 use dfs_protocol::datanode::{
     AdminState, Admission, ChunkReport, Heartbeat, HeartbeatReply, RegisterRequest,
@@ -11,7 +13,10 @@ use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Fence, Problem};
 use super::{State, Tracker, millis};
 use crate::model::datanodes::{Heard, Message};
 use crate::model::op::{DatanodeRecord, Op};
+use crate::store::SubmitError;
 
+/// How long a registration waits for its record to be on the journals.
+const REMEMBER_PATIENCE: Duration = Duration::from_secs(1);
 /// Commands that ride back on one heartbeat.
 const COMMANDS_PER_REPLY: usize = 64;
 
@@ -46,14 +51,18 @@ impl Tracker {
                 .as_ref()
                 .map_or_else(|| self.clock.wall(), |old| old.registered),
         };
-        if known.as_ref() != Some(&record) {
-            self.catalog
-                .submit(Op::PutDatanode {
-                    id,
-                    record: record.clone(),
-                })
-                .await?;
+        self.welcome(&request, record.clone())?;
+        if known.is_none() {
+            tracing::info!(datanode = %id, address = request.address, "a datanode joined");
         }
+        self.publish_roster();
+        self.remember(id, record).await?;
+        Ok(self.registered(Admission::Admitted))
+    }
+
+    /// Takes a datanode in, for this tracker's life.
+    fn welcome(&self, request: &RegisterRequest, record: DatanodeRecord) -> Result<(), Problem> {
+        let id = request.datanode;
         let now = self.clock.monotonic();
         let mut state = self.state();
         state
@@ -65,7 +74,7 @@ impl Tracker {
             sequence: 0,
             address: request.address.clone(),
             fence: request.fence,
-            stats: request.stats,
+            stats: request.stats.clone(),
         };
         let restarted = state
             .datanodes
@@ -77,14 +86,27 @@ impl Tracker {
         }
         state
             .datanodes
-            .register(id, message, request.version, now, self.clock.wall());
+            .register(id, message, request.version.clone(), now, self.clock.wall());
         state.sync(now);
-        drop(state);
-        if known.is_none() {
-            tracing::info!(datanode = %id, address = request.address, "a datanode joined");
+        Ok(())
+    }
+
+    /// Makes a datanode's record durable. Does not wait for long: the journals that must confirm
+    /// the change may be the very datanodes that wait for this answer.
+    async fn remember(&self, id: DatanodeId, record: DatanodeRecord) -> Result<(), Problem> {
+        let stored = self
+            .catalog
+            .read(move |snapshot| snapshot.get_datanode(id))
+            .await?;
+        if stored.as_ref() == Some(&record) {
+            return Ok(());
         }
-        self.publish_roster();
-        Ok(self.registered(Admission::Admitted))
+        let change = self.catalog.submit(Op::PutDatanode { id, record });
+        match tokio::time::timeout(REMEMBER_PATIENCE, change).await {
+            // Too late or unconfirmed: in the tracker's own catalog it is, or will be, in order.
+            Err(_) | Ok(Ok(_) | Err(SubmitError::Unconfirmed { .. })) => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+        }
     }
 
     /// Calls back whoever listens at `address` and takes what it says of itself as announced; its
@@ -113,18 +135,10 @@ impl Tracker {
                 address: address.to_owned(),
                 registered: self.clock.wall(),
             };
-            let id = identity.datanode;
-            self.catalog
-                .submit(Op::PutDatanode {
-                    id,
-                    record: record.clone(),
-                })
-                .await?;
-            let now = self.clock.monotonic();
-            self.state()
-                .datanodes
-                .put(id, record, now)
-                .map_err(|full| Problem::new(ErrorCode::TooManyRequests, full.to_string()))?;
+            let (id, now) = (identity.datanode, self.clock.monotonic());
+            let put = self.state().datanodes.put(id, record.clone(), now);
+            put.map_err(|full| Problem::new(ErrorCode::TooManyRequests, full.to_string()))?;
+            self.remember(id, record).await?;
         }
         Ok(serde_json::json!({
             "datanode": identity.datanode,
@@ -150,7 +164,7 @@ impl Tracker {
             address,
             fence,
             stats,
-            base,
+            base: _,
             added,
             removed,
             digest,
@@ -169,12 +183,10 @@ impl Tracker {
         if !self.hear(&mut state, id, message, now)? {
             return Ok(self.reply(&mut state, id, false));
         }
-        // A delta on another base than ours says nothing: the full set must come.
-        let on_our_base = state.replicas.digest(id) == base;
-        let in_sync = on_our_base
-            && state
-                .replicas
-                .apply_delta(id, &added, &removed, &digest, now);
+        // The digest decides: after a lost answer the same delta comes again, on its old base.
+        let in_sync = state
+            .replicas
+            .apply_delta(id, &added, &removed, &digest, now);
         state.datanodes.set_picture(id, in_sync);
         for bad in corrupt {
             self.metrics
@@ -191,7 +203,7 @@ impl Tracker {
             if let TaskOutcome::Failed { source, detail } = &task.outcome {
                 tracing::warn!(datanode = %id, task = %task.task, ?source, detail, "a task failed");
             }
-            state.finish_task(id, &task);
+            state.finish_task(id, &task, now);
         }
         state.sync(now);
         Ok(self.reply(&mut state, id, !in_sync))
@@ -267,6 +279,7 @@ impl Tracker {
                 .next("decommission a datanode before it is removed"));
             }
         }
+        self.may_act()?;
         record.admin = admin;
         self.catalog
             .submit(Op::PutDatanode {
@@ -280,6 +293,8 @@ impl Tracker {
         // The limit on datanodes cannot be met by one that is there already.
         let _known = state.datanodes.put(id, record, now);
         if admin == AdminState::Tombstoned {
+            // It resets itself, so that nothing ordered or doubtful is left.
+            let _given_up = state.tasks.restarted(id);
             state.replicas.clear_datanode(id);
         }
         state.sync(now);
@@ -293,7 +308,7 @@ impl Tracker {
         state: &mut State,
         id: DatanodeId,
         message: Message,
-        now: std::time::Duration,
+        now: Duration,
     ) -> Result<bool, Problem> {
         match state.datanodes.heard(id, message, now, self.clock.wall()) {
             Heard::Fresh => Ok(true),
@@ -389,7 +404,11 @@ impl Tracker {
         if ours.admits(reported) && reported.epoch <= ours.epoch || reported.epoch < ours.epoch {
             return Ok(());
         }
-        if self.state().in_safe_mode() {
+        let begins = {
+            let state = self.state();
+            state.in_safe_mode() || !state.comparison.has_passed()
+        };
+        if begins {
             return self.raise_epoch(reported).await;
         }
         let detail = format!("a datanode obeys fence {reported}, later than ours {ours}");

@@ -30,6 +30,8 @@ use tokio::sync::watch;
 use crate::config::TrackerConfig;
 use crate::journal_set::{JournalSet, Roster};
 use crate::metrics::TrackerMetrics;
+use crate::model::comparison::Comparison;
+use crate::model::datanodes::Picture;
 use crate::model::op::Op;
 use crate::plan::removal::{ok_to_stop, safe_to_remove};
 use crate::store::{
@@ -132,7 +134,10 @@ impl Tracker {
             started: clock.monotonic(),
             fence: Mutex::new(meta.fence),
             raising: tokio::sync::Mutex::new(()),
-            state: Mutex::new(State::new(config.policy())),
+            state: Mutex::new(State::new(
+                config.policy(),
+                Comparison::new(meta.sequence, meta.fence),
+            )),
             roster,
             deposed,
             config,
@@ -208,7 +213,13 @@ impl Tracker {
         let (mut candidates, mut count) = (Vec::new(), 0);
         for node in in_service {
             count += 1;
-            if state.datanodes.liveness(node, now) == Liveness::Live && !node.stats.read_only {
+            // One that has not reported yet may not know that it is admitted.
+            let reported = node.picture != Picture::Unknown;
+            // Nothing is written beside a journal that may know more than this catalog.
+            let compared =
+                state.comparison.has_passed() && state.comparison.is_compared(node.id);
+            let heard = state.datanodes.liveness(node, now) == Liveness::Live;
+            if heard && reported && compared && !node.stats.read_only {
                 candidates.push(node.at());
             }
         }
