@@ -78,7 +78,7 @@ impl Boot {
         let mut ended = self.ended.clone();
         let waiting = ended.wait_for(Option::is_some);
         let reason = match tokio::time::timeout(limit, waiting).await {
-            Err(_) => panic!("the role did not stop within {limit:?}"),
+            Err(elapsed) => panic!("the role did not stop within {limit:?}: {elapsed}"),
             // The sender dies unsaid only when the role's task panicked.
             Ok(Err(_)) => panic!("the role panicked"),
             Ok(Ok(reason)) => reason.clone().unwrap_or_default(),

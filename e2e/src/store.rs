@@ -127,7 +127,9 @@ impl Store {
             for entry in page.entries {
                 match entry {
                     ListEntry::File { path, .. } => paths.push(path.to_string()),
-                    other => panic!("not a file, and no delimiter was asked for: {other:?}"),
+                    other @ ListEntry::Directory { .. } => {
+                        panic!("not a file, and no delimiter was asked for: {other:?}")
+                    }
                 }
             }
             match page.cursor {

@@ -36,6 +36,8 @@ async fn i01_i23_fault_03_a_wiped_datanode_costs_nothing_and_is_rebuilt() {
     };
     let mut cluster = Cluster::start(options).await;
     let store = cluster.store();
+    // The first checkpoint was taken before all datanodes were there.
+    store.wait_repaired(DEADLINE).await;
     let bytes = cluster.bytes(2_500_000);
     let stored = store.put("f", bytes.clone()).await;
     assert_eq!(stored.replica_count, 3);
