@@ -3,7 +3,10 @@
 //! seeded source of randomness. Each role can be killed, paused, cut off, wiped and started again.
 //!
 //! A test that fails shows its seed; `DFS_E2E_SEED` runs it with that seed again. (Threads and
-//! sockets are real: a seed repeats the choices, not the interleaving.)
+//! sockets are real: a seed repeats the choices, not the interleaving.) With `DFS_LOG` set, the
+//! roles log.
+
+mod tracker_copies;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +18,7 @@ use dfs_datanode::DatanodeConfig;
 use dfs_datanode::store::SpaceLimits;
 use dfs_gateway::GatewayConfig;
 use dfs_runtime::rng::SharedRng;
+use dfs_runtime::telemetry::{self, LOG_VARIABLE};
 use dfs_tracker::TrackerConfig;
 use prometheus::Registry;
 use tempfile::TempDir;
@@ -29,7 +33,7 @@ use crate::store::Store;
 /// Environment variable that fixes the seed.
 pub const SEED_VARIABLE: &str = "DFS_E2E_SEED";
 /// Limit of what a healthy cluster does in well under a second.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// What a cluster is like. [`Options::default`] is three datanodes, three replicas, fast times.
 #[derive(Debug, Clone)]
@@ -152,11 +156,20 @@ pub struct Cluster {
     pub rng: fastrand::Rng,
     options: Options,
     dir: TempDir,
+    /// Where datanodes look for the tracker; the tracker's own address when none.
+    pointed_to: Option<SocketAddr>,
 }
 
 impl Cluster {
     /// Starts a cluster and waits until all its datanodes take chunks.
+    ///
+    /// # Panics
+    /// When they do not, in time.
     pub async fn start(options: Options) -> Self {
+        if std::env::var_os(LOG_VARIABLE).is_some() {
+            // Another cluster of this test's process may have started the logs.
+            let _first = telemetry::init();
+        }
         let seed = seed();
         let dir = tempfile::tempdir().expect("a directory for the test");
         let mut cluster = Self {
@@ -167,6 +180,7 @@ impl Cluster {
             rng: fastrand::Rng::with_seed(seed),
             options,
             dir,
+            pointed_to: None,
         };
         cluster.start_tracker().await;
         for _ in 0..cluster.options.datanodes {
@@ -225,7 +239,7 @@ impl Cluster {
         let listener = self.datanodes[number].prepare().await;
         let seams = self.seams(Some(number));
         let role = &mut self.datanodes[number];
-        let tracker = self.tracker.address.to_string();
+        let tracker = self.pointed_to.unwrap_or(self.tracker.address).to_string();
         let mut config = fast_datanode(role.dir.clone(), tracker, role.address.to_string());
         (self.options.datanode)(&mut config);
         let disk = role.disk.clone();

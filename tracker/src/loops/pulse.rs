@@ -4,12 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_protocol::ErrorCode;
 use dfs_protocol::datanode::Liveness;
 use dfs_protocol::status::{ChunkHealth, RepairPriority};
 
-use super::Work;
-use crate::service::Tracker;
+use futures_util::future::join_all;
 
+use super::Work;
+use crate::decode_journal_page;
+use crate::model::datanodes::Datanode;
+use crate::service::{State, Tracker};
+
+/// How long one tick waits for journals to be compared.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Weight of the newest measurement in the copy rate.
 const RATE_WEIGHT: f64 = 0.1;
 
@@ -45,6 +52,7 @@ impl Work for Pulse {
             }
             self.last = Some((now, state.copied_bytes));
         }
+        compare_journals(tracker).await;
         tracker.publish_roster();
         publish(tracker, now);
         self.confirm_journal(tracker).await;
@@ -81,6 +89,50 @@ impl Pulse {
             .journal_members
             .set(i64::try_from(members).unwrap_or(i64::MAX));
     }
+}
+
+/// Reads the journals that were not looked at yet, of datanodes that are heard, and lets the tracker
+/// act when none of them knows more than the catalog.
+async fn compare_journals(tracker: &Tracker) {
+    let (from, waiting) = {
+        let state = tracker.state();
+        let now = tracker.clock.monotonic();
+        let open = state.datanodes.serving().filter(|node| {
+            !state.comparison.is_compared(node.id)
+                && state.datanodes.liveness(node, now) == Liveness::Live
+        });
+        let waiting: Vec<_> = open.map(Datanode::at).collect();
+        (state.comparison.from(), waiting)
+    };
+    let reads = waiting.into_iter().map(|at| async move {
+        let page = tracker.datanode_client.journal_page(&at, from);
+        (at.clone(), tokio::time::timeout(JOURNAL_PATIENCE, page).await)
+    });
+    for (at, page) in join_all(reads).await {
+        // Else it is asked again on the next tick, until it is taken for dead.
+        let Ok(page) = page else { continue };
+        let records = match page {
+            Ok(page) => decode_journal_page(&page).unwrap_or_default(),
+            Err(error) if error.is(ErrorCode::DataUnavailable) => {
+                tracing::warn!(datanode = %at.id, %error, "a journal cannot be compared");
+                Vec::new()
+            }
+            // It is asked again on the next tick, until it is taken for dead.
+            Err(_) => continue,
+        };
+        if let Some(ahead) = tracker.state().comparison.judge(at.id, &records) {
+            tracing::error!(%ahead, "the catalog lacks what datanodes confirmed");
+        }
+    }
+    let mut state = tracker.state();
+    let State {
+        comparison,
+        datanodes,
+        policy,
+        ..
+    } = &mut *state;
+    let now = tracker.clock.monotonic();
+    comparison.tick(datanodes, policy.min_write(policy.factor), now);
 }
 
 fn publish(tracker: &Tracker, now: Duration) {

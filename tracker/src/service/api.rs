@@ -93,7 +93,10 @@ impl TrackerApi for Tracker {
 
     async fn acknowledge_partition(&self, _: Nothing) -> Result<Nothing, ClientError> {
         let now = self.clock.monotonic();
-        self.state().datanodes.acknowledge_loss(now);
+        let mut state = self.state();
+        state.datanodes.acknowledge_loss(now);
+        state.comparison.acknowledge();
+        drop(state);
         tracing::warn!("an administrator says that the silent datanodes are lost: repair goes on");
         Ok(Nothing {})
     }

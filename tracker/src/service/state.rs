@@ -7,6 +7,7 @@ use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
 use dfs_protocol::datanode::{FinishedTask, Liveness, TaskOutcome};
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TrashId};
 
+use crate::model::comparison::Comparison;
 use crate::model::datanodes::{Datanode, DatanodeTable};
 use crate::model::leases::LeaseTable;
 use crate::model::op::{CheckpointRecord, ChunkRecord};
@@ -36,6 +37,8 @@ pub struct State {
     pub tasks: TaskTable,
     /// Whether enough was reported since the start.
     pub safe_mode: SafeMode,
+    /// Whether the catalog holds all that the datanodes' journals hold.
+    pub comparison: Comparison,
     /// Checkpoints on datanodes, oldest first: as in the catalog.
     pub checkpoints: Vec<CheckpointRecord>,
     /// Condemned chunks, as in the catalog.
@@ -53,14 +56,15 @@ pub struct State {
 }
 
 impl State {
-    /// Knows the policy and nothing else.
-    pub fn new(policy: Policy) -> Self {
+    /// Knows the policy and nothing else; `comparison` begins with the catalog as it was opened.
+    pub fn new(policy: Policy, comparison: Comparison) -> Self {
         Self {
             datanodes: DatanodeTable::new(policy.liveness, policy.datanodes),
             replicas: ReplicaMap::new(),
             leases: LeaseTable::new(policy.leases),
             tasks: TaskTable::new(),
             safe_mode: SafeMode::new(),
+            comparison,
             checkpoints: Vec::new(),
             condemned: CondemnedTable::new(),
             condemned_lately: Vec::new(),
@@ -84,10 +88,19 @@ impl State {
 
     /// Why repair, gc and verdicts are held.
     pub fn hold(&self, now: Duration) -> Option<Hold> {
+        if let Some(old) = self.comparison.hold() {
+            return Some(Hold::Asked(old));
+        }
         let waits = self
             .safe_mode
             .waits_for(&self.datanodes, &self.replicas, now);
         hold(&self.datanodes, waits, &self.policy, now)
+    }
+
+    /// Why nothing may be changed yet, or at all; see [`Comparison::refusal`].
+    pub fn comparison_refusal(&self, now: Duration) -> Option<String> {
+        let min_write = self.policy.min_write(self.policy.factor);
+        self.comparison.refusal(&self.datanodes, min_write, now)
     }
 
     /// What verdicts look at.
@@ -132,7 +145,7 @@ impl State {
     }
 
     /// Takes a datanode's answer to an order in.
-    pub fn finish_task(&mut self, datanode: DatanodeId, finished: &FinishedTask) {
+    pub fn finish_task(&mut self, datanode: DatanodeId, finished: &FinishedTask, now: Duration) {
         let Some(task) = self.tasks.answered(datanode, finished.task) else {
             return;
         };
@@ -142,7 +155,12 @@ impl State {
                     .remove_replica(datanode, delete.chunk, delete.version);
             }
             (Work::Copy(copy), TaskOutcome::Done) => self.copied_bytes += copy.chunk.length,
-            (Work::Copy(_) | Work::Delete(_) | Work::Verify(_), _) => {}
+            // Another try at once would most likely fail as this one did, and starve the others.
+            (Work::Copy(copy), TaskOutcome::Failed { .. }) => {
+                let pause = self.policy.liveness.dead_window();
+                self.tasks.postpone(copy.chunk.id, now + pause);
+            }
+            (Work::Delete(_) | Work::Verify(_), _) => {}
         }
     }
 

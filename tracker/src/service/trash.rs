@@ -33,6 +33,7 @@ impl Tracker {
     /// Errors: `not-found`, `conflict` (the path is taken).
     pub async fn bring_back(&self, request: RestoreRequest) -> Result<FileRecord, Problem> {
         let RestoreRequest { id, to, upload } = request;
+        self.hears_majority()?;
         let op = Op::Restore {
             id,
             to,
@@ -52,6 +53,7 @@ impl Tracker {
     ///
     /// Errors: `not-found`.
     pub async fn purge_one(&self, request: PurgeRequest) -> Result<Nothing, Problem> {
+        self.hears_majority()?;
         let op = Op::Purge {
             ids: vec![request.id],
             now: self.clock.wall(),

@@ -295,6 +295,9 @@ impl Tracker {
         if let Some(unheard) = state.datanodes.writes_refused(now) {
             return Some((ErrorCode::TooFewDatanodes, unheard.to_string()));
         }
+        if let Some(why) = state.comparison_refusal(now) {
+            return Some((ErrorCode::SafeMode, why));
+        }
         let placeable = state.datanodes.all_placeable(bytes, now).len();
         let needed = self.config.min_write() as usize;
         if placeable >= needed {
@@ -321,7 +324,20 @@ impl Tracker {
         ))
     }
 
-    fn hears_majority(&self) -> Result<(), Problem> {
+    /// Whether the catalog may be changed at all: nothing newer is known to lie on datanodes.
+    pub(super) fn may_act(&self) -> Result<(), Problem> {
+        let refused = self.state().comparison_refusal(self.clock.monotonic());
+        match refused {
+            Some(why) => {
+                self.metrics.writes_refused.inc();
+                Err(Problem::new(ErrorCode::SafeMode, why).next("see dfs status"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn hears_majority(&self) -> Result<(), Problem> {
+        self.may_act()?;
         let refused = self
             .state()
             .datanodes
