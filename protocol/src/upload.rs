@@ -17,7 +17,7 @@ pub struct AllocateRequest {
     pub lease: LeaseId,
     /// How many chunks, 1 to 64.
     pub chunks: u32,
-    /// Bytes that each may take.
+    /// Bytes that each may take; more than a full chunk counts as a full chunk.
     pub bytes_each: u64,
     /// Wanted replicas; the cluster's factor when absent.
     pub factor: Option<u32>,

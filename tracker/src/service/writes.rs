@@ -38,15 +38,14 @@ impl Tracker {
             avoid,
             prefer,
         } = request;
-        if chunks == 0 || chunks > MAX_ALLOCATION || bytes_each > self.config.chunk_size {
+        if chunks == 0 || chunks > MAX_ALLOCATION {
             return Err(Problem::new(
                 ErrorCode::InvalidParameter,
-                format!(
-                    "room is given for 1 to {MAX_ALLOCATION} chunks of at most {} bytes",
-                    self.config.chunk_size
-                ),
+                format!("room is given for 1 to {MAX_ALLOCATION} chunks at a time"),
             ));
         }
+        // A gateway learns the chunk size from the answer: before, it may ask for more.
+        let bytes_each = bytes_each.min(self.config.chunk_size);
         let wanted = self.resolve_factor(factor)?;
         let now = self.clock.monotonic();
         let mut rng = self.rng.fork();
