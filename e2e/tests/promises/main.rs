@@ -2,4 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod acked;
+mod hops;
 mod kit;
+mod loss;
+mod rot;
