@@ -37,7 +37,7 @@ until_true() {
         sleep 1
     done
 }
-live_datanodes() { [ "$("$DFS" nodes -o json | grep -c '"liveness": *"live"')" -ge "$1" ]; }
+live_datanodes() { [ "$("$DFS" nodes -o json 2>/dev/null | grep -o '"liveness": *"live"' | wc -l)" -ge "$1" ]; }
 clean() { "$DFS" fsck -o json >"$WORK/fsck.json" 2>&1; }
 dead_datanode() { "$DFS" nodes -o json | grep -q '"liveness": *"dead"'; }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,16 +42,31 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Ports of loopback that are free now. They are held until all are found, so they differ.
+/// Ports of loopback that are free now. They lie below the range from which the kernel takes ports for
+/// outgoing connections: a process that is killed finds its port free when it starts again.
 ///
 /// # Panics
 /// When loopback has none left.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"))
-        .collect();
-    let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
-    listeners.iter().map(port).collect()
+    const FIRST: u32 = 20_000;
+    const PORTS: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run at the same time start far apart.
+    let start = std::process::id().wrapping_mul(389);
+    let mut held = Vec::new();
+    for _ in 0..PORTS {
+        if held.len() == count {
+            break;
+        }
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + start.wrapping_add(next) % PORTS;
+        let port = u16::try_from(port).expect("the range lies below 65536");
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            held.push((port, listener));
+        }
+    }
+    assert!(held.len() == count, "loopback has free ports");
+    held.into_iter().map(|(port, _)| port).collect()
 }
 
 /// How to start a process.
