@@ -36,7 +36,12 @@ async fn i01_i23_fault_03_a_wiped_datanode_costs_nothing_and_is_rebuilt() {
     };
     let mut cluster = Cluster::start(options).await;
     let store = cluster.store();
-    // The first checkpoint was taken before all datanodes were there.
+    // The first checkpoint is taken while datanodes still arrive: let its replicas come first.
+    store
+        .wait_status("a checkpoint is taken", DEADLINE, |status| {
+            status.journal.checkpoint.is_some()
+        })
+        .await;
     store.wait_repaired(DEADLINE).await;
     let bytes = cluster.bytes(2_500_000);
     let stored = store.put("f", bytes.clone()).await;
