@@ -14,7 +14,7 @@ use dfs_runtime::admin::{Readiness, admin_router};
 use dfs_runtime::disk::DiskLock;
 use dfs_runtime::request::{RequestEdge, RequestMetrics};
 use dfs_runtime::server::{ServerMetrics, serve};
-use dfs_runtime::shutdown::Shutdown;
+use dfs_runtime::shutdown::{Shutdown, ShutdownTrigger, shutdown_pair};
 use dfs_tracker::{Running, TrackerConfig};
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -39,8 +39,10 @@ const IN_FLIGHT: (usize, usize) = (1024, 1024);
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Nobody waits long for a store that was started in a terminal.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the tracker may take to bring its last changes into the journals.
+const CLOSE: Duration = Duration::from_secs(10);
 /// How long the board waits for the datanodes before it says what is missing.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at whether all is ready.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -62,6 +64,11 @@ pub struct Dev {
     datanodes: Vec<JoinHandle<Result<(), dfs_datanode::DatanodeError>>>,
     serving: JoinHandle<()>,
     factor: u32,
+    /// Requests of the tracker and its doors.
+    requests: RequestMetrics,
+    /// The tracker ends before the others.
+    end_tracker: ShutdownTrigger,
+    end_rest: ShutdownTrigger,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -100,7 +107,8 @@ pub async fn run_dev(
 }
 
 impl Dev {
-    /// Starts tracker, doors and datanodes. Peers meet over `listener`'s own address.
+    /// Starts tracker, doors and datanodes. Peers meet over `listener`'s own address. Once
+    /// `shutdown` is triggered, requests from outside are refused; [`Self::wait`] ends the rest.
     pub async fn start(
         config: &DevConfig,
         world: &World,
@@ -112,19 +120,18 @@ impl Dev {
             .local_addr()
             .map_err(|error| Failure::local("listen", &error))?;
         prepare(world.disk.clone(), dir.clone()).await?;
-        let dir_lock = lock(world.disk.clone(), dir.clone(), LOCK, "dfs dev").await?;
+        let dir_lock = lock(world.disk.clone(), dir, LOCK, "dfs dev").await?;
         let count = datanode_count(config, world).await?;
         let tracker_config = config.tracker(count);
         prepare(world.disk.clone(), tracker_config.dir.clone()).await?;
         let registry = Registry::new();
-        let metrics_failure = |error: prometheus::Error| failed("register metrics", &error);
-        dfs_runtime::process::register(&registry, "dev").map_err(metrics_failure)?;
-        let (running, doors) = open_tracker(&tracker_config, world, &registry, shutdown).await?;
-        let readiness = Readiness::new();
-        readiness.set("catalog", Ok(()));
+        let (end_tracker, tracker_end) = shutdown_pair();
+        let (end_rest, rest_end) = shutdown_pair();
+        let (running, doors) =
+            open_tracker(&tracker_config, world, &registry, &tracker_end).await?;
         let peer = peer_address(address);
         let starting =
-            (1..=count).map(|number| start_datanode(config, world, number, &peer, shutdown));
+            (1..=count).map(|number| start_datanode(config, world, number, &peer, &rest_end));
         let started = futures_util::future::try_join_all(starting).await?;
         let mut registries = vec![registry.clone()];
         let (mut hosted, mut datanodes) = (Vec::new(), Vec::new());
@@ -133,21 +140,27 @@ impl Dev {
             hosted.push(line);
             datanodes.push(tokio::spawn(datanode.wait()));
         }
-        let edge = edge(world, &registry, IN_FLIGHT.0).map_err(metrics_failure)?;
+        let (requests, connections) = metrics(&registry)?;
+        let edge = edge(world, requests.clone(), IN_FLIGHT.0);
+        let readiness = Readiness::new();
+        readiness.set("catalog", Ok(()));
         let board = switchboard(
             edge.wrap(tracker_router(&running, doors)),
             admin_router(readiness, registries),
             hosted,
+            shutdown.clone(),
         );
-        let server_metrics = ServerMetrics::register(&registry, "api").map_err(metrics_failure)?;
         let limits = tracker_config.server.clone();
-        let serving = serve(listener, board, limits, server_metrics, shutdown.clone());
+        let serving = tokio::spawn(serve(listener, board, limits, connections, rest_end));
         Ok(Self {
             address,
             running,
             datanodes,
-            serving: tokio::spawn(serving),
+            serving,
             factor: tracker_config.replication_factor,
+            requests,
+            end_tracker,
+            end_rest,
             _lock: dir_lock,
         })
     }
@@ -172,7 +185,9 @@ impl Dev {
     }
 
     fn is_ready(&self, status: &ClusterStatus) -> bool {
-        status.datanodes.live >= self.datanodes.len() as u64
+        let datanodes = self.datanodes.len() as u64;
+        status.datanodes.live >= datanodes
+            && status.datanodes.placeable >= datanodes.min(u64::from(self.factor))
             && status.safe_mode.is_none()
             && status.writes_refused.is_none()
     }
@@ -197,39 +212,69 @@ impl Dev {
         }
     }
 
-    /// Waits for the shutdown and for everything to end; an error when a part ends by itself.
+    /// Waits for the shutdown, then ends everything in order: requests from outside, the tracker,
+    /// the datanodes. An error when a part ends by itself.
     pub async fn wait(self, shutdown: Shutdown) -> Result<(), Failure> {
         let Self {
             running,
             datanodes,
             serving,
+            requests,
+            end_tracker,
+            end_rest,
             ..
         } = self;
-        let ended =
-            futures_util::future::try_join_all(datanodes.into_iter().map(|datanode| async {
-                match datanode.await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(error)) => Err(failed("a datanode had to end", &error)),
-                    Err(error) => Err(failed("a datanode ended", &error)),
-                }
-            }));
+        let tracker = running.tracker.clone();
+        let mut ended = std::pin::pin!(all_ended(datanodes));
         tokio::select! {
-            // First the failures: at the shutdown everything ends at once.
-            biased;
-            reason = running.tracker.until_over() => {
+            () = shutdown.triggered() => {}
+            reason = tracker.until_over() => {
                 return Err(Failure::new(Exit::Failed, "the tracker had to end", reason)
                     .next("start it again"));
             }
-            ended = ended => ended.map(drop)?,
+            ended = &mut ended => return ended,
         }
-        debug_assert!(
-            shutdown.is_triggered(),
-            "datanodes end well only at the shutdown"
-        );
+        let drained = async {
+            while requests.in_flight_count() > 0 {
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("requests were still under way at the end of the drain");
+        }
+        end_tracker.trigger();
+        if tokio::time::timeout(CLOSE, running.stop()).await.is_err() {
+            tracing::warn!("the tracker did not end in time: nothing acknowledged is lost");
+        }
+        end_rest.trigger();
+        ended.await?;
         let _served = serving.await;
-        running.stop().await;
         Ok(())
     }
+}
+
+/// Waits until every datanode ended well, or one failed.
+async fn all_ended(
+    datanodes: Vec<JoinHandle<Result<(), dfs_datanode::DatanodeError>>>,
+) -> Result<(), Failure> {
+    let each = datanodes.into_iter().map(|datanode| async {
+        match datanode.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failed("a datanode had to end", &error)),
+            Err(error) => Err(failed("a datanode ended", &error)),
+        }
+    });
+    futures_util::future::try_join_all(each).await.map(drop)
+}
+
+/// Metrics of the tracker's requests and of the one listener.
+fn metrics(registry: &Registry) -> Result<(RequestMetrics, ServerMetrics), Failure> {
+    let registered = || {
+        dfs_runtime::process::register(registry, "dev")?;
+        let requests = RequestMetrics::register(registry)?;
+        Ok((requests, ServerMetrics::register(registry, "api")?))
+    };
+    registered().map_err(|error: prometheus::Error| failed("register metrics", &error))
 }
 
 impl DevConfig {
@@ -295,7 +340,8 @@ async fn start_datanode(
     let datanode = Datanode::start(datanode_config, seams, shutdown.clone())
         .await
         .map_err(|error| failed(&what, &error))?;
-    let edge = edge(world, &registry, IN_FLIGHT.1).map_err(|error| failed(&what, &error))?;
+    let requests = RequestMetrics::register(&registry).map_err(|error| failed(&what, &error))?;
+    let edge = edge(world, requests, IN_FLIGHT.1);
     let router: Router = edge.wrap(datanode.router());
     let hosted = Hosted {
         identity: Arc::new(datanode.identity()),
@@ -304,15 +350,6 @@ async fn start_datanode(
     Ok((datanode, hosted, registry))
 }
 
-fn edge(
-    world: &World,
-    registry: &Registry,
-    in_flight: usize,
-) -> Result<RequestEdge, prometheus::Error> {
-    Ok(RequestEdge::new(
-        world.rng.clone(),
-        world.clock.clone(),
-        RequestMetrics::register(registry)?,
-        in_flight,
-    ))
+fn edge(world: &World, metrics: RequestMetrics, in_flight: usize) -> RequestEdge {
+    RequestEdge::new(world.rng.clone(), world.clock.clone(), metrics, in_flight)
 }

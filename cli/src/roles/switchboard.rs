@@ -12,7 +12,11 @@ use axum::response::{IntoResponse as _, Response};
 use dfs_protocol::routes::{DATANODE_HEADER, admin};
 use dfs_protocol::{DatanodeId, ErrorCode, Problem};
 use dfs_runtime::problem::ProblemResponse;
+use dfs_runtime::shutdown::Shutdown;
 use tower::{Service, ServiceExt as _};
+
+/// What only roles call on the tracker.
+const INTERNAL: &str = "/internal/";
 
 /// A datanode behind the switchboard.
 #[derive(Clone)]
@@ -23,12 +27,20 @@ pub struct Hosted {
     pub router: Router,
 }
 
-/// One router over all of them. Each router brings its own request layer.
-pub fn switchboard(tracker: Router, admin_routes: Router, hosted: Vec<Hosted>) -> Router {
+/// One router over all of them. Each router brings its own request layer. Once `closing` is
+/// triggered, requests from outside are refused, while the roles still reach each other: the
+/// tracker's last changes go into the datanodes' journals.
+pub fn switchboard(
+    tracker: Router,
+    admin_routes: Router,
+    hosted: Vec<Hosted>,
+    closing: Shutdown,
+) -> Router {
     Router::new().fallback_service(Switch(Arc::new(Lines {
         tracker,
         admin_routes,
         hosted,
+        closing,
     })))
 }
 
@@ -36,6 +48,7 @@ struct Lines {
     tracker: Router,
     admin_routes: Router,
     hosted: Vec<Hosted>,
+    closing: Shutdown,
 }
 
 impl Lines {
@@ -52,10 +65,14 @@ impl Lines {
                 )
             });
         }
-        Ok(match request.uri().path() {
-            admin::LIVEZ | admin::READYZ | admin::METRICS => self.admin_routes.clone(),
-            _ => self.tracker.clone(),
-        })
+        match request.uri().path() {
+            admin::LIVEZ | admin::READYZ | admin::METRICS => Ok(self.admin_routes.clone()),
+            path if self.closing.is_triggered() && !path.starts_with(INTERNAL) => Err(
+                Problem::new(ErrorCode::Unavailable, "the store is being stopped")
+                    .next("start it again, then try again"),
+            ),
+            _ => Ok(self.tracker.clone()),
+        }
     }
 }
 
@@ -105,6 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn i21_requests_reach_the_datanode_that_they_name_and_no_other() {
+        let (trigger, closing) = dfs_runtime::shutdown::shutdown_pair();
         let named =
             |text: &'static str| Router::new().route("/x", get(move || async move { text }));
         let ids = [DatanodeId::from_u128(1), DatanodeId::from_u128(2)];
@@ -117,6 +135,7 @@ mod tests {
             named("tracker"),
             health,
             vec![hosted(ids[0], "one"), hosted(ids[1], "two")],
+            closing,
         );
         assert_eq!(ask(&board, "/x", None).await, (200, "tracker".to_owned()));
         let (one, two) = (ids[0].to_string(), ids[1].to_string());
@@ -127,5 +146,9 @@ mod tests {
         assert_eq!(ask(&board, "/x", Some("nonsense")).await.0, 421);
         assert_eq!(ask(&board, "/livez", None).await.1, "ok");
         assert_eq!(ask(&board, "/none", None).await.0, 404);
+        trigger.trigger();
+        assert_eq!(ask(&board, "/x", None).await.0, 503);
+        assert_eq!(ask(&board, "/x", Some(&one)).await.1, "one");
+        assert_eq!(ask(&board, "/internal/heartbeat", None).await.0, 404);
     }
 }

@@ -113,7 +113,7 @@ pub(super) async fn open_tracker(
     };
     let config = GatewayConfig {
         document: Document::PublicAndAdmin {
-            more: serde_json::Value::Null,
+            more: dfs_tracker::http::openapi_paths(),
         },
         ..GatewayConfig::default()
     };
