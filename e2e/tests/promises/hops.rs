@@ -14,7 +14,7 @@ use dfs_protocol::{ChunkVersion, ClusterId, FileId};
 use http::StatusCode;
 
 use crate::kit::{
-    ChainWatch, DEADLINE, Model, Upload, chunks_of, files_below, record, valid_replicas,
+    ChainWatch, DEADLINE, Model, Upload, chunks_of, listed, record, start_heard, valid_replicas,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -43,17 +43,28 @@ async fn acked(upload: Upload, cluster: &Cluster, victims: &[usize]) -> Stored {
     stored
 }
 
+/// What was begun and not ended is dropped.
+async fn nothing_staged(cluster: &Cluster, datanode: usize) {
+    eventually("no staged file is left", DEADLINE, || async {
+        let staged = listed(cluster, datanode, "staging");
+        staged
+            .is_empty()
+            .then_some(())
+            .ok_or(format!("{datanode}: {staged:?}"))
+    })
+    .await;
+}
+
 async fn back_to_full(cluster: &mut Cluster, model: &Model, victims: &[usize]) {
     for victim in victims {
-        cluster.start_datanode(*victim).await;
+        start_heard(cluster, *victim).await;
     }
     let all = cluster.datanodes.len() as u64;
     cluster.store().wait_ready(all, DEADLINE).await;
     cluster.store().wait_healthy(DEADLINE).await;
     model.settle(cluster).await;
-    for role in &cluster.datanodes {
-        let staged = files_below(&role.dir.join("staging"));
-        assert_eq!(staged.len(), 0, "left behind on {}: {staged:?}", role.name);
+    for number in 0..cluster.datanodes.len() {
+        nothing_staged(cluster, number).await;
     }
 }
 
@@ -186,11 +197,7 @@ async fn i07_a_datanode_cut_off_amid_a_write_keeps_nothing_that_is_read_when_it_
         );
         cluster.links.heal();
         store.wait_ready(4, DEADLINE).await;
-        eventually("what was begun there is dropped", DEADLINE, || async {
-            let staged = files_below(&cluster.datanodes[victim].dir.join("staging"));
-            staged.is_empty().then_some(()).ok_or(format!("{staged:?}"))
-        })
-        .await;
+        nothing_staged(&cluster, victim).await;
         back_to_full(&mut cluster, &model, &[]).await;
     }
 }

@@ -14,8 +14,10 @@ use dfs_e2e::cluster::{Cluster, Options};
 use dfs_e2e::http::{Http, Reply};
 use dfs_e2e::net::{Direction, Once, OnceEffect};
 use dfs_e2e::store::{Store, Stored};
+use dfs_e2e::wait::eventually;
 use dfs_protocol::chunk::SealedChunk;
 use dfs_protocol::status::{FileChunks, ReplicaState};
+use dfs_runtime::disk::Disk;
 use futures_util::stream;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
@@ -155,6 +157,29 @@ pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Files in a directory of a datanode's volume as the datanode sees it: the real directory may lag
+/// behind, by what was not synced.
+pub(crate) fn listed(cluster: &Cluster, datanode: usize, dir: &str) -> Vec<String> {
+    let role = &cluster.datanodes[datanode];
+    let entries = role.disk().list(&role.dir.join(dir)).unwrap();
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
+/// Starts a datanode, and waits until the tracker has heard what it holds now.
+pub(crate) async fn start_heard(cluster: &mut Cluster, datanode: usize) {
+    cluster.start_datanode(datanode).await;
+    let role = &cluster.datanodes[datanode];
+    eventually("the datanode is heard again", DEADLINE, || async {
+        assert_eq!(role.ended(), None);
+        // The first tells that there is news, and the report of it comes before the next.
+        let heartbeats = role.metric("dfs_datanode_heartbeats_total");
+        (heartbeats >= 3.0)
+            .then_some(())
+            .ok_or(heartbeats.to_string())
+    })
+    .await;
+}
+
 /// An upload whose body a test feeds.
 #[derive(Debug)]
 pub(crate) struct Upload {
@@ -253,7 +278,7 @@ impl ChainWatch {
 
     /// Waits until the bytes reached so many datanodes.
     pub(crate) async fn wait(&self, hops: usize) -> Vec<usize> {
-        dfs_e2e::wait::eventually("the chain is open", DEADLINE, || async {
+        eventually("the chain is open", DEADLINE, || async {
             let chain = self.chain();
             if chain.len() >= hops {
                 Ok(chain)

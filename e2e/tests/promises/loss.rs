@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_datanode::DatanodeConfig;
 use dfs_e2e::cluster::{Cluster, Options};
-use dfs_protocol::status::{ChunkHealth, ClusterStatus, RepairPriority};
+use dfs_protocol::status::{ChunkHealth, ClusterStatus, FsckFinding, FsckProblem, RepairPriority};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 
 use crate::kit::{
-    CHUNK, CHUNK_BYTES, DEADLINE, Model, chunks_of, holders, options, valid_replicas,
+    CHUNK, CHUNK_BYTES, DEADLINE, Model, chunks_of, holders, options, start_heard, valid_replicas,
 };
 
 /// One copy at a time, so slow that the queue can be watched.
@@ -132,7 +132,7 @@ async fn fault_05_a_file_without_any_datanode_left_is_unavailable_and_never_abse
             let _deleted = store.delete("here/lost").await;
         }
         for number in &gone {
-            cluster.start_datanode(*number).await;
+            start_heard(&mut cluster, *number).await;
         }
         store.wait_ready(7, DEADLINE).await;
         if !forever {
@@ -162,11 +162,18 @@ async fn assert_unavailable(cluster: &Cluster, model: &Model) {
         assert!(!refused.header("retry-after").is_empty());
     }
     assert_eq!(store.list("here/").await, ["here/lost", "here/none"]);
+    // A checkpoint of the catalog may have lain there as well.
     store
         .wait_status("it is counted as missing", DEADLINE, |status| {
-            status.chunks[&ChunkHealth::Missing] == 1 && !status.healthy
+            status.chunks[&ChunkHealth::Missing] >= 1 && !status.healthy
         })
         .await;
+    let chunk = chunks_of(&store, "here/lost").await[0].id;
+    let (findings, _) = store.fsck().await.unwrap();
+    let is_named = |finding: &FsckFinding| {
+        finding.chunk == Some(chunk) && finding.problem == FsckProblem::Missing
+    };
+    assert!(findings.iter().any(is_named), "{findings:#?}");
     let gauge = "dfs_tracker_chunks{health=\"missing\"}";
     dfs_e2e::wait::eventually("the metric says so", DEADLINE, || async {
         let missing = cluster.tracker.metric(gauge);

@@ -11,7 +11,7 @@ use dfs_protocol::status::{ChunkHealth, FsckProblem};
 use http::StatusCode;
 
 use crate::kit::{
-    CHUNK, CHUNK_BYTES, DEADLINE, Model, chunks_of, files_below, flip, options, record,
+    CHUNK, CHUNK_BYTES, DEADLINE, Model, chunks_of, flip, listed, options, record, start_heard,
     valid_replicas,
 };
 
@@ -115,8 +115,7 @@ async fn i04_fault_07_fault_08_damage_found_at_a_start_stops_nothing_and_is_heal
     for ((_, harm), path) in HARMS.iter().zip(&victims) {
         harm(path);
     }
-    cluster.start_datanode(1).await;
-    cluster.store().wait_ready(3, DEADLINE).await;
+    start_heard(&mut cluster, 1).await;
     model.check(&cluster.store()).await;
     // What no reader met, the scrub finds; a missing file is no damaged one at a start.
     let wanted = HARMS
@@ -129,9 +128,12 @@ async fn i04_fault_07_fault_08_damage_found_at_a_start_stops_nothing_and_is_heal
     })
     .await;
     model.settle(&cluster).await;
-    for path in victims {
-        assert!(path.exists(), "{} was not made again", path.display());
-    }
+    eventually("all are made again", DEADLINE, || async {
+        let lacking = victims.iter().find(|path| !path.exists());
+        lacking.map_or(Ok(()), |path| Err(path.display().to_string()))
+    })
+    .await;
+    model.settle(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,8 +153,7 @@ async fn i04_fault_09_swapped_chunk_files_are_noticed_and_healed() {
         std::fs::write(&a, bytes_b).unwrap();
         std::fs::write(&b, bytes_a).unwrap();
         if !while_it_runs {
-            cluster.start_datanode(0).await;
-            cluster.store().wait_ready(3, DEADLINE).await;
+            start_heard(&mut cluster, 0).await;
         }
         for path in ["a", "b"] {
             read_until_found(&cluster, &model, path, told_before).await;
@@ -213,8 +214,7 @@ async fn fault_10_foreign_files_are_counted_and_left_alone() {
     }
     for _ in 0..2 {
         cluster.kill_datanode(0).await;
-        cluster.start_datanode(0).await;
-        cluster.store().wait_ready(3, DEADLINE).await;
+        start_heard(&mut cluster, 0).await;
         let counted = cluster.datanodes[0].metric("dfs_datanode_foreign_files");
         assert_eq!(counted.to_bits(), 5f64.to_bits());
         model.settle(&cluster).await;
@@ -303,9 +303,6 @@ async fn i05_fault_11_damage_of_every_replica_costs_that_file_alone() {
     let trash = store.status().await.unwrap().trash;
     assert_eq!(trash.entries, 2, "what was deleted waits in the trash");
     // The bytes are kept for a human.
-    let kept = cluster
-        .datanodes
-        .iter()
-        .map(|role| files_below(&role.dir.join("quarantine")).len());
+    let kept = (0..3).map(|number| listed(&cluster, number, "quarantine").len());
     assert!(kept.sum::<usize>() >= 4);
 }

@@ -1,0 +1,214 @@
+//! Disks that give errors, lie about fsync, or are slow (I14, faults 12, 13, 15).
+
+use std::time::Duration;
+
+use dfs_e2e::cluster::{Cluster, Options};
+use dfs_e2e::disk::{CallKind, Effect, Fault};
+use dfs_e2e::store::Stored;
+use dfs_e2e::wait::eventually;
+
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, options, start_heard, valid_replicas};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_12_a_disk_that_cannot_read_costs_no_reader_anything_and_is_replaced() {
+    let mut cluster = Cluster::start(options(4)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    for number in 0..4 {
+        model
+            .put(&mut cluster, &format!("f{number}"), 3 * CHUNK_BYTES)
+            .await;
+    }
+    let faults = cluster.datanodes[1].faults.clone();
+    let fault = faults.inject(Fault::eio(CallKind::Read).path("chunks"));
+    eventually("the errors are met", DEADLINE, || async {
+        model.check(&store).await;
+        let told = cluster
+            .tracker
+            .metric("dfs_tracker_corrupt_replicas_total{damage=\"read-error\"}");
+        (told > 0.0)
+            .then_some(())
+            .ok_or(format!("{} hits", faults.hits(fault)))
+    })
+    .await;
+    model.check(&store).await;
+    faults.remove(fault);
+    store.wait_healthy(DEADLINE).await;
+    model.settle(&cluster).await;
+    for path in model.paths() {
+        let file = store.chunks(&path).await.unwrap();
+        assert_eq!(valid_replicas(&file), [3, 3, 3], "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_12_a_disk_that_cannot_write_is_left_out_of_every_acknowledgement() {
+    for kind in [CallKind::Write, CallKind::Create, CallKind::Rename] {
+        let mut cluster = Cluster::start(options(4)).await;
+        let store = cluster.store();
+        let mut model = Model::default();
+        let faults = cluster.datanodes[2].faults.clone();
+        let fault = faults.inject(Fault::eio(kind).path("staging"));
+        for number in 0..6 {
+            let size = CHUNK_BYTES / 2 + number * CHUNK_BYTES / 2;
+            let stored = model.put(&mut cluster, &format!("f{number}"), size).await;
+            assert_eq!(stored.replica_count, 3, "{kind:?}");
+            for id in &stored.replicas {
+                assert_ne!(cluster.number_of(*id).await, 2, "{kind:?}");
+            }
+        }
+        assert!(faults.hits(fault) > 0, "the disk was never tried");
+        model.check(&store).await;
+        faults.remove(fault);
+        model.settle(&cluster).await;
+        assert_eq!(
+            cluster.datanodes[2].ended(),
+            None,
+            "{kind:?} is no reason to stop"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_12_with_only_r_datanodes_one_that_cannot_write_is_missing_from_the_answer() {
+    let mut cluster = Cluster::start(options(3)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    let faults = cluster.datanodes[0].faults.clone();
+    let fault = faults.inject(Fault::eio(CallKind::Write).path("staging"));
+    // The tracker may hold on to three replicas while the datanode is placeable: then nothing is
+    // acknowledged. What is acknowledged is there.
+    for number in 0..4 {
+        let path = format!("f{number}");
+        let bytes = cluster.bytes(CHUNK_BYTES + number);
+        let reply = store.try_put(&path, bytes.clone()).await.unwrap();
+        if reply.status.is_success() {
+            let stored: Stored = reply.json();
+            for id in &stored.replicas {
+                assert_ne!(cluster.number_of(*id).await, 0);
+            }
+            model.note(&path, bytes.into());
+        }
+        model.check(&store).await;
+    }
+    faults.remove(fault);
+    store.wait_healthy(DEADLINE).await;
+    model.put(&mut cluster, "after", 2 * CHUNK_BYTES).await;
+    model.settle(&cluster).await;
+}
+
+/// One fsync fails, the next ones succeed, and the bytes of the failed one are gone.
+async fn failed_fsync(kind: CallKind, path: &str) {
+    let mut cluster = Cluster::start(options(4)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    model.put(&mut cluster, "before", CHUNK_BYTES).await;
+    let victim = 1;
+    let faults = cluster.datanodes[victim].faults.clone();
+    let fault = faults.inject(Fault::eio(kind).path(path).times(1));
+    let mut number = 0;
+    while faults.hits(fault) == 0 {
+        number += 1;
+        assert!(number < 50, "nothing was written to the datanode");
+        let stored = model
+            .put(&mut cluster, &format!("f{number}"), CHUNK_BYTES)
+            .await;
+        if faults.hits(fault) > 0 {
+            assert_eq!(stored.replica_count, 3);
+            for id in &stored.replicas {
+                assert_ne!(
+                    cluster.number_of(*id).await,
+                    victim,
+                    "an ack rests on a failed fsync"
+                );
+            }
+        }
+    }
+    let reason = eventually("the datanode stops", DEADLINE, || async {
+        cluster.datanodes[victim]
+            .ended()
+            .ok_or("it runs".to_owned())
+    })
+    .await;
+    assert!(reason.contains("fsync"), "{reason}");
+    model.check(&store).await;
+    // The restart believes the disk alone, and the power cut shows what that holds.
+    cluster.power_cut_datanode(victim, false).await;
+    start_heard(&mut cluster, victim).await;
+    store.wait_ready(4, DEADLINE).await;
+    store.wait_healthy(DEADLINE).await;
+    model.put(&mut cluster, "after", CHUNK_BYTES).await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_and_the_datanode_stops() {
+    failed_fsync(CallKind::Sync, "staging").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_a_directory() {
+    failed_fsync(CallKind::SyncDir, "chunks").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_the_journal() {
+    let mut cluster = Cluster::start(options(3)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    model.put(&mut cluster, "before", 100).await;
+    let faults = cluster.datanodes[1].faults.clone();
+    let fault = faults.inject(Fault::eio(CallKind::Sync).path("journal").times(1));
+    for number in 0..3 {
+        let path = format!("f{number}");
+        let bytes = cluster.bytes(100);
+        let reply = store.try_put(&path, bytes.clone()).await.unwrap();
+        if reply.status.is_success() {
+            model.note(&path, bytes.into());
+        }
+    }
+    assert_eq!(faults.hits(fault), 1, "the journal was not written");
+    cluster.power_cut_datanode(1, false).await;
+    start_heard(&mut cluster, 1).await;
+    store.wait_ready(3, DEADLINE).await;
+    for path in model.paths() {
+        model.check_file(&store, &path).await;
+    }
+    store.wait_healthy(DEADLINE).await;
+    store.wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_15_a_slow_disk_delays_and_breaks_nothing() {
+    let options = Options {
+        datanode: |config| config.stream_idle = Duration::from_secs(60),
+        ..options(3)
+    };
+    let mut cluster = Cluster::start(options).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    let faults = cluster.datanodes[0].faults.clone();
+    for kind in [
+        CallKind::Write,
+        CallKind::Read,
+        CallKind::Sync,
+        CallKind::Rename,
+    ] {
+        for part in ["staging", "chunks"] {
+            faults.inject(Fault::on(kind, Effect::Delay(Duration::from_millis(150))).path(part));
+        }
+    }
+    for number in 0..3 {
+        let stored = model
+            .put(&mut cluster, &format!("f{number}"), CHUNK_BYTES * 2)
+            .await;
+        assert_eq!(stored.replica_count, 3, "slow is not missing");
+    }
+    model.check(&store).await;
+    faults.heal();
+    model.settle(&cluster).await;
+    assert_eq!(
+        store.chunks("f0").await.unwrap().chunks[0].chunk.length,
+        CHUNK
+    );
+}

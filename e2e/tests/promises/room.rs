@@ -1,0 +1,243 @@
+//! Volumes that are full (I15, fault 14), and what deleting does about it.
+
+use std::time::Duration;
+
+use dfs_e2e::cluster::{Cluster, Options};
+use dfs_e2e::store::Store;
+use dfs_e2e::wait::eventually;
+use dfs_protocol::status::DatanodeStatus;
+use http::StatusCode;
+
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, files_below, listed, options};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Leaves a datanode `room` bytes beside what its volume holds.
+fn limit(cluster: &Cluster, datanode: usize, room: u64) {
+    let role = &cluster.datanodes[datanode];
+    let used: u64 = files_below(&role.dir)
+        .iter()
+        .filter_map(|path| path.metadata().ok())
+        .map(|data| data.len())
+        .sum();
+    role.disk().limit_room(&role.dir, used + room).unwrap();
+}
+
+async fn node(cluster: &Cluster, datanode: usize) -> Result<DatanodeStatus, String> {
+    let address = cluster.datanodes[datanode].address.to_string();
+    let nodes = cluster.store().nodes().await?;
+    let found = nodes.into_iter().find(|node| node.address == address);
+    found.ok_or_else(|| format!("no datanode {datanode}"))
+}
+
+/// Waits until the tracker knows how full a datanode is.
+async fn wait_read_only(cluster: &Cluster, datanode: usize, wanted: bool) {
+    eventually("the datanode says how full it is", DEADLINE, || async {
+        let node = node(cluster, datanode).await?;
+        let is = node.stats.read_only;
+        (is == wanted)
+            .then_some(())
+            .ok_or(format!("{:?}", node.stats))
+    })
+    .await;
+}
+
+/// Stores files until the store is full; the answer that said so.
+async fn fill(cluster: &mut Cluster, model: &mut Model, name: &str, size: usize) {
+    for number in 0.. {
+        assert!(number < 400, "it is never full");
+        let path = format!("{name}{number:03}");
+        let bytes = cluster.bytes(size);
+        let reply = cluster.store().try_put(&path, bytes.clone()).await.unwrap();
+        if reply.status.is_success() {
+            model.note(&path, bytes.into());
+            continue;
+        }
+        assert_eq!(
+            reply.status,
+            StatusCode::INSUFFICIENT_STORAGE,
+            "{}",
+            reply.text()
+        );
+        assert!(
+            reply.text().contains("insufficient-storage"),
+            "{}",
+            reply.text()
+        );
+        return;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_fault_14_a_full_datanode_is_left_out_and_taken_back_when_its_volume_grows() {
+    let mut cluster = Cluster::start(options(4)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    model.put(&mut cluster, "before", CHUNK_BYTES).await;
+    limit(&cluster, 1, 100 * 1024);
+    wait_read_only(&cluster, 1, true).await;
+    for number in 0..5 {
+        let stored = model
+            .put(&mut cluster, &format!("f{number}"), 2 * CHUNK_BYTES)
+            .await;
+        assert_eq!(stored.replica_count, 3);
+        for id in &stored.replicas {
+            assert_ne!(cluster.number_of(*id).await, 1);
+        }
+    }
+    model.delete(&store, "before").await;
+    model.settle(&cluster).await;
+    cluster.datanodes[1].faults.grow_to(100 * MIB);
+    wait_read_only(&cluster, 1, false).await;
+    model.put(&mut cluster, "after", CHUNK_BYTES).await;
+    model.settle(&cluster).await;
+}
+
+/// The volume fills while the tracker still believes in it: ENOSPC amid a write.
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_fault_14_enospc_amid_a_write_leaves_nothing_behind_and_the_ack_names_others() {
+    let options = Options {
+        datanode: |config| config.space.reserve_bytes = 0,
+        ..options(4)
+    };
+    let mut cluster = Cluster::start(options).await;
+    let mut model = Model::default();
+    model.put(&mut cluster, "before", CHUNK_BYTES).await;
+    limit(&cluster, 1, CHUNK + CHUNK / 2);
+    for number in 0..8 {
+        let stored = model
+            .put(&mut cluster, &format!("f{number}"), CHUNK_BYTES * 2 - 9)
+            .await;
+        assert_eq!(stored.replica_count, 3);
+    }
+    eventually("no staged file is left", DEADLINE, || async {
+        let left = listed(&cluster, 1, "staging");
+        left.is_empty().then_some(()).ok_or(format!("{left:?}"))
+    })
+    .await;
+    cluster.datanodes[1].faults.grow_to(100 * MIB);
+    cluster.store().wait_ready(4, DEADLINE).await;
+    model.settle(&cluster).await;
+    assert_eq!(cluster.datanodes[1].ended(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_fault_14_when_all_are_full_writes_get_507_and_all_else_goes_on() {
+    let mut cluster = Cluster::start(options(3)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    for datanode in 0..3 {
+        limit(&cluster, datanode, 4 * MIB);
+    }
+    fill(&mut cluster, &mut model, "f", CHUNK_BYTES).await;
+    model.check(&store).await;
+    let victim = model.paths()[0].clone();
+    model.delete(&store, &victim).await;
+    model.settle(&cluster).await;
+    for datanode in 0..3 {
+        cluster.datanodes[datanode].faults.grow_to(100 * MIB);
+    }
+    store.wait_ready(3, DEADLINE).await;
+    model.put(&mut cluster, "after", 3 * CHUNK_BYTES).await;
+    model.settle(&cluster).await;
+}
+
+/// Fills all volumes, deletes everything, and can write as much again: neither the trash nor
+/// collection needs room that only they could make.
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_fault_14_deleting_makes_room_on_full_volumes_within_bounded_time() {
+    let options = Options {
+        // The shares of a production volume: full begins above the trash's threshold.
+        datanode: |config| {
+            config.space.soft_fraction = 0.10;
+            config.space.hard_fraction = 0.05;
+            config.space.reserve_bytes = 0;
+            config.journal_segment = 64 * 1024;
+        },
+        ..options(3)
+    };
+    let mut cluster = Cluster::start(options).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    for datanode in 0..3 {
+        limit(&cluster, datanode, 10 * MIB);
+    }
+    for round in 0..2 {
+        let name = format!("round{round}-");
+        fill(&mut cluster, &mut model, &name, CHUNK_BYTES).await;
+        model.check(&store).await;
+        let paths = model.paths();
+        assert!(paths.len() >= 20, "full with {} files", paths.len());
+        for path in &paths {
+            model.delete(&store, path).await;
+        }
+        wait_room(&mut cluster, &store).await;
+        model.settle(&cluster).await;
+    }
+}
+
+async fn wait_room(cluster: &mut Cluster, store: &Store) {
+    let bytes = cluster.bytes(CHUNK_BYTES);
+    eventually("there is room again", Duration::from_secs(150), || async {
+        let reply = store
+            .try_put("probe", bytes.clone())
+            .await
+            .map_err(|e| e.to_string())?;
+        if reply.status.is_success() {
+            return Ok(());
+        }
+        Err(format!("{}: {:#?}", reply.text(), store.status().await?))
+    })
+    .await;
+    let _deleted = store.delete("probe").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_fault_14_a_full_tracker_refuses_writes_serves_reads_and_takes_deletes() {
+    let mut cluster = Cluster::start(options(3)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    for number in 0..4 {
+        model.put(&mut cluster, &format!("f{number}"), 1000).await;
+    }
+    let role = &cluster.tracker;
+    let used: u64 = files_below(&role.dir)
+        .iter()
+        .filter_map(|path| path.metadata().ok())
+        .map(|data| data.len())
+        .sum();
+    // Half of the reserve is left.
+    role.disk().limit_room(&role.dir, used + MIB / 2).unwrap();
+    let bytes = cluster.bytes(1000);
+    eventually("writes are refused", DEADLINE, || async {
+        let reply = store
+            .try_put("refused", bytes.clone())
+            .await
+            .map_err(|e| e.to_string())?;
+        let full = reply.status == StatusCode::INSUFFICIENT_STORAGE;
+        assert!(full || reply.status.is_success(), "{}", reply.text());
+        full.then_some(()).ok_or("it was stored".to_owned())
+    })
+    .await;
+    if store.content("refused").await.unwrap().is_some() {
+        model.note("refused", bytes.into());
+    }
+    model.check(&store).await;
+    model.delete(&store, "f1").await;
+    model.delete(&store, "f2").await;
+    model.check(&store).await;
+    cluster.tracker.faults.grow_to(used + 100 * MIB);
+    store.wait_ready(3, DEADLINE).await;
+    eventually("writes are taken again", DEADLINE, || async {
+        let reply = store
+            .try_put("after", "x")
+            .await
+            .map_err(|e| e.to_string())?;
+        reply.status.is_success().then_some(()).ok_or(reply.text())
+    })
+    .await;
+    model.note("after", "x".into());
+    model.settle(&cluster).await;
+    cluster.restart_tracker().await;
+    model.settle(&cluster).await;
+}
