@@ -1,15 +1,16 @@
 //! Repair and decommission: plans become tasks, tasks ride back on heartbeats.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
-use dfs_protocol::datanode::AdminState;
+use dfs_protocol::datanode::{AdminState, Liveness};
 
 use super::Work;
 use crate::model::op::Op;
 use crate::plan::repair::{RepairCursors, RepairView, plan};
 use crate::plan::{decommission, tasks};
-use crate::service::Tracker;
+use crate::service::{State, Tracker};
 
 #[derive(Debug, Default)]
 pub(super) struct Repair {
@@ -35,8 +36,8 @@ impl Repair {
         let mut state = tracker.state();
         state.sync(now);
         let timeout = state.policy.repair.task_timeout;
-        let expired = state.tasks.expire(timeout, now);
-        tracker.metrics.tasks_expired.inc_by(expired.len() as u64);
+        let expired = state.tasks.expire(timeout, now).len() + give_up_on_the_dead(&mut state, now);
+        tracker.metrics.tasks_expired.inc_by(expired as u64);
         let hold = state.hold(now);
         let view = RepairView {
             datanodes: &state.datanodes,
@@ -79,7 +80,20 @@ impl Repair {
     }
 }
 
-fn start(tasks: &mut tasks::TaskTable, work: tasks::Work, now: std::time::Duration) {
+/// What dead datanodes were to do is planned anew; says how many orders that is.
+fn give_up_on_the_dead(state: &mut State, now: Duration) -> usize {
+    let dead: Vec<DatanodeId> = state
+        .datanodes
+        .iter()
+        .filter(|node| state.datanodes.liveness(node, now) == Liveness::Dead)
+        .map(|node| node.id)
+        .collect();
+    dead.into_iter()
+        .map(|id| state.tasks.fell_silent(id).len())
+        .sum()
+}
+
+fn start(tasks: &mut tasks::TaskTable, work: tasks::Work, now: Duration) {
     if tasks.start(work, now).is_none() {
         tracing::warn!("too many orders are under way: the rest waits");
     }

@@ -231,6 +231,21 @@ impl TaskTable {
         self.postponed.get(&chunk).is_some_and(|until| *until > now)
     }
 
+    /// The datanode is dead: copies and verifications that it was to make are given up, so that
+    /// others can make them. A deletion stays under way: if the datanode lives unheard, it may
+    /// still carry it out.
+    pub fn fell_silent(&mut self, datanode: DatanodeId) -> Vec<Task> {
+        let own = self.by_datanode.get(&datanode).into_iter().flatten();
+        let harmless = |id: &&TaskId| {
+            self.tasks.get(id).is_some_and(|task| match &task.work {
+                Work::Copy(_) | Work::Verify(_) => true,
+                Work::Delete(_) => false,
+            })
+        };
+        let own = own.filter(harmless).copied().collect();
+        self.give_up(own)
+    }
+
     /// The datanode restarted, so that it forgot its orders, or was removed: gives up its tasks.
     pub fn restarted(&mut self, datanode: DatanodeId) -> Vec<Task> {
         let own = self

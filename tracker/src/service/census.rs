@@ -227,6 +227,10 @@ fn summarise(status: &ClusterStatus) -> (bool, String) {
     let (missing, at_risk) = (of(ChunkHealth::Missing), of(ChunkHealth::AtRisk));
     let weak = of(ChunkHealth::UnderReplicated) + of(ChunkHealth::MisReplicated);
     let silent = status.datanodes.suspect + status.datanodes.dead;
+    let healthy = missing + at_risk + weak == 0
+        && status.safe_mode.is_none()
+        && status.writes_refused.is_none()
+        && status.repair_held.is_none();
     let sentence = if let Some(waits) = &status.safe_mode {
         format!("Starting: {waits}.")
     } else if missing > 0 {
@@ -249,10 +253,7 @@ fn summarise(status: &ClusterStatus) -> (bool, String) {
             status.datanodes.placeable, status.replication_factor
         )
     } else {
-        return (
-            true,
-            "Healthy: every chunk has all its replicas.".to_owned(),
-        );
+        "Healthy: every chunk has all its replicas.".to_owned()
     };
-    (false, sentence)
+    (healthy, sentence)
 }
