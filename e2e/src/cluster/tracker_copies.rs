@@ -9,14 +9,12 @@ use dfs_tracker::store::rebuild::RebuildOptions;
 
 use super::{Cluster, Role, fast_tracker, remove_dir};
 use crate::boot::Boot;
-use crate::disk::{FaultyDisk, VolatileDisk};
 use crate::roles;
 
 impl Cluster {
-    /// Copies the tracker's volume as it is on its disk, while the tracker is down. Power is cut
-    /// first, so that the copy holds what was durable.
-    pub async fn back_up_tracker(&mut self, name: &str) -> PathBuf {
-        self.power_cut_tracker(false).await;
+    /// Copies the tracker's volume as a power cut would leave it now. The tracker may run, but must
+    /// not be writing.
+    pub fn copy_tracker(&self, name: &str) -> PathBuf {
         let to = self.dir.path().join(name);
         copy_dir(&self.tracker.dir, &to);
         to
@@ -43,6 +41,14 @@ impl Cluster {
         self.links.name(&rival.address.to_string(), &rival.name);
         self.links
             .name(&self.tracker.address.to_string(), &self.tracker.name);
+    }
+
+    /// [`Cluster::restart_tracker`] while so many datanodes are leaving, which take no chunks.
+    pub async fn restart_tracker_leaving(&mut self, leaving: usize) {
+        self.kill_tracker().await;
+        self.start_tracker().await;
+        let staying = (self.datanodes.len() - leaving) as u64;
+        self.store().wait_ready(staying, super::SOON).await;
     }
 
     /// Where datanodes that start from now on look for the tracker.
@@ -93,24 +99,14 @@ impl Cluster {
         rival.kill().await;
         ended
     }
-
-    /// Cuts the power of a rival that nobody waits for any more, and gives it a new disk.
-    pub async fn power_cut_rival(&mut self, rival: &mut Role) {
-        rival.kill().await;
-        super::cut_power(rival, None);
-    }
 }
 
 impl Role {
     /// Whether it was started and has not ended by itself.
     pub fn runs(&self) -> bool {
-        self.boot.as_ref().is_some_and(|boot: &Boot| boot.ended().is_none())
-    }
-
-    /// Gives it a disk that remembers nothing: for a directory that was changed by hand.
-    pub fn forget_disk(&mut self) {
-        self.volatile = VolatileDisk::new();
-        self.disk = FaultyDisk::over_volatile(self.volatile.clone(), self.faults.clone());
+        self.boot
+            .as_ref()
+            .is_some_and(|boot: &Boot| boot.ended().is_none())
     }
 }
 

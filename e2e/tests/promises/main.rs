@@ -2,7 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod acked;
+mod collect;
+mod consistency;
+mod disks;
+mod fence;
 mod hops;
 mod kit;
 mod loss;
+mod partition;
+mod rebuild;
+mod removal;
+mod room;
 mod rot;
+mod tracker_crash;
+mod wires;
+mod world;

@@ -1,0 +1,301 @@
+//! Deletion, the trash and collection: what is gone stays gone (I9), what is named or on its way
+//! stays (I10), what nothing names goes (I11).
+
+use std::time::Duration;
+
+use dfs_e2e::cluster::{Cluster, Options, SOON};
+use dfs_protocol::file::TrashReason;
+use http::{Method, StatusCode};
+
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, Upload, chunks_of, holders, options};
+use crate::world::{copy, post, purge, records_on, trash, wait_gone};
+
+/// No trash; orphans live a second.
+fn no_trash(datanodes: usize) -> Options {
+    Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.checkpoint_interval = Duration::from_millis(500);
+            config.trash_retention = Duration::ZERO;
+            config.orphan_age = Duration::from_secs(1);
+            config.lease = Duration::from_secs(1);
+        },
+        ..options(datanodes)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i09_a_datanode_that_was_away_at_the_delete_brings_nothing_back() {
+    let mut cluster = Cluster::start(no_trash(4)).await;
+    let mut model = Model::default();
+    let stored = model.put(&mut cluster, "gone", 2 * CHUNK_BYTES).await;
+    model.put(&mut cluster, "kept", CHUNK_BYTES).await;
+    let store = cluster.store();
+    let chunks = chunks_of(&store, "gone").await;
+    let away = cluster.number_of(stored.replicas[0]).await;
+    cluster.kill_datanode(away).await;
+    model.delete(&store, "gone").await;
+    assert_eq!(
+        store.try_get("gone").await.unwrap().status,
+        StatusCode::NOT_FOUND
+    );
+    // Everything else starts anew, then the old volume returns.
+    cluster.restart_tracker().await;
+    for number in (0..4).filter(|number| *number != away) {
+        cluster.kill_datanode(number).await;
+        cluster.start_datanode(number).await;
+    }
+    cluster.store().wait_ready(3, SOON).await;
+    assert!(
+        chunks
+            .iter()
+            .any(|chunk| holders(&cluster, chunk).contains(&away))
+    );
+    cluster.start_datanode(away).await;
+    cluster.store().wait_ready(4, SOON).await;
+    assert_eq!(
+        store.try_get("gone").await.unwrap().status,
+        StatusCode::NOT_FOUND
+    );
+    wait_gone(&cluster, &chunks, DEADLINE).await;
+    model.settle(&cluster).await;
+    cluster.power_cut_all(true).await;
+    cluster.start_all().await;
+    assert_eq!(store.list("").await, ["kept"]);
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i09_what_was_purged_from_the_trash_stays_gone() {
+    let mut cluster = Cluster::start(options(4)).await;
+    let mut model = Model::default();
+    let stored = model.put(&mut cluster, "gone", 2 * CHUNK_BYTES).await;
+    let store = cluster.store();
+    let chunks = chunks_of(&store, "gone").await;
+    model.delete(&store, "gone").await;
+    // In the trash the chunks are named: repair and restarts keep them.
+    cluster.restart_tracker().await;
+    let entries = trash(&store).await;
+    assert_eq!(entries.len(), 1);
+    let away = cluster.number_of(stored.replicas[1]).await;
+    cluster.kill_datanode(away).await;
+    purge(&store, &entries[0]).await;
+    cluster.restart_tracker().await;
+    cluster.start_datanode(away).await;
+    cluster.store().wait_ready(4, SOON).await;
+    assert!(trash(&store).await.is_empty());
+    wait_gone(&cluster, &chunks, DEADLINE).await;
+    assert_eq!(
+        store.try_get("gone").await.unwrap().status,
+        StatusCode::NOT_FOUND
+    );
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_a_slow_upload_keeps_its_chunks_longer_than_orphans_live() {
+    let mut cluster = Cluster::start(no_trash(3)).await;
+    let mut model = Model::default();
+    let store = cluster.store();
+    let bytes = cluster.bytes(3 * CHUNK_BYTES + 100);
+    let upload = Upload::begin(&store, "slow", None);
+    // The first chunk is sealed and reported long before the file is committed.
+    assert!(upload.feed(&bytes[..CHUNK_BYTES + 70_000]).await);
+    for piece in bytes[CHUNK_BYTES + 70_000..].chunks(70_000) {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(upload.feed(piece).await);
+    }
+    let reply = upload.finish().await.unwrap();
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+    model.note("slow", bytes.into());
+    // Nothing of it was condemned meanwhile, and nothing is now.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let chunks = chunks_of(&store, "slow").await;
+    assert!(
+        chunks
+            .iter()
+            .all(|chunk| holders(&cluster, chunk).len() == 3)
+    );
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_shared_chunks_stay_until_the_last_name_is_gone() {
+    let mut cluster = Cluster::start(no_trash(3)).await;
+    let mut model = Model::default();
+    model.put(&mut cluster, "source", 2 * CHUNK_BYTES + 1).await;
+    let store = cluster.store();
+    let chunks = chunks_of(&store, "source").await;
+    let used = records_on(&cluster, 0, "chunks");
+    assert_eq!(
+        copy(&store, "source", "copy").await.status,
+        StatusCode::CREATED
+    );
+    assert_eq!(
+        copy(&store, "source", "copy2").await.status,
+        StatusCode::CREATED
+    );
+    model.note("copy", model.bytes("source"));
+    model.note("copy2", model.bytes("source"));
+    assert_eq!(chunks_of(&store, "copy").await, chunks, "chunks are shared");
+    assert!(
+        records_on(&cluster, 0, "chunks") <= used + 4,
+        "no bytes were copied"
+    );
+    model.settle(&cluster).await;
+    model.delete(&store, "source").await;
+    model.put(&mut cluster, "copy2", 10).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    model.settle(&cluster).await;
+    cluster.restart_tracker().await;
+    model.settle(&cluster).await;
+    model.delete(&store, "copy").await;
+    wait_gone(&cluster, &chunks, DEADLINE).await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_a_dead_upload_and_a_replaced_version_are_reclaimed_in_seconds() {
+    let mut cluster = Cluster::start(no_trash(3)).await;
+    let mut model = Model::default();
+    model.put(&mut cluster, "f", 2 * CHUNK_BYTES).await;
+    let store = cluster.store();
+    let old = chunks_of(&store, "f").await;
+    model.put(&mut cluster, "f", CHUNK_BYTES).await;
+    let before: usize = (0..3).map(|n| records_on(&cluster, n, "chunks")).sum();
+    let bytes = cluster.bytes(3 * CHUNK_BYTES);
+    let upload = Upload::begin(&store, "dead", Some(4 * CHUNK_BYTES));
+    assert!(upload.feed(&bytes).await);
+    dfs_e2e::wait::eventually("chunks of the upload are sealed", SOON, || async {
+        let now: usize = (0..3).map(|n| records_on(&cluster, n, "chunks")).sum();
+        if now > before + 3 {
+            Ok(())
+        } else {
+            Err(now.to_string())
+        }
+    })
+    .await;
+    upload.cut().await;
+    // Orphans live one second here, a lease another, a checkpoint half: 20 s is generous.
+    let within = Duration::from_secs(20);
+    wait_gone(&cluster, &old, within).await;
+    let kept = chunks_of(&store, "f").await.len();
+    dfs_e2e::wait::eventually("only what is named is left", within, || async {
+        let checkpoints = store.status().await?.journal.checkpoint.map_or(0, |_| 2);
+        let most = kept + checkpoints + 1;
+        let now: Vec<usize> = (0..3).map(|n| records_on(&cluster, n, "chunks")).collect();
+        if now.iter().all(|count| *count <= most) {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
+    })
+    .await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trash_lists_restores_and_keeps_replaced_versions() {
+    let mut cluster = Cluster::start(options(3)).await;
+    let mut model = Model::default();
+    let first = model.put(&mut cluster, "f", CHUNK_BYTES + 1).await;
+    let old = model.bytes("f");
+    model.put(&mut cluster, "f", 10).await;
+    let store = cluster.store();
+    let entries = trash(&store).await;
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].reason, TrashReason::Replaced);
+    assert_eq!(
+        entries[0].file.version.to_string(),
+        first.etag.trim_matches('"')
+    );
+    // Its path is taken: back only under another name, as a new version.
+    let uri = format!("/trash/{}/restore", entries[0].id);
+    assert_eq!(post(&store, &uri).await.status, StatusCode::CONFLICT);
+    let back = post(&store, &format!("{uri}?to=g")).await.ok();
+    model.note("g", old);
+    let etag = store.try_get("g").await.unwrap().header("etag").to_owned();
+    assert!(!etag.contains(&first.etag), "{etag} {}", back.text());
+    assert!(trash(&store).await.is_empty());
+    assert_eq!(post(&store, &uri).await.status, StatusCode::NOT_FOUND);
+    model.delete(&store, "g").await;
+    let entries = trash(&store).await;
+    assert_eq!(entries[0].reason, TrashReason::Deleted);
+    cluster.restart_tracker().await;
+    let uri = format!("/trash/{}/restore", entries[0].id);
+    let bytes = old_bytes(&store, &uri).await;
+    model.note("g", bytes);
+    model.settle(&cluster).await;
+}
+
+async fn old_bytes(store: &dfs_e2e::store::Store, restore: &str) -> bytes::Bytes {
+    let reply = store
+        .door
+        .send(Method::POST, restore, &[], dfs_client::http::empty());
+    let _back = reply.await.unwrap().ok();
+    let bytes = store.get("g").await;
+    assert_eq!(bytes.len(), CHUNK_BYTES + 1);
+    bytes
+}
+
+/// Two seconds of trash, and clocks that tests move.
+fn short_trash() -> Options {
+    Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.checkpoint_interval = Duration::from_millis(500);
+            config.trash_retention = Duration::from_secs(4);
+            config.orphan_age = Duration::from_secs(1);
+        },
+        ..options(3)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i30_fault_27_jumping_clocks_neither_empty_the_trash_early_nor_keep_it() {
+    let mut cluster = Cluster::start(short_trash()).await;
+    let mut model = Model::default();
+    model.put(&mut cluster, "f", CHUNK_BYTES).await;
+    model.put(&mut cluster, "g", CHUNK_BYTES).await;
+    let store = cluster.store();
+    let chunks = chunks_of(&store, "f").await;
+    let start = std::time::Instant::now();
+    model.delete(&store, "f").await;
+    for offset in [3600, -3600, 7200, -100_000, 100_000, 3600] {
+        cluster.tracker.clock.set_offset(offset);
+        for (number, role) in cluster.datanodes.iter().enumerate() {
+            role.clock
+                .set_offset(-offset * i64::try_from(number).unwrap());
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let entries = trash(&store).await;
+        if start.elapsed() < Duration::from_secs(3) {
+            assert_eq!(entries.len(), 1, "purged early at {offset}");
+            assert!(
+                chunks
+                    .iter()
+                    .all(|chunk| holders(&cluster, chunk).len() == 3)
+            );
+        }
+        assert!(
+            store.status().await.unwrap().datanodes.live == 3,
+            "{offset}"
+        );
+        model.put(&mut cluster, "g", 1000).await;
+    }
+    // The two replaced `g` and what was deleted go in their own time.
+    wait_gone(&cluster, &chunks, DEADLINE).await;
+    // A start with the clock an hour ahead trusts no stamp: what is in the trash waits.
+    model.delete(&store, "g").await;
+    model.put(&mut cluster, "h", 10).await;
+    cluster.tracker.clock.set_offset(3600 * 5);
+    cluster.restart_tracker().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let paths: Vec<String> = trash(&store)
+        .await
+        .iter()
+        .map(|e| e.file.path.to_string())
+        .collect();
+    assert!(paths.contains(&"g".to_owned()), "{paths:?}");
+    model.settle(&cluster).await;
+}

@@ -1,0 +1,163 @@
+//! Partitions and pauses: silence is not loss (faults 21, 22, 26).
+
+use std::time::Duration;
+
+use dfs_e2e::cluster::{Cluster, SOON};
+use dfs_e2e::net::LinkFault;
+use http::{Method, StatusCode};
+
+use crate::kit::{CHUNK_BYTES, DEADLINE, Model, options};
+use crate::world::{records_on, says_later};
+
+async fn filled(datanodes: usize) -> (Cluster, Model) {
+    let mut cluster = Cluster::start(options(datanodes)).await;
+    let mut model = Model::default();
+    for number in 0..8 {
+        model
+            .put(&mut cluster, &format!("f{number}"), CHUNK_BYTES + number)
+            .await;
+    }
+    cluster.store().wait_healthy(DEADLINE).await;
+    (cluster, model)
+}
+
+fn copies_and_deletes(cluster: &Cluster) -> (f64, f64) {
+    (
+        cluster.tracker.metric("dfs_tracker_repair_copies_total"),
+        cluster.tracker.metric("dfs_tracker_replica_deletes_total"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_22_a_tracker_cut_off_from_all_datanodes_repairs_and_deletes_nothing() {
+    let (mut cluster, mut model) = filled(4).await;
+    let store = cluster.store();
+    for fault in [LinkFault::cut(), LinkFault::black_hole()] {
+        let before = copies_and_deletes(&cluster);
+        // Also what the doors on the tracker open.
+        cluster.links.isolate("tracker", fault);
+        let status = store
+            .wait_status("all are silent", DEADLINE, |s| s.datanodes.dead == 4)
+            .await;
+        assert!(status.repair_held.is_some() && status.writes_refused.is_some());
+        for reply in [
+            store.try_put("more", vec![1; 10]).await.unwrap(),
+            store.door.delete("/files/f0").await.unwrap(),
+        ] {
+            assert!(says_later(&reply), "{}: {}", reply.status, reply.text());
+        }
+        // Far longer than the delay of repair.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(
+            copies_and_deletes(&cluster),
+            before,
+            "something was ordered"
+        );
+        cluster.links.heal();
+        store.wait_ready(4, SOON).await;
+        store.wait_healthy(DEADLINE).await;
+        assert_eq!(
+            copies_and_deletes(&cluster),
+            before,
+            "a storm after the return"
+        );
+    }
+    model.put(&mut cluster, "after", CHUNK_BYTES).await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_22_three_of_five_at_once_are_held_until_a_human_acknowledges_the_loss() {
+    let (mut cluster, model) = filled(5).await;
+    let store = cluster.store();
+    let kept: Vec<usize> = (0..2).collect();
+    for number in 2..5 {
+        cluster.kill_datanode(number).await;
+    }
+    let status = store
+        .wait_status("the loss is held", DEADLINE, |s| s.datanodes.dead == 3)
+        .await;
+    let held = status.repair_held.unwrap();
+    assert!(held.contains("acknowledged"), "{held}");
+    let before = copies_and_deletes(&cluster);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(copies_and_deletes(&cluster), before);
+    let uri = "/repair/acknowledge-partition";
+    let reply = store
+        .door
+        .send(Method::POST, uri, &[], dfs_client::http::empty());
+    assert_eq!(reply.await.unwrap().status, StatusCode::NO_CONTENT);
+    store
+        .wait_status("repair goes on", DEADLINE, |s| s.repair_held.is_none())
+        .await;
+    assert!(kept.iter().all(|n| records_on(&cluster, *n, "chunks") > 0));
+    for number in 2..5 {
+        cluster.start_datanode(number).await;
+    }
+    store.wait_ready(5, SOON).await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_21_one_datanode_cut_off_either_way_comes_back_without_a_storm() {
+    let (mut cluster, mut model) = filled(4).await;
+    let store = cluster.store();
+    let faults = [
+        ("datanode-1", "tracker", LinkFault::lose_forth()),
+        ("datanode-1", "tracker", LinkFault::lose_back()),
+        ("tracker", "datanode-1", LinkFault::cut()),
+    ];
+    for (round, (from, to, fault)) in faults.into_iter().enumerate() {
+        let rule = cluster.links.inject(from, to, fault);
+        // Writes and deletes go on meanwhile.
+        for number in 0..3 {
+            let path = format!("r{round}-{number}");
+            let bytes = cluster.bytes(CHUNK_BYTES / 2);
+            dfs_e2e::wait::eventually("a write is taken", DEADLINE, || async {
+                let reply = store.try_put(&path, bytes.clone()).await;
+                let reply = reply.map_err(|error| error.to_string())?;
+                if reply.status.is_success() {
+                    Ok(())
+                } else {
+                    Err(reply.text())
+                }
+            })
+            .await;
+            model.note(&path, bytes.into());
+        }
+        model.delete(&store, &format!("f{round}")).await;
+        model.check(&store).await;
+        cluster.links.remove(rule);
+        store.wait_ready(4, SOON).await;
+    }
+    store.wait_healthy(DEADLINE).await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_26_a_paused_tracker_or_datanode_goes_on_as_if_nothing_had_been() {
+    let (mut cluster, mut model) = filled(3).await;
+    let store = cluster.store();
+    let before = copies_and_deletes(&cluster);
+    cluster.pause_tracker().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.resume_tracker();
+    // It heard nobody for longer than its window: it must not act on that.
+    store.wait_ready(3, SOON).await;
+    store.wait_healthy(DEADLINE).await;
+    assert_eq!(
+        copies_and_deletes(&cluster),
+        before,
+        "it acted on its own pause"
+    );
+    model.put(&mut cluster, "a", CHUNK_BYTES).await;
+    cluster.pause_datanode(1).await;
+    store
+        .wait_status("it is missed", DEADLINE, |s| s.datanodes.dead == 1)
+        .await;
+    model.put(&mut cluster, "b", CHUNK_BYTES).await;
+    model.delete(&store, "a").await;
+    cluster.resume_datanode(1);
+    store.wait_ready(3, SOON).await;
+    model.settle(&cluster).await;
+}

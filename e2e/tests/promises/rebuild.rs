@@ -1,0 +1,240 @@
+//! The tracker's directory is gone: the catalog comes back from the datanodes (Show 7 of issue 3).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dfs_e2e::cluster::{Cluster, Options, SOON};
+use dfs_protocol::chunk::ChunkKind;
+use dfs_tracker::store::rebuild::RebuildOptions;
+
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Upload, flip, options};
+use crate::world::{Seen, copy, look, post, purge, put_with, rename, trash};
+
+fn with_checkpoints() -> Options {
+    Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.checkpoint_interval = Duration::from_millis(400);
+            config.orphan_age = Duration::from_secs(600);
+        },
+        ..options(5)
+    }
+}
+
+fn one_checkpoint() -> Options {
+    Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.checkpoint_interval = Duration::from_secs(3600);
+            config.orphan_age = Duration::from_secs(600);
+        },
+        ..options(5)
+    }
+}
+
+/// All that can happen to files; what is live at the end.
+async fn history(cluster: &mut Cluster) -> BTreeMap<String, Seen> {
+    let store = cluster.store();
+    let colored = [("content-type", "image/png"), ("x-dfs-meta-color", "blue")];
+    for number in 0..6usize {
+        let bytes = cluster.bytes(number * 90_000);
+        let reply = put_with(&store, &format!("d/f{number}"), &colored, bytes).await;
+        let _ = reply.ok();
+    }
+    store.put("empty", Vec::new()).await;
+    store.put("replaced", cluster.bytes(CHUNK_BYTES + 1)).await;
+    store.put("replaced", cluster.bytes(10)).await;
+    store.put("deleted", cluster.bytes(CHUNK_BYTES)).await;
+    let _ = store.delete("deleted").await;
+    let _ = copy(&store, "d/f1", "copy-of-f1").await.ok();
+    let _ = rename(&store, "d/f2", "moved/f2").await.ok();
+    let _ = rename(&store, "d/", "e/").await.ok();
+    store.put("restored", cluster.bytes(5000)).await;
+    let _ = store.delete("restored").await;
+    store.put("purged", cluster.bytes(CHUNK_BYTES)).await;
+    let _ = store.delete("purged").await;
+    for entry in trash(&store).await {
+        match entry.file.path.to_string().as_str() {
+            "restored" => {
+                let _ = post(&store, &format!("/trash/{}/restore", entry.id))
+                    .await
+                    .ok();
+            }
+            "purged" => purge(&store, &entry).await,
+            _ => {}
+        }
+    }
+    store.put("last", cluster.bytes(2 * CHUNK_BYTES)).await;
+    let all = look(&store).await;
+    let paths: Vec<&str> = all.keys().map(String::as_str).collect();
+    let wanted = [
+        "copy-of-f1",
+        "e/f0",
+        "e/f1",
+        "e/f3",
+        "e/f4",
+        "e/f5",
+        "empty",
+        "last",
+        "moved/f2",
+        "replaced",
+        "restored",
+    ];
+    assert_eq!(paths, wanted);
+    assert_eq!(all["e/f3"].color, "blue");
+    assert_eq!(all["copy-of-f1"].content_type, "image/png");
+    all
+}
+
+/// Rebuilds, starts, and compares; files under `lost+found/` must be as many as said.
+async fn rebuild_and_compare(
+    cluster: &mut Cluster,
+    from: &[usize],
+    before: &BTreeMap<String, Seen>,
+    found: u64,
+) {
+    cluster.wipe_tracker().await;
+    let rebuilt = cluster
+        .rebuild_tracker(from, RebuildOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(rebuilt.files, before.len() as u64, "{rebuilt:?}");
+    assert_eq!(rebuilt.found, found, "{rebuilt:?}");
+    cluster.start_tracker().await;
+    let store = cluster.store();
+    store.wait_ready(from.len() as u64, SOON).await;
+    let mut after = look(&store).await;
+    after.retain(|path, _| !path.starts_with("lost+found/"));
+    assert_eq!(&after, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_7_everything_acknowledged_is_back_and_nothing_gone_is_live_again() {
+    for options in [with_checkpoints(), one_checkpoint()] {
+        let mut cluster = Cluster::start(options).await;
+        let before = history(&mut cluster).await;
+        let trashed = trash(&cluster.store()).await;
+        rebuild_and_compare(&mut cluster, &[0, 1, 2, 3, 4], &before, 0).await;
+        let store = cluster.store();
+        assert_eq!(trash(&store).await, trashed, "the trash is back as well");
+        store.wait_fsck_clean(DEADLINE).await;
+        // It goes on: more changes, and the same once more.
+        store.put("more", cluster.bytes(CHUNK_BYTES)).await;
+        let _ = store.delete("last").await;
+        let before = look(&store).await;
+        rebuild_and_compare(&mut cluster, &[4, 3, 2, 1, 0], &before, 0).await;
+        let store = cluster.store();
+        store.wait_fsck_clean(DEADLINE).await;
+        cluster.restart_tracker().await;
+        assert_eq!(look(&store).await, before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_7_chunks_that_nothing_explains_are_found_and_never_live() {
+    let mut cluster = Cluster::start(one_checkpoint()).await;
+    let before = history(&mut cluster).await;
+    // An upload that was never committed: two of its chunks are sealed on the datanodes.
+    let store = cluster.store();
+    let bytes = cluster.bytes(3 * CHUNK_BYTES);
+    let upload = Upload::begin(&store, "never-acked", Some(4 * CHUNK_BYTES));
+    assert!(upload.feed(&bytes).await);
+    let sealed = |cluster: &Cluster| -> usize {
+        (0..5)
+            .map(|n| crate::world::records_on(cluster, n, "chunks"))
+            .sum()
+    };
+    let base = sealed(&cluster);
+    dfs_e2e::wait::eventually("chunks are sealed", SOON, || async {
+        if sealed(&cluster) >= base || base > 0 {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    })
+    .await;
+    upload.cut().await;
+    cluster.wipe_tracker().await;
+    let rebuilt = cluster
+        .rebuild_tracker(&[0, 1, 2, 3, 4], RebuildOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(rebuilt.files, before.len() as u64);
+    assert_eq!(rebuilt.found, 1, "{rebuilt:?}");
+    cluster.start_tracker().await;
+    let store = cluster.store();
+    store.wait_ready(5, SOON).await;
+    let after = look(&store).await;
+    let found: Vec<&String> = after
+        .keys()
+        .filter(|p| p.starts_with("lost+found/"))
+        .collect();
+    assert_eq!(found.len(), 1, "{after:?}");
+    assert!(found[0].ends_with("/never-acked"), "{found:?}");
+    let got = store.get(&found[0].replace('+', "%2B")).await;
+    assert!(got == bytes[..got.len()] && got.len() >= CHUNK_BYTES);
+    assert_eq!(store.content("never-acked").await.unwrap(), None);
+    store.wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_7_any_two_of_five_datanodes_may_be_missing() {
+    let mut cluster = Cluster::start(with_checkpoints()).await;
+    let before = history(&mut cluster).await;
+    cluster.store().wait_healthy(DEADLINE).await;
+    for missing in [[0, 1], [2, 4], [1, 3]] {
+        cluster.kill_datanode(missing[0]).await;
+        cluster.kill_datanode(missing[1]).await;
+        let rest: Vec<usize> = (0..5).filter(|n| !missing.contains(n)).collect();
+        cluster.wipe_tracker().await;
+        let rebuilt = cluster
+            .rebuild_tracker(&rest, RebuildOptions::default())
+            .await
+            .unwrap();
+        assert_eq!((rebuilt.files, rebuilt.found), (before.len() as u64, 0));
+        cluster.start_tracker().await;
+        cluster.start_datanode(missing[0]).await;
+        cluster.start_datanode(missing[1]).await;
+        cluster.store().wait_ready(5, SOON).await;
+        assert_eq!(look(&cluster.store()).await, before, "without {missing:?}");
+    }
+    cluster.store().wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_7_a_damaged_newest_checkpoint_is_passed_over() {
+    let mut cluster = Cluster::start(with_checkpoints()).await;
+    let before = history(&mut cluster).await;
+    let store = cluster.store();
+    store.wait_healthy(DEADLINE).await;
+    // Until all that was done is in a checkpoint, and an older one is kept beside it.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.kill_tracker().await;
+    let mut newest = BTreeMap::new();
+    for number in 0..5 {
+        let to = crate::world::at(&cluster, number).await;
+        let bytes = crate::world::datanodes(&cluster)
+            .inventory(&to, ChunkKind::Checkpoint)
+            .await
+            .unwrap();
+        let entries: Vec<dfs_client::datanode::InventoryEntry> =
+            postcard::from_bytes(&bytes).unwrap();
+        for (replica, _) in entries {
+            let path = crate::kit::record(&cluster, number, &replica.chunk);
+            let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+            newest
+                .entry(replica.chunk.id)
+                .or_insert((written, Vec::new()))
+                .1
+                .push(path);
+        }
+    }
+    assert!(newest.len() >= 2, "{newest:?}");
+    let last = newest.values().max_by_key(|(written, _)| *written).unwrap();
+    assert!(last.1.len() >= 2);
+    for path in &last.1 {
+        flip(path, 300);
+    }
+    rebuild_and_compare(&mut cluster, &[0, 1, 2, 3, 4], &before, 0).await;
+    cluster.store().wait_fsck_clean(DEADLINE).await;
+}
