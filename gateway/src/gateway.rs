@@ -49,14 +49,14 @@ pub(crate) struct Gateway {
     pub(crate) rng: SharedRng,
     pub(crate) metrics: GatewayMetrics,
     pub(crate) lease: Arc<Lease>,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
     uploads: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
     cluster: OnceCell<ClusterId>,
 }
 
 impl Gateway {
-    /// Starts the lease renewal; must be called inside a Tokio runtime.
+    /// Starts the lease renewal and the care for placements; must be called inside a Tokio runtime.
     pub(crate) fn start(
         parts: GatewayParts,
         config: GatewayConfig,
@@ -74,7 +74,7 @@ impl Gateway {
         let gateway = Arc::new(Self {
             streams: WriteStreams::new(connector.clone()),
             datanodes: DatanodeClient::new(HttpClient::new(connector)),
-            pool: Pool::new(lease.clone(), clock.clone(), &config),
+            pool: Arc::new(Pool::new(lease.clone(), clock.clone(), &config)),
             uploads: Arc::new(Semaphore::new(config.max_uploads)),
             downloads: Arc::new(Semaphore::new(config.max_downloads)),
             cluster: OnceCell::new(),
@@ -85,7 +85,8 @@ impl Gateway {
             lease: lease.clone(),
             config,
         });
-        tokio::spawn(lease.keep_renewing(shutdown));
+        tokio::spawn(lease.keep_renewing(shutdown.clone()));
+        tokio::spawn(gateway.pool.clone().keep_expiring(shutdown));
         Ok(gateway)
     }
 

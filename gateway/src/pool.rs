@@ -10,12 +10,15 @@ use dfs_protocol::chunk::{DEFAULT_CHUNK_SIZE, DatanodeAddress};
 use dfs_protocol::upload::{AllocateRequest, AllocateResponse};
 use dfs_protocol::{DatanodeId, ErrorCode, Fence};
 use dfs_runtime::clock::SharedClock;
+use dfs_runtime::shutdown::Shutdown;
 
 use crate::config::GatewayConfig;
 use crate::lease::{HeldChunk, Lease};
 
 /// Most placements in one call.
 const MAX_BATCH: u32 = 64;
+/// Shortest pause between two looks for placements that nobody took.
+const SHORTEST_EXPIRY: Duration = Duration::from_millis(50);
 
 /// Room for one chunk.
 #[derive(Debug)]
@@ -164,7 +167,20 @@ impl Pool {
         Ok(placed.collect())
     }
 
-    fn pop(&self) -> Option<Placed> {
+    /// Gives placements up that nobody took in time, until the shutdown. Without this those of an
+    /// idle gateway stay under its lease, and no datanode that they name is ever safe to remove.
+    pub(crate) async fn keep_expiring(self: Arc<Self>, shutdown: Shutdown) {
+        let interval = (self.max_age / 2).max(SHORTEST_EXPIRY);
+        loop {
+            tokio::select! {
+                () = shutdown.triggered() => return,
+                () = tokio::time::sleep(interval) => self.expire(),
+            }
+        }
+    }
+
+    /// Drops what is too old, of a former tracker, or condemned.
+    fn expire(&self) {
         let now = self.clock.monotonic();
         let fence = self.lease.fence();
         self.drop_unless(|placed| {
@@ -172,6 +188,10 @@ impl Pool {
                 && now.saturating_sub(placed.at) < self.max_age
                 && !placed.chunk.is_condemned()
         });
+    }
+
+    fn pop(&self) -> Option<Placed> {
+        self.expire();
         self.lock().pop_front()
     }
 

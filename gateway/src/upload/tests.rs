@@ -409,3 +409,19 @@ async fn the_lease_holds_the_chunks_of_running_uploads_and_no_others() {
     assert!(world.tracker.was_renewed(chunk));
     assert!(!world.tracker.is_abandoned(chunk));
 }
+
+#[tokio::test]
+async fn i25_placements_that_nobody_takes_are_given_up_by_an_idle_gateway() {
+    let impatient = crate::GatewayConfig {
+        pool_max_age: Duration::from_millis(200),
+        ..config()
+    };
+    let batch = impatient.pool_size as usize;
+    let world = World::with(3, CHUNK, impatient).await;
+    let committed = store(&world, "a", b"hello").await.unwrap();
+    eventually("the rest of the batch is given up", || {
+        world.tracker.abandoned() == batch - 1
+    })
+    .await;
+    assert!(!world.tracker.is_abandoned(committed.file.chunks[0].id));
+}
