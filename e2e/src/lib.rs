@@ -5,6 +5,7 @@
 // A step of a test that fails must end the test, with the reason at hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod bench;
 mod boot;
 pub mod clock;
 pub mod cluster;

@@ -1,0 +1,79 @@
+//! Incompressible bytes, cheap to make: slices of one random buffer, from another place each time.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use dfs_client::http::RequestBody;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+/// Bytes of one frame of a request.
+const STEP: usize = 256 * 1024;
+/// Bytes of random content; longer bodies repeat it, shifted.
+const POOL: usize = 32 * 1024 * 1024;
+
+/// Random bytes that all bodies share.
+#[derive(Debug, Clone)]
+pub(super) struct Source(Bytes);
+
+impl Source {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut bytes = vec![0; POOL];
+        fastrand::Rng::with_seed(seed).fill(&mut bytes);
+        Self(bytes.into())
+    }
+
+    /// A body of `length` bytes that is never in memory as a whole.
+    pub(super) fn body(&self, length: u64, start: usize) -> RequestBody {
+        let generated = Generated {
+            pool: self.0.clone(),
+            at: start * 4096 % (POOL - STEP),
+            left: length,
+        };
+        generated.map_err(|never| match never {}).boxed()
+    }
+
+    /// Some bytes.
+    pub(super) fn slice(&self, length: usize, start: usize) -> Bytes {
+        let at = start * 4096 % (POOL - length);
+        self.0.slice(at..at + length)
+    }
+}
+
+struct Generated {
+    pool: Bytes,
+    at: usize,
+    left: u64,
+}
+
+impl Body for Generated {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let take = STEP.min(usize::try_from(self.left).unwrap_or(STEP));
+        let data = self.pool.slice(self.at..self.at + take);
+        self.left -= take as u64;
+        // An odd step: the next time round the content lies elsewhere in its blocks.
+        self.at = (self.at + take + 4097) % (POOL - STEP);
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// An error of a body as one of I/O.
+pub(super) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}
