@@ -1,4 +1,4 @@
-.PHONY: run test test-root e2e bench demo lint fmt count
+.PHONY: run test test-root planted e2e bench demo fuzz lint fmt count
 
 CARGO ?= cargo
 
@@ -17,6 +17,10 @@ test-root:
 	$(CARGO) build --workspace --bins
 	$(CARGO) test -p dfs-e2e -- --ignored root_
 
+# Shows that the tests can fail: plants the bugs of docs/planted-bugs.md, one at a time.
+planted:
+	scripts/planted-bugs.sh
+
 # The Rust toolchain's own directory through five datanodes, one of which dies on the way.
 demo:
 	$(CARGO) build --release --bin dfs
@@ -26,6 +30,11 @@ demo:
 bench:
 	$(CARGO) build --release --bins
 	scripts/bench.sh
+
+# The running store against its own OpenAPI document. Needs Python and, once, PyPI; FUZZ_SEED repeats a run.
+fuzz:
+	$(CARGO) build --release --bin dfs
+	scripts/fuzz-openapi.sh
 
 lint:
 	$(CARGO) fmt --all --check

@@ -182,7 +182,11 @@ impl RawReply {
 
     /// Status lines among the bytes: more than one answer to one request is smuggling.
     pub fn answers(&self) -> usize {
-        self.text().matches("HTTP/1.1 ").count()
+        let text = self.text();
+        let after = text.split("HTTP/1.1 ").skip(1);
+        after
+            .filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+            .count()
     }
 
     /// The bytes as text.

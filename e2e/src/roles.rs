@@ -68,7 +68,7 @@ async fn run_tracker(
     };
     let gateway = GatewayConfig {
         document: Document::PublicAndAdmin {
-            more: serde_json::Value::Null,
+            more: dfs_tracker::http::openapi_paths(),
         },
         ..gateway
     };

@@ -26,6 +26,13 @@ const CALL_LIMIT: usize = 16 * 1024 * 1024;
 /// A full report of several million replicas.
 const REPORT_LIMIT: usize = 256 * 1024 * 1024;
 
+/// The paths of this router that people call, as an OpenAPI paths object. The calls between roles
+/// (`/internal/`) are no part of the API.
+pub fn openapi_paths() -> serde_json::Value {
+    // A test parses it, so the fallback is never seen.
+    serde_json::from_str(include_str!("openapi.json")).unwrap_or_default()
+}
+
 /// The routes of datanodes and gateways.
 pub fn router(tracker: Arc<Tracker>) -> Router {
     Router::new()
@@ -93,4 +100,20 @@ async fn call(
 ) -> Result<Response, ProblemResponse> {
     let json = dispatch(tracker.as_ref(), &name, &body).await?;
     Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_names_every_route_that_people_call() {
+        let paths = openapi_paths();
+        let methods = |path: &str| -> Vec<String> {
+            let operations = paths[path].as_object().unwrap();
+            operations.keys().cloned().collect()
+        };
+        assert_eq!(paths.as_object().unwrap().len(), 1);
+        assert_eq!(methods(routes::REGISTER), ["get", "head", "post"]);
+    }
 }
