@@ -49,9 +49,9 @@ until_true "five datanodes are registered" live_datanodes 5
 show "$DFS" nodes
 
 say "What goes in: $(find -L "$SOURCE" -type f | wc -l) files, $(du -shL "$SOURCE" | cut -f1), from $(basename "$SOURCE")"
-printf '$ dfs put -r %s/ toolchain/ &\n' "$(basename "$SOURCE")"
+printf '$ dfs put -r %s toolchain &\n' "$(basename "$SOURCE")"
 start=$SECONDS
-"$DFS" put -r "$SOURCE/" toolchain/ >"$WORK/put.log" 2>&1 &
+"$DFS" put -r "$SOURCE" toolchain >"$WORK/put.log" 2>&1 &
 put=$!
 
 stored_enough() { [ "$(du -sm "$WORK/datanode-3" | cut -f1)" -ge "${DEMO_KILL_AFTER_MB:-200}" ] || ! kill -0 "$put" 2>/dev/null; }
@@ -76,7 +76,7 @@ show "$DFS" status
 
 say "Everything is fetched back and compared, file by file"
 start=$SECONDS
-show "$DFS" get -r toolchain/ "$WORK/back/"
+show "$DFS" get -r toolchain "$WORK/back"
 echo "fetched in $((SECONDS - start)) s"
 count=0
 while IFS= read -r -d '' file; do

@@ -1,0 +1,178 @@
+//! Memory and handles stay under their limits, whatever clients do.
+
+use bytes::Bytes;
+use dfs_client::http::empty;
+use dfs_e2e::wait::eventually;
+use http::{Method, StatusCode};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::fleet::{CHUNK, DEADLINE, Fleet, Member, Options, bytes, seeded, streamed};
+
+/// Uploads at once, and bytes of each that no datanode confirmed: the gateway's defaults.
+const MAX_UPLOADS: u64 = 128;
+const WINDOW: u64 = 4 * 1024 * 1024;
+/// What connections, tasks and the allocator may take besides.
+const PER_CONNECTION: u64 = 512 * 1024;
+const SLOW_CLIENTS: usize = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i31_two_hundred_slow_clients_and_huge_uploads_stay_within_the_stated_memory() {
+    let mut rng = seeded();
+    let fleet = Fleet::start(Options::default()).await;
+    let store = fleet.store();
+    let small = bytes(&mut rng, 64 * 1024);
+    store.put("warm", small.clone()).await;
+    let base = fleet.tracker.process.resident_bytes().unwrap();
+    let mut clients = JoinSet::new();
+    let mut senders: Vec<mpsc::Sender<Bytes>> = Vec::new();
+    for n in 0..SLOW_CLIENTS {
+        let (sender, body) = streamed();
+        let door = store.door.clone();
+        let path = format!("/files/slow{n:03}");
+        clients.spawn(async move { door.send(Method::PUT, &path, &[], body).await });
+        // Those that are refused do not take it.
+        let first = small.slice(..1000);
+        let sent = sender.clone();
+        tokio::spawn(async move { sent.send(first).await });
+        senders.push(sender);
+    }
+    let wanted = SLOW_CLIENTS - usize::try_from(MAX_UPLOADS).unwrap();
+    let mut refused = 0;
+    while refused < wanted {
+        let reply = tokio::time::timeout(DEADLINE, clients.join_next()).await;
+        let reply = reply
+            .expect("the excess is refused")
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert!(
+            matches!(
+                reply.status,
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+            ),
+            "{}: {}",
+            reply.status,
+            reply.text()
+        );
+        assert!(!reply.header("retry-after").is_empty());
+        refused += 1;
+    }
+    // Huge uploads as fast as they go, into the places that come free: slow ones make room for them.
+    for sender in senders.iter().take(0) {
+        drop(sender.clone());
+    }
+    let mut pushed = 0_u64;
+    let piece = bytes(&mut rng, CHUNK);
+    let mut most = base;
+    for round in 0..48 {
+        for sender in &senders {
+            // A window that is full, or a client that was refused, takes nothing.
+            if sender.try_send(piece.clone()).is_ok() {
+                pushed += piece.len() as u64;
+            }
+        }
+        if round % 8 == 0 {
+            tokio::task::yield_now().await;
+        }
+        most = most.max(fleet.tracker.process.resident_bytes().unwrap());
+    }
+    let bound = base + MAX_UPLOADS * (WINDOW + PER_CONNECTION);
+    eprintln!(
+        "{SLOW_CLIENTS} clients, {refused} refused, {pushed} bytes offered beyond the first; resident \
+         {base} bytes before, {most} at most, bound {bound}"
+    );
+    assert!(most <= bound);
+    drop(senders);
+    let mut stored = 0;
+    while let Some(reply) = clients.join_next().await {
+        let reply = reply.unwrap().unwrap();
+        assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+        stored += 1;
+    }
+    let most = most.max(fleet.tracker.process.resident_bytes().unwrap());
+    eprintln!("{stored} stored, {most} bytes at the end");
+    assert_eq!(stored, SLOW_CLIENTS - refused);
+    assert!(most <= bound);
+    assert!(
+        fleet
+            .tracker
+            .metric("dfs_gateway_refusals_total{limit=\"uploads\"}")
+            .await
+            >= 72.0
+    );
+    store.wait_fsck_clean(DEADLINE).await;
+}
+
+/// Takes connections until the member has no handle left, and looks at its health meanwhile.
+async fn exhaust(member: &mut Member, connections: usize) {
+    let mut held = Vec::new();
+    for _ in 0..connections {
+        held.push(TcpStream::connect(member.address()).await.unwrap());
+    }
+    let this = &*member;
+    eventually("it runs out of handles", DEADLINE, || async {
+        let metric = this
+            .metric("dfs_http_connections_refused_total{listener=\"api\",reason=\"no_handles\"}")
+            .await;
+        if metric > 0.0 {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
+    })
+    .await;
+    for _ in 0..5 {
+        let live = member
+            .admin_door()
+            .send(Method::GET, "/livez", &[], empty())
+            .await
+            .unwrap();
+        assert_eq!(live.status, StatusCode::OK);
+    }
+    assert!(member.process.status().unwrap().is_none(), "it still runs");
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_29_a_datanode_without_file_handles_stays_up_and_recovers() {
+    let mut rng = seeded();
+    let options = Options {
+        datanode_handles: Some(96),
+        ..Options::default()
+    };
+    let mut fleet = Fleet::start(options).await;
+    let store = fleet.store();
+    let body = bytes(&mut rng, CHUNK * 2);
+    store.put("before", body.clone()).await;
+    exhaust(&mut fleet.datanodes[0], 300).await;
+    fleet.wait_ready().await;
+    store.put("after", body.clone()).await;
+    for path in ["before", "after"] {
+        assert!(store.get(path).await == body, "{path}");
+    }
+    store.wait_healthy(DEADLINE).await;
+    store.wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_29_a_tracker_without_file_handles_stays_up_and_recovers() {
+    let mut rng = seeded();
+    let options = Options {
+        tracker_handles: Some(96),
+        ..Options::default()
+    };
+    let mut fleet = Fleet::start(options).await;
+    let body = bytes(&mut rng, CHUNK * 2);
+    fleet.store().put("before", body.clone()).await;
+    exhaust(&mut fleet.tracker, 300).await;
+    fleet.wait_ready().await;
+    let store = fleet.store();
+    store.put("after", body.clone()).await;
+    for path in ["before", "after"] {
+        assert!(store.get(path).await == body, "{path}");
+    }
+    store.wait_healthy(DEADLINE).await;
+    store.wait_fsck_clean(DEADLINE).await;
+}

@@ -1,0 +1,13 @@
+//! Real processes: killed with -9, paused, starved, cut off, and asked on the command line.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod command_line;
+mod fleet;
+mod kills;
+mod limits;
+mod links;
+mod pauses;
+mod power;
+mod root;
+mod tracker_kills;
+mod writers;
