@@ -8,7 +8,7 @@ use dfs_e2e::disk::{CallKind, Effect, Fault};
 use dfs_e2e::net::LinkFault;
 use dfs_e2e::wait::eventually;
 use dfs_protocol::datanode::Liveness;
-use dfs_protocol::status::{ReplicaDetail, ReplicaState};
+use dfs_protocol::status::{ChunkHealth, ReplicaDetail, ReplicaState};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -175,4 +175,42 @@ async fn a_datanode_ends_as_asked_and_comes_back_elsewhere() {
     store.wait_ready(3, SOON).await;
     assert!(store.get("f").await == bytes);
     store.wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i23_a_copy_ordered_to_a_datanode_that_dies_is_given_to_another() {
+    let options = Options {
+        datanodes: 4,
+        ..Options::default()
+    };
+    let mut cluster = Cluster::start(options).await;
+    let store = cluster.store();
+    store.wait_repaired(DEADLINE).await;
+    let bytes = cluster.bytes(500_000);
+    let stored = store.put("f", bytes.clone()).await;
+    let mut holders = Vec::new();
+    for id in &stored.replicas {
+        holders.push(cluster.number_of(*id).await);
+    }
+    let spare = (0..4).find(|number| !holders.contains(number)).unwrap();
+    // The copy is ordered, and never gets its bytes.
+    let spare_name = cluster.datanodes[spare].name.clone();
+    cluster
+        .links
+        .inject(&spare_name, "datanode-*", LinkFault::paused());
+    cluster.wipe_datanode(holders[0]).await;
+    store
+        .wait_status("a copy is under way", DEADLINE, |status| {
+            status.repair.active > 0
+        })
+        .await;
+    cluster.wipe_datanode(spare).await;
+    cluster.links.heal();
+    for _ in 0..2 {
+        cluster.add_datanode().await;
+    }
+    store.wait_repaired(DEADLINE).await;
+    let chunks = store.chunks("f").await.unwrap();
+    assert_eq!(chunks.chunks[0].health, ChunkHealth::Healthy);
+    assert!(store.get("f").await == bytes);
 }
