@@ -2,7 +2,42 @@
 //! guards a whole file and is what the client is told. Both are linear, so the whole is combined
 //! from its parts without a second pass over the bytes.
 
+use std::sync::LazyLock;
+
 use crc_fast::CrcAlgorithm::{Crc32Iscsi, Crc64Nvme};
+
+use crate::chunk::BLOCK_SIZE_U64;
+
+/// What a CRC becomes when a full block of zeroes follows it, byte by byte of the CRC. Combining is
+/// linear, so the whole is the XOR of its bytes' parts. Nearly every part that is ever combined is
+/// a full block, and the general way costs more than the checksum of the block itself
+/// (docs/decisions/write-path-first-figures.md).
+struct BlockShift<const BYTES: usize>([[u64; 256]; BYTES]);
+
+impl<const BYTES: usize> BlockShift<BYTES> {
+    fn new(combine: impl Fn(u64) -> u64) -> Self {
+        let mut table = [[0; 256]; BYTES];
+        for (place, row) in table.iter_mut().enumerate() {
+            for (byte, shifted) in (0u64..).zip(row.iter_mut()) {
+                *shifted = combine(byte << (8 * place));
+            }
+        }
+        Self(table)
+    }
+
+    fn shift(&self, crc: u64) -> u64 {
+        let bytes = crc.to_le_bytes();
+        let parts = self.0.iter().zip(bytes);
+        parts.fold(0, |sum, (row, byte)| sum ^ row[usize::from(byte)])
+    }
+}
+
+static CRC32C_SHIFT: LazyLock<BlockShift<4>> = LazyLock::new(|| {
+    BlockShift::new(|crc| crc_fast::checksum_combine(Crc32Iscsi, crc, 0, BLOCK_SIZE_U64))
+});
+static CRC64_SHIFT: LazyLock<BlockShift<8>> = LazyLock::new(|| {
+    BlockShift::new(|crc| crc_fast::checksum_combine(Crc64Nvme, crc, 0, BLOCK_SIZE_U64))
+});
 
 /// CRC32C (Castagnoli, RFC 3720) of `data`.
 pub fn crc32c(data: &[u8]) -> u32 {
@@ -11,6 +46,9 @@ pub fn crc32c(data: &[u8]) -> u32 {
 
 /// CRC32C of a concatenation, from the CRC of both parts and the second part's length in bytes.
 pub fn crc32c_combine(first: u32, second: u32, second_len: u64) -> u32 {
+    if second_len == BLOCK_SIZE_U64 {
+        return truncate(CRC32C_SHIFT.shift(u64::from(first))) ^ second;
+    }
     truncate(crc_fast::checksum_combine(
         Crc32Iscsi,
         u64::from(first),
@@ -26,6 +64,9 @@ pub fn crc64nvme(data: &[u8]) -> u64 {
 
 /// CRC64-NVME of a concatenation, from the CRC of both parts and the second part's length in bytes.
 pub fn crc64nvme_combine(first: u64, second: u64, second_len: u64) -> u64 {
+    if second_len == BLOCK_SIZE_U64 {
+        return CRC64_SHIFT.shift(first) ^ second;
+    }
     crc_fast::checksum_combine(Crc64Nvme, first, second, second_len)
 }
 
@@ -90,5 +131,26 @@ mod tests {
             crc64nvme_combine(crc64nvme(a), crc64nvme(b), b.len() as u64),
             crc64nvme(&data)
         );
+    }
+
+    #[test]
+    fn a_full_block_combines_as_any_other_length_does() {
+        let data: Vec<u8> = (0..131_072u32 + 77).map(|i| (i * 31 % 253) as u8).collect();
+        for start in [0, 1, 77] {
+            let (first, block) = data[start..].split_at(data.len() - start - 65_536);
+            let length = block.len() as u64;
+            assert_eq!(
+                crc32c_combine(crc32c(first), crc32c(block), length),
+                crc32c(&data[start..])
+            );
+            assert_eq!(
+                crc64nvme_combine(crc64nvme(first), crc64nvme(block), length),
+                crc64nvme(&data[start..])
+            );
+        }
+        for crc in [0, 1, u64::MAX, 0x8000_0000_0000_0001] {
+            let general = crc_fast::checksum_combine(Crc64Nvme, crc, 5, BLOCK_SIZE_U64);
+            assert_eq!(crc64nvme_combine(crc, 5, BLOCK_SIZE_U64), general);
+        }
     }
 }
