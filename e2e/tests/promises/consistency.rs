@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dfs_client::HttpTracker;
 use dfs_client::http::{HttpClient, whole};
-use dfs_e2e::cluster::{Cluster, SOON};
+use dfs_e2e::cluster::{Cluster, Options, SOON};
 use dfs_e2e::store::Store;
 use dfs_gateway::{GatewayConfig, GatewayParts};
 use dfs_runtime::clock::SystemClock;
@@ -19,7 +19,7 @@ use http::{Method, StatusCode};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
-use crate::kit::{CHUNK_BYTES, Model, options};
+use crate::kit::{CHUNK, CHUNK_BYTES, Model, options};
 
 /// A gateway of its own, beside the tracker's.
 pub(crate) struct Gateway {
@@ -77,9 +77,9 @@ impl Gateway {
 #[tokio::test(flavor = "multi_thread")]
 async fn i16_what_one_gateway_acknowledged_every_other_serves_and_lists_at_once() {
     let mut cluster = Cluster::start(options(3)).await;
-    let one = Gateway::start(&cluster, "gateway-1").await.store();
-    let two = Gateway::start(&cluster, "gateway-2").await.store();
-    let doors = [one, two, cluster.store()];
+    let one = Gateway::start(&cluster, "gateway-1").await;
+    let two = Gateway::start(&cluster, "gateway-2").await;
+    let doors = [one.store(), two.store(), cluster.store()];
     let mut model = Model::default();
     for round in 0..24usize {
         let path = format!("f{}", round % 5);
@@ -248,6 +248,10 @@ async fn storm(cluster: &mut Cluster, doors: &[Store], restart: bool) {
         .map(|value| {
             let (store, history) = (doors[value as usize % doors.len()].clone(), history.clone());
             tokio::spawn(async move {
+                if restart {
+                    // Some before, some amid, some after the restart.
+                    tokio::time::sleep(Duration::from_millis(u64::from(value) * 60)).await;
+                }
                 let began = now();
                 let reply = store.try_put("same", body_of(value, BLOCKS)).await;
                 match reply.map(|reply| reply.status) {
@@ -297,7 +301,15 @@ async fn storm(cluster: &mut Cluster, doors: &[Store], restart: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i17_bad_input_35_fifty_concurrent_puts_of_one_name_are_linearizable() {
-    let mut cluster = Cluster::start(options(3)).await;
+    // A busy machine must not be taken for datanodes that are silent.
+    let mut cluster = Cluster::start(Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.heartbeat_interval = Duration::from_secs(1);
+        },
+        ..options(3)
+    })
+    .await;
     let gateway = Gateway::start(&cluster, "gateway-1").await;
     let doors = [gateway.store(), cluster.store()];
     storm(&mut cluster, &doors, false).await;

@@ -62,7 +62,7 @@ async fn fault_22_a_tracker_cut_off_from_all_datanodes_repairs_and_deletes_nothi
             "a storm after the return"
         );
     }
-    model.put(&mut cluster, "after", CHUNK_BYTES).await;
+    put_patiently(&mut cluster, &mut model, "after", CHUNK_BYTES).await;
     model.settle(&cluster).await;
 }
 
@@ -112,18 +112,7 @@ async fn fault_21_one_datanode_cut_off_either_way_comes_back_without_a_storm() {
         // Writes and deletes go on meanwhile.
         for number in 0..3 {
             let path = format!("r{round}-{number}");
-            let bytes = cluster.bytes(CHUNK_BYTES / 2);
-            dfs_e2e::wait::eventually("a write is taken", DEADLINE, || async {
-                let reply = store.try_put(&path, bytes.clone()).await;
-                let reply = reply.map_err(|error| error.to_string())?;
-                if reply.status.is_success() {
-                    Ok(())
-                } else {
-                    Err(reply.text())
-                }
-            })
-            .await;
-            model.note(&path, bytes.into());
+            put_patiently(&mut cluster, &mut model, &path, CHUNK_BYTES / 2).await;
         }
         model.delete(&store, &format!("f{round}")).await;
         model.check(&store).await;
@@ -160,4 +149,26 @@ async fn fault_26_a_paused_tracker_or_datanode_goes_on_as_if_nothing_had_been() 
     cluster.resume_datanode(1);
     store.wait_ready(3, SOON).await;
     model.settle(&cluster).await;
+}
+
+/// As a client does: a 503 says when to come again.
+async fn put_patiently(cluster: &mut Cluster, model: &mut Model, path: &str, size: usize) {
+    let bytes = bytes::Bytes::from(cluster.bytes(size));
+    let store = cluster.store();
+    dfs_e2e::wait::eventually("a write is taken", DEADLINE, || async {
+        let reply = store.try_put(path, bytes.clone()).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        assert!(
+            reply.status.is_success() || says_later(&reply),
+            "{}",
+            reply.text()
+        );
+        reply
+            .status
+            .is_success()
+            .then_some(())
+            .ok_or_else(|| reply.text())
+    })
+    .await;
+    model.note(path, bytes);
 }

@@ -136,23 +136,24 @@ async fn show_7_chunks_that_nothing_explains_are_found_and_never_live() {
     let before = history(&mut cluster).await;
     // An upload that was never committed: two of its chunks are sealed on the datanodes.
     let store = cluster.store();
+    let sealed = |cluster: &Cluster| -> usize {
+        let counts = (0..5).map(|n| crate::world::records_on(cluster, n, "chunks"));
+        counts.sum()
+    };
+    let before_it = sealed(&cluster);
     let bytes = cluster.bytes(3 * CHUNK_BYTES);
     let upload = Upload::begin(&store, "never-acked", Some(4 * CHUNK_BYTES));
     assert!(upload.feed(&bytes).await);
-    let sealed = |cluster: &Cluster| -> usize {
-        (0..5)
-            .map(|n| crate::world::records_on(cluster, n, "chunks"))
-            .sum()
-    };
-    let base = sealed(&cluster);
-    dfs_e2e::wait::eventually("chunks are sealed", SOON, || async {
-        if sealed(&cluster) >= base || base > 0 {
-            Ok(())
-        } else {
-            Err(String::new())
-        }
+    dfs_e2e::wait::eventually("two chunks are sealed", SOON, || async {
+        let now = sealed(&cluster);
+        let enough = now >= before_it + 6;
+        enough
+            .then_some(())
+            .ok_or_else(|| format!("{before_it} {now}"))
     })
     .await;
+    // With the tracker dead nobody gives the chunks up.
+    cluster.kill_tracker().await;
     upload.cut().await;
     cluster.wipe_tracker().await;
     let rebuilt = cluster

@@ -158,7 +158,7 @@ async fn i25_one_may_stop_two_may_not_and_nobody_while_one_is_missing() {
     for number in 0..3 {
         ids.push(id_of(&cluster, number).await);
     }
-    assert!(ok_to_stop(&store, &ids[..1]).await.safe);
+    wait_ok_to_stop(&store, &ids[..1]).await;
     let two = ok_to_stop(&store, &ids[..2]).await;
     assert!(
         !two.safe && two.chunk_count > 0 && !two.reason.is_empty(),
@@ -174,6 +174,18 @@ async fn i25_one_may_stop_two_may_not_and_nobody_while_one_is_missing() {
     assert!(!ok_to_stop(&store, &[unknown]).await.safe);
     cluster.start_datanode(2).await;
     store.wait_healthy(DEADLINE).await;
-    assert!(ok_to_stop(&store, &ids[..1]).await.safe);
+    wait_ok_to_stop(&store, &ids[..1]).await;
     model.settle(&cluster).await;
+}
+
+/// An upload, or a checkpoint, under way makes the answer no for a moment.
+async fn wait_ok_to_stop(store: &dfs_e2e::store::Store, ids: &[dfs_protocol::DatanodeId]) {
+    eventually("they may stop", DEADLINE, || async {
+        let verdict = ok_to_stop(store, ids).await;
+        verdict
+            .safe
+            .then_some(())
+            .ok_or_else(|| format!("{verdict:?}"))
+    })
+    .await;
 }
