@@ -4,6 +4,7 @@
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, IntGauge, IntGaugeVec, Opts, Registry};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `utime` and `stime` count in these; fixed at 100 by Linux's user-space interface.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -108,6 +109,24 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
+}
+
+/// Raises the limit of open file handles as far as the machine allows; the usual default is meant
+/// for programs that use `select`. What it is afterwards, `None` when there is none.
+pub fn raise_handle_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Refused: the limit stays as it is, and the caps follow it.
+    let _refused = setrlimit(Resource::Nofile, raised);
+    handle_limit()
+}
+
+/// How many file handles this process may have open; `None` when there is no limit.
+pub fn handle_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use dfs_runtime::clock::{SharedClock, SystemClock};
 use dfs_runtime::disk::{RealDisk, SharedDisk};
 use dfs_runtime::net::{SharedConnector, TcpConnector};
+use dfs_runtime::process::raise_handle_limit;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
 use dfs_runtime::signals::on_signals;
@@ -75,6 +76,7 @@ pub async fn run(command: Command, out: &Output) -> Exit {
     } else {
         telemetry::init();
     }
+    raise_handle_limit();
     let (trigger, shutdown) = shutdown_pair();
     let signals = match on_signals(trigger) {
         Ok(signals) => signals,

@@ -19,7 +19,7 @@ impl Shell<'_> {
     fn run(&self, line: &[&str], input: &[u8]) -> Output {
         let mut child = Command::new(binary("dfs"))
             .args(line)
-            .env("DFS_TRACKER", &self.tracker)
+            .envs((!self.tracker.is_empty()).then_some(("DFS_TRACKER", &self.tracker)))
             .current_dir(self.dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -104,7 +104,6 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     assert_eq!(shell.ends(0, "ls -r -n docs/").lines().count(), 4);
     shell.ends(0, "get -r docs/tree back");
     same(&dir.join("tree"), &dir.join("back"));
-    assert_eq!(shell.ends(0, "cat docs/tree/top").len(), 5);
     shell.ends_with_input(0, "put - docs/stdin", b"from standard input");
     assert_eq!(shell.ends(0, "get docs/stdin -"), "from standard input");
     shell.ends(4, "put --if-absent tree/top docs/stdin");

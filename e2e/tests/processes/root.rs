@@ -35,7 +35,7 @@ fn one_small_datanode(root: &Path) -> Vec<Mount> {
 }
 
 fn small_tracker(root: &Path) -> Vec<Mount> {
-    vec![mount(root, "tracker", 96)]
+    vec![mount(root, "tracker", 256)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +130,7 @@ async fn root_i15_fault_14_a_full_tracker_refuses_writes_and_takes_deletes() {
     store.put("deleted", "deleted").await;
     // Somebody else fills the volume.
     let hog = fleet.tracker.dir.join("hog");
-    let filled = std::fs::write(&hog, vec![1; 96 << 20]).unwrap_err();
+    let filled = std::fs::write(&hog, vec![1; 256 << 20]).unwrap_err();
     assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
     dfs_e2e::wait::eventually("writes are refused", DEADLINE, || async {
         let reply = store.try_put("late", "late").await.unwrap();

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::metrics::{RefusalReason, ServerMetrics};
+use crate::process::handle_limit;
 
 /// Pause after an error of `accept` that will not pass by itself at once.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -19,6 +20,18 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const REFUSALS: usize = 64;
 /// How long a refused connection may take to read its answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Of the process's file handles, the part that connections of one listener may take: files, peers
+/// and the health listener need the others.
+const CONNECTIONS_SHARE: u64 = 2;
+/// The part that refused connections may take for the moment.
+const REFUSALS_SHARE: u64 = 8;
+
+/// One part of `parts` of the limit, never nothing.
+fn handle_share(limit: Option<u64>, parts: u64) -> usize {
+    let share = limit.map_or(u64::MAX, |limit| (limit / parts).max(1));
+    usize::try_from(share).unwrap_or(usize::MAX)
+}
 
 /// A connection and its place under the cap, which is free again when this is dropped.
 #[derive(Debug)]
@@ -38,6 +51,7 @@ pub(super) struct Places {
 impl Places {
     fn new(connections: usize) -> Self {
         let all = connections
+            .min(handle_share(handle_limit(), CONNECTIONS_SHARE))
             .min(u32::MAX as usize)
             .min(Semaphore::MAX_PERMITS);
         Self {
@@ -80,7 +94,9 @@ impl Acceptor {
             listener,
             metrics,
             places: Places::new(connections),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            refusals: Arc::new(Semaphore::new(
+                REFUSALS.min(handle_share(handle_limit(), REFUSALS_SHARE)),
+            )),
             spares: Vec::new(),
             wanted_spares: spares,
         }
@@ -199,6 +215,14 @@ async fn refuse(mut stream: TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fault_29_connections_leave_handles_for_files_peers_and_health() {
+        assert_eq!(handle_share(Some(96), CONNECTIONS_SHARE), 48);
+        assert_eq!(handle_share(Some(96), REFUSALS_SHARE), 12);
+        assert_eq!(handle_share(Some(0), REFUSALS_SHARE), 1);
+        assert_eq!(handle_share(None, CONNECTIONS_SHARE), usize::MAX);
+    }
 
     #[test]
     fn the_refusal_announces_its_length() {

@@ -25,7 +25,8 @@ impl RateLimit {
 /// Limits of one listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Connections at once, upgraded ones included; the next gets 503 and is closed.
+    /// Connections at once, upgraded ones included; the next gets 503 and is closed. Never more
+    /// than half of the process's file handles.
     pub connections: usize,
     /// From the first byte of a request (or from the connection's start) to the end of its header.
     pub header_timeout: Duration,

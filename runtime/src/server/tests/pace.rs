@@ -105,7 +105,10 @@ async fn a_reader_above_the_minimum_rate_is_served_to_the_end() {
     let router = Router::new().route("/big", get(|| async { Bytes::from(vec![7; LENGTH]) }));
     // A window that a client which merely waits for the processor does not miss.
     let limits = ServerLimits {
-        send_rate: RateLimit { window: Duration::from_secs(2), bytes: 16 * 1024 },
+        send_rate: RateLimit {
+            window: Duration::from_secs(2),
+            bytes: 16 * 1024,
+        },
         ..fast_times()
     };
     let served = serve_router(limits, router).await;
