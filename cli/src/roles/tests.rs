@@ -107,7 +107,7 @@ async fn a_store_in_one_process_keeps_its_files_between_runs() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let clean = tokio::time::timeout(Duration::from_secs(60), clean).await;
+    let clean = tokio::time::timeout(Duration::from_mins(1), clean).await;
     assert!(clean.is_ok(), "fsck did not become clean");
     stop(store).await;
 }
