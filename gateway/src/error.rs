@@ -1,7 +1,7 @@
 //! How uploads and downloads fail, by what the client can do.
 
 use dfs_client::ClientError;
-use dfs_protocol::frame::HopFailure;
+use dfs_protocol::frame::{HopFailure, HopFault};
 use dfs_protocol::{ErrorCode, FilePath, Problem};
 
 /// An upload that was not acknowledged.
@@ -55,6 +55,12 @@ impl From<UploadError> for Problem {
                 "upload again",
             ),
             UploadError::Tracker(error) => error.into_problem(),
+            // The tracker's picture of the volumes may be a heartbeat old.
+            UploadError::ChainLost { failures } if is_full(&failures) => Self::new(
+                ErrorCode::InsufficientStorage,
+                "every datanode that was tried has too little room",
+            )
+            .next("delete files, or add datanodes or room to their volumes"),
             UploadError::ChainLost { failures } => {
                 let last = failures.last();
                 let why = last.map_or_else(String::new, |hop| {
@@ -81,6 +87,12 @@ impl From<UploadError> for Problem {
                 .next("report the request id; nothing was stored"),
         }
     }
+}
+
+/// Whether room was all that lacked.
+fn is_full(failures: &[HopFailure]) -> bool {
+    let full = |failed: &HopFailure| failed.cause == HopFault::NoSpace;
+    !failures.is_empty() && failures.iter().all(full)
 }
 
 fn unavailable(detail: &str, next: &str) -> Problem {

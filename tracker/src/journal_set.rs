@@ -31,7 +31,7 @@ const BACKFILL_PAGE: usize = 256;
 /// Who may keep the journal, as the tracker's loops see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Roster {
-    /// Live, in service, with room; in a stable order, so that members stay.
+    /// Live, in service; full ones last, otherwise in a stable order, so that members stay.
     pub candidates: Vec<DatanodeAddress>,
     /// Datanodes in service, heard or not.
     pub in_service: u32,

@@ -113,7 +113,11 @@ impl ChunkStore for FileChunkStore {
         shared.fail_stop.check()?;
         let (chunk, version) = (new.id, new.version);
         let claim = Claim::take(shared, (chunk, version))?;
-        let room = shared.space.reserve(new.expected);
+        // Deletions wait for checkpoints of the catalog: those must get through.
+        let room = match new.origin.kind {
+            ChunkKind::Data => shared.space.reserve(new.expected),
+            ChunkKind::Checkpoint => shared.space.reserve_last(new.expected),
+        };
         let reservation = room
             .map_err(|e| StoreError::disk("asking for room", e))?
             .map_err(|full| {

@@ -86,11 +86,28 @@ impl SpaceGuard {
         if room.read_only || room.free < expected {
             return Ok(Err(Full { free: room.free }));
         }
-        self.promised.fetch_add(expected, Ordering::AcqRel);
-        Ok(Ok(Reservation {
+        Ok(Ok(self.promise(expected)))
+    }
+
+    /// As [`SpaceGuard::reserve`], down to half of the hard share: for what a full volume needs to
+    /// become less full.
+    pub fn reserve_last(self: &Arc<Self>, expected: u64) -> io::Result<Result<Reservation, Full>> {
+        let space = self.disk.space(&self.root)?;
+        let free = self
+            .available(space)
+            .saturating_sub(self.hard(space.total) / 2);
+        if free < expected {
+            return Ok(Err(Full { free }));
+        }
+        Ok(Ok(self.promise(expected)))
+    }
+
+    fn promise(self: &Arc<Self>, bytes: u64) -> Reservation {
+        self.promised.fetch_add(bytes, Ordering::AcqRel);
+        Reservation {
             guard: Arc::clone(self),
-            left: expected,
-        }))
+            left: bytes,
+        }
     }
 
     fn available(&self, space: Space) -> u64 {

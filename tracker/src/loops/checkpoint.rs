@@ -22,6 +22,9 @@ const KEPT: usize = 2;
 /// When space is short, deletions must not wait long for their checkpoint.
 const INTERVAL_UNDER_PRESSURE: Duration = Duration::from_secs(10);
 
+/// Bytes of a checkpoint's chunks on full volumes: few, to fit what those keep in reserve.
+const LIMIT_WHEN_FULL: u64 = 4 * BLOCK_SIZE_U64;
+
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
     last_try: Option<Duration>,
@@ -76,7 +79,8 @@ impl Checkpoints {
     async fn is_due(&self, tracker: &Tracker, now: Duration) -> Result<bool, StoreError> {
         let meta = tracker.catalog.meta().await?;
         let state = tracker.state();
-        if state.hold(now).is_some() || !tracker.takes_writes(&state, now) {
+        // Full datanodes take checkpoints still: deletions wait for them.
+        if state.hold(now).is_some() || !tracker.may_change(&state, now) {
             return Ok(false);
         }
         let newest = meta
@@ -198,8 +202,7 @@ impl Writer<'_> {
         &mut self,
         incoming: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
     ) -> Result<(), CheckpointError> {
-        let limit = self.tracker.config.chunk_size;
-        let (id, targets) = self.place(limit)?;
+        let Placed { id, targets, limit } = self.place()?;
         let addresses = self.tracker.state().addresses(&targets);
         let Some((first, rest)) = addresses.split_first() else {
             return Err(CheckpointError::TooFew);
@@ -266,24 +269,39 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn place(&self, bytes: u64) -> Result<(ChunkId, Vec<DatanodeId>), CheckpointError> {
+    /// Places a chunk; a small one where the volumes are full.
+    fn place(&self) -> Result<Placed, CheckpointError> {
         let now = self.tracker.clock.monotonic();
         let factor = self.tracker.config.replication_factor;
+        let least = self.tracker.config.min_write() as usize;
+        let mut limit = self.tracker.config.chunk_size;
         let mut rng = self.tracker.rng.fork();
         let mut state = self.tracker.state();
-        let request = PlacementRequest {
+        let mut request = PlacementRequest {
             factor,
-            bytes,
+            bytes: limit,
             avoid: &[],
         };
-        let targets = placement::choose(&state.datanodes, &request, now, &mut rng);
-        if targets.len() < self.tracker.config.min_write() as usize {
+        let mut targets = placement::choose(&state.datanodes, &request, now, &mut rng);
+        if targets.len() < least {
+            limit = limit.min(LIMIT_WHEN_FULL);
+            request.bytes = limit;
+            targets = placement::choose_last(&state.datanodes, &request, now, &mut rng);
+        }
+        if targets.len() < least {
             return Err(CheckpointError::TooFew);
         }
         let id = ChunkId::from_u128(self.tracker.rng.u128());
         state
             .leases
             .extend(self.lease, vec![(id, targets.clone())], factor, now)?;
-        Ok((id, targets))
+        Ok(Placed { id, targets, limit })
     }
+}
+
+struct Placed {
+    id: ChunkId,
+    targets: Vec<DatanodeId>,
+    /// Bytes that the chunk may hold.
+    limit: u64,
 }

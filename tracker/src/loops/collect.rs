@@ -8,7 +8,7 @@ use super::Work;
 use crate::model::op::{Op, OpOutcome};
 use crate::plan::gc::{GcCursors, GcPlan, GcView, plan};
 use crate::plan::tasks;
-use crate::plan::trash::{self, Usage};
+use crate::plan::trash;
 use crate::service::Tracker;
 use crate::store::{StoreError, SubmitError};
 
@@ -82,11 +82,16 @@ async fn carry_out(tracker: &Tracker, plan: GcPlan) -> Result<(), SubmitError> {
         }
     }
     if !condemn.is_empty() {
+        let asked: Vec<ChunkId> = condemn.iter().map(|(chunk, ..)| *chunk).collect();
         let op = Op::Condemn {
             chunks: condemn,
             now: tracker.clock.wall(),
         };
-        if let OpOutcome::Condemned { chunks, .. } = tracker.catalog.submit(op).await? {
+        let outcome = tracker.catalog.submit(op).await;
+        // Also what an outcome leaves out, or one that is unknown: the catalog may have condemned it
+        // before, and this tracker must hear of it to delete it.
+        tracker.state().condemned_lately.extend(asked);
+        if let OpOutcome::Condemned { chunks, .. } = outcome? {
             tracing::info!(
                 chunks = chunks.len(),
                 "chunks that nothing names are condemned"
@@ -114,17 +119,7 @@ async fn empty_trash(tracker: &Tracker) -> Result<(), SubmitError> {
     let now = tracker.clock.monotonic();
     let (ids, early) = {
         let state = tracker.state();
-        let mut usage = Usage {
-            capacity_bytes: 0,
-            used_bytes: 0,
-        };
-        for node in state.datanodes.all_placeable(0, now) {
-            usage.capacity_bytes += node.stats.capacity_bytes;
-            usage.used_bytes += node
-                .stats
-                .capacity_bytes
-                .saturating_sub(node.stats.free_bytes);
-        }
+        let usage = state.usage(now);
         let plan = trash::plan(&state.trash, usage, &state.policy.trash, now);
         let early = !plan.early.is_empty();
         let ids: Vec<TrashId> = plan.expired.into_iter().chain(plan.early).collect();

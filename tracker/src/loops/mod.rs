@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod collect;
+mod journal;
 mod pulse;
 mod repair;
 
@@ -24,6 +25,12 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         shutdown.clone(),
         tracker.clone(),
         pulse::Pulse::default(),
+    ));
+    loops.spawn(every(
+        tick,
+        shutdown.clone(),
+        tracker.clone(),
+        journal::JournalTail::default(),
     ));
     loops.spawn(every(
         tick,

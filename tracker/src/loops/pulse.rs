@@ -23,7 +23,6 @@ const RATE_WEIGHT: f64 = 0.1;
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     last: Option<(Duration, u64)>,
-    journal_trouble: bool,
 }
 
 impl Work for Pulse {
@@ -55,39 +54,6 @@ impl Work for Pulse {
         compare_journals(tracker).await;
         tracker.publish_roster();
         publish(tracker, now);
-        self.confirm_journal(tracker).await;
-    }
-}
-
-impl Pulse {
-    /// What no write brings along: a new member of the journal set gets the records that it lacks.
-    async fn confirm_journal(&mut self, tracker: &Arc<Tracker>) {
-        let outcome = tracker.journal.catch_up().await;
-        if let Err(error) = &outcome
-            && !self.journal_trouble
-        {
-            tracing::warn!(%error, "the journal cannot be brought up to date");
-        }
-        self.journal_trouble = outcome.is_err();
-        let confirmed = tracker.catalog.confirmed_sequence();
-        if let Ok(meta) = tracker.catalog.meta().await {
-            let lag = meta.sequence.saturating_sub(confirmed);
-            tracker
-                .metrics
-                .journal_lag
-                .set(i64::try_from(lag).unwrap_or(i64::MAX));
-            if lag > 0 && !self.journal_trouble {
-                // The records are on the members by now; the catalog notes that they are.
-                if let Err(error) = tracker.catalog.confirm_journal().await {
-                    tracing::debug!(%error, "the journal is not confirmed yet");
-                }
-            }
-        }
-        let members = tracker.journal.members().len();
-        tracker
-            .metrics
-            .journal_members
-            .set(i64::try_from(members).unwrap_or(i64::MAX));
     }
 }
 
@@ -106,7 +72,10 @@ async fn compare_journals(tracker: &Tracker) {
     };
     let reads = waiting.into_iter().map(|at| async move {
         let page = tracker.datanode_client.journal_page(&at, from);
-        (at.clone(), tokio::time::timeout(JOURNAL_PATIENCE, page).await)
+        (
+            at.clone(),
+            tokio::time::timeout(JOURNAL_PATIENCE, page).await,
+        )
     });
     for (at, page) in join_all(reads).await {
         // Else it is asked again on the next tick, until it is taken for dead.

@@ -39,6 +39,12 @@ impl Repair {
         let expired = state.tasks.expire(timeout, now).len() + give_up_on_the_dead(&mut state, now);
         tracker.metrics.tasks_expired.inc_by(expired as u64);
         let hold = state.hold(now);
+        if hold.is_some() {
+            let withdrawn = state.tasks.withdraw_untold();
+            if !withdrawn.is_empty() {
+                tracing::info!(orders = withdrawn.len(), "held: orders were taken back");
+            }
+        }
         let view = RepairView {
             datanodes: &state.datanodes,
             replicas: &state.replicas,

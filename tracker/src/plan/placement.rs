@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
+use dfs_protocol::datanode::{AdminState, Liveness};
 
-use crate::model::datanodes::{Datanode, DatanodeTable};
+use crate::model::datanodes::{Datanode, DatanodeTable, Picture};
 use crate::model::health::Label;
 
 /// A new chunk to be placed.
@@ -51,7 +52,32 @@ pub fn choose(
     now: Duration,
     rng: &mut fastrand::Rng,
 ) -> Vec<DatanodeId> {
-    let mut candidates = datanodes.all_placeable(request.bytes, now);
+    let candidates = datanodes.all_placeable(request.bytes, now);
+    chain(datanodes, candidates, request, rng)
+}
+
+/// As [`choose`], among all that are heard, however full: for what they keep a reserve for.
+pub fn choose_last(
+    datanodes: &DatanodeTable,
+    request: &PlacementRequest<'_>,
+    now: Duration,
+    rng: &mut fastrand::Rng,
+) -> Vec<DatanodeId> {
+    let heard = |node: &&Datanode| {
+        node.record.admin == AdminState::InService
+            && node.picture != Picture::Unknown
+            && datanodes.liveness(node, now) == Liveness::Live
+    };
+    let candidates = datanodes.iter().filter(heard).collect();
+    chain(datanodes, candidates, request, rng)
+}
+
+fn chain(
+    datanodes: &DatanodeTable,
+    mut candidates: Vec<&Datanode>,
+    request: &PlacementRequest<'_>,
+    rng: &mut fastrand::Rng,
+) -> Vec<DatanodeId> {
     let mut taken: Vec<(Label, Option<Label>)> = Vec::new();
     let mut targets = Vec::new();
     while targets.len() < request.factor as usize {

@@ -210,19 +210,24 @@ impl Tracker {
             .datanodes
             .iter()
             .filter(|node| node.record.admin == AdminState::InService);
-        let (mut candidates, mut count) = (Vec::new(), 0);
+        let (mut candidates, mut full, mut count) = (Vec::new(), Vec::new(), 0);
         for node in in_service {
             count += 1;
             // One that has not reported yet may not know that it is admitted.
             let reported = node.picture != Picture::Unknown;
             // Nothing is written beside a journal that may know more than this catalog.
-            let compared =
-                state.comparison.has_passed() && state.comparison.is_compared(node.id);
+            let compared = state.comparison.has_passed() && state.comparison.is_compared(node.id);
             let heard = state.datanodes.liveness(node, now) == Liveness::Live;
-            if heard && reported && compared && !node.stats.read_only {
-                candidates.push(node.at());
+            if heard && reported && compared {
+                // A full volume keeps a reserve, and deletes must be journalled there too: without
+                // them it would stay full for ever.
+                match node.stats.read_only {
+                    false => candidates.push(node.at()),
+                    true => full.push(node.at()),
+                }
             }
         }
+        candidates.append(&mut full);
         drop(state);
         let roster = Roster {
             candidates,
@@ -254,9 +259,9 @@ impl Tracker {
             .then(|| new_trash_id(self.clock.wall(), &self.rng))
     }
 
-    /// Whether new chunks can be placed.
-    pub(crate) fn takes_writes(&self, state: &State, now: Duration) -> bool {
-        self.write_refusal(state, 0, now).is_none()
+    /// Whether the catalog may change now, be the volumes full or not.
+    pub(crate) fn may_change(&self, state: &State, now: Duration) -> bool {
+        state.datanodes.writes_refused(now).is_none() && state.comparison_refusal(now).is_none()
     }
 
     async fn load(&self) -> Result<(), StartError> {

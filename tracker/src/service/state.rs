@@ -16,7 +16,7 @@ use crate::plan::gc::CondemnedTable;
 use crate::plan::removal::RemovalView;
 use crate::plan::safe_mode::SafeMode;
 use crate::plan::tasks::{TaskTable, VerifyTask, Work};
-use crate::plan::trash::TrashTable;
+use crate::plan::trash::{TrashTable, Usage};
 use crate::plan::{Hold, Policy, hold};
 
 /// A command that was told and not answered is told again after so many heartbeats.
@@ -225,19 +225,26 @@ impl State {
             .commands_for(datanode, &self.datanodes, again, limit, now)
     }
 
-    /// Whether the volumes are so full that the trash is emptied early.
-    pub fn is_under_pressure(&self, now: Duration) -> bool {
-        let (mut capacity, mut used) = (0u64, 0u64);
+    /// What the volumes hold: those of every datanode that is heard, full ones above all.
+    pub fn usage(&self, now: Duration) -> Usage {
+        let mut usage = Usage {
+            capacity_bytes: 0,
+            used_bytes: 0,
+        };
         for node in self.datanodes.serving() {
             if self.datanodes.liveness(node, now) == Liveness::Live {
-                capacity += node.stats.capacity_bytes;
-                used += node
-                    .stats
-                    .capacity_bytes
-                    .saturating_sub(node.stats.free_bytes);
+                let stats = &node.stats;
+                usage.capacity_bytes += stats.capacity_bytes;
+                usage.used_bytes += stats.capacity_bytes.saturating_sub(stats.free_bytes);
             }
         }
-        used as f64 > capacity as f64 * self.policy.trash.pressure
+        usage
+    }
+
+    /// Whether the volumes are so full that the trash is emptied early.
+    pub fn is_under_pressure(&self, now: Duration) -> bool {
+        let usage = self.usage(now);
+        usage.used_bytes as f64 > usage.capacity_bytes as f64 * self.policy.trash.pressure
     }
 
     /// Journal records below this are covered by every kept checkpoint.

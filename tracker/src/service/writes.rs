@@ -306,11 +306,9 @@ impl Tracker {
             state.datanodes.liveness(node, now) == Liveness::Live
                 && node.record.admin == AdminState::InService
         };
-        let live_ones: Vec<_> = state.datanodes.iter().filter(live).collect();
-        let full = live_ones.len() >= needed
-            && live_ones
-                .iter()
-                .all(|node| node.stats.read_only || node.free_bytes() < bytes);
+        let without_room = |node: &&Datanode| node.stats.read_only || node.free_bytes() < bytes;
+        let live_ones = state.datanodes.iter().filter(live);
+        let full = placeable + live_ones.filter(without_room).count() >= needed;
         if full {
             return Some((
                 ErrorCode::InsufficientStorage,

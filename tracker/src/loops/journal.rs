@@ -1,0 +1,44 @@
+//! The journal's tail: what no write brings along. A new member of the journal set gets the records that
+//! it lacks, and the catalog notes that they are there. A loop of its own: it may wait for an append
+//! that itself waits for the roster, which the pulse publishes.
+
+use std::sync::Arc;
+
+use super::Work;
+use crate::service::Tracker;
+
+#[derive(Debug, Default)]
+pub(super) struct JournalTail {
+    trouble: bool,
+}
+
+impl Work for JournalTail {
+    async fn tick(&mut self, tracker: &Arc<Tracker>) {
+        let outcome = tracker.journal.catch_up().await;
+        if let Err(error) = &outcome
+            && !self.trouble
+        {
+            tracing::warn!(%error, "the journal cannot be brought up to date");
+        }
+        self.trouble = outcome.is_err();
+        let confirmed = tracker.catalog.confirmed_sequence();
+        if let Ok(meta) = tracker.catalog.meta().await {
+            let lag = meta.sequence.saturating_sub(confirmed);
+            tracker
+                .metrics
+                .journal_lag
+                .set(i64::try_from(lag).unwrap_or(i64::MAX));
+            if lag > 0 && !self.trouble {
+                // The records are on the members by now; the catalog notes that they are.
+                if let Err(error) = tracker.catalog.confirm_journal().await {
+                    tracing::debug!(%error, "the journal is not confirmed yet");
+                }
+            }
+        }
+        let members = tracker.journal.members().len();
+        tracker
+            .metrics
+            .journal_members
+            .set(i64::try_from(members).unwrap_or(i64::MAX));
+    }
+}
