@@ -209,6 +209,15 @@ async fn bad_input_33_stale_conditions_of_reads() {
             }
         }
     }
+    // What is no tag is refused, also beside a condition that fails.
+    for headers in [
+        &[("if-none-match", "nonsense")][..],
+        &[("if-match", "nonsense")],
+        &[("if-match", &old), ("if-none-match", "nonsense")],
+    ] {
+        let reply = site.ask("GET", "/files/r33", headers, "").await;
+        assert_problem(&reply, 400, "bad-request", &format!("{headers:?}"));
+    }
     for (value, status) in [
         (etag.as_str(), 206),
         (&modified, 206),

@@ -39,7 +39,9 @@ pub(crate) enum ReadVerdict {
 /// Evaluates the conditions of GET and HEAD in the RFC's order.
 pub(crate) fn read_verdict(headers: &HeaderMap, file: &FileRecord) -> Result<ReadVerdict, Problem> {
     let version = file.version;
-    if let Some(tags) = tags(headers, &IF_MATCH)? {
+    // Both are read first: what is malformed is refused, whatever the other one says.
+    let (wanted, unwanted) = (tags(headers, &IF_MATCH)?, tags(headers, &IF_NONE_MATCH)?);
+    if let Some(tags) = wanted {
         let matches = match &tags {
             Tags::Any => true,
             Tags::These { strong, .. } => strong.contains(&version),
@@ -52,7 +54,7 @@ pub(crate) fn read_verdict(headers: &HeaderMap, file: &FileRecord) -> Result<Rea
     {
         return Ok(ReadVerdict::Failed);
     }
-    if let Some(tags) = tags(headers, &IF_NONE_MATCH)? {
+    if let Some(tags) = unwanted {
         let matches = match &tags {
             Tags::Any => true,
             Tags::These { strong, weak } => strong.contains(&version) || weak.contains(&version),
