@@ -15,7 +15,7 @@ use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::{DatanodeStatus, ReplicaState, Verdict};
 use http::StatusCode;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 const CHUNK: u64 = 256 * 1024;
 
 fn options(datanodes: usize) -> Options {
