@@ -34,6 +34,7 @@ impl Work for Pulse {
             state.sync(now);
             state.replicas.expire_promises(patience, now);
             state.leases.expire(now);
+            state.note_partition(now);
             let state = &mut *state;
             if state.safe_mode.tick(&state.datanodes, &state.replicas, now) {
                 tracing::info!("safe mode is over: repair and collection begin");

@@ -219,6 +219,17 @@ impl TaskTable {
         self.give_up(late)
     }
 
+    /// Takes back what no datanode was told yet: while repair and gc are held, what was planned in
+    /// the moment before must not be carried out when the datanodes return (fault 22).
+    pub fn withdraw_untold(&mut self) -> Vec<Task> {
+        let untold = self
+            .tasks
+            .values()
+            .filter(|task| task.told.is_none() && !matches!(task.work, Work::Verify(_)));
+        let untold = untold.map(|task| task.id).collect();
+        self.give_up(untold)
+    }
+
     /// A copy of this chunk failed: repair leaves it alone until then.
     pub fn postpone(&mut self, chunk: ChunkId, until: Duration) {
         if self.postponed.len() < Self::CAPACITY {

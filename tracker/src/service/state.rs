@@ -37,6 +37,8 @@ pub struct State {
     pub tasks: TaskTable,
     /// Whether enough was reported since the start.
     pub safe_mode: SafeMode,
+    /// When a partition was last seen, in monotonic time; see [`Self::hold`].
+    pub last_partition: Option<Duration>,
     /// Whether the catalog holds all that the datanodes' journals hold.
     pub comparison: Comparison,
     /// Checkpoints on datanodes, oldest first: as in the catalog.
@@ -64,6 +66,7 @@ impl State {
             leases: LeaseTable::new(policy.leases),
             tasks: TaskTable::new(),
             safe_mode: SafeMode::new(),
+            last_partition: None,
             comparison,
             checkpoints: Vec::new(),
             condemned: CondemnedTable::new(),
@@ -94,7 +97,33 @@ impl State {
         let waits = self
             .safe_mode
             .waits_for(&self.datanodes, &self.replicas, now);
-        hold(&self.datanodes, waits, &self.policy, now)
+        hold(&self.datanodes, waits, &self.policy, now).or_else(|| self.returning(now))
+    }
+
+    /// The first datanodes that return from a partition must not set off the repair of the others,
+    /// which follow within heartbeats.
+    fn returning(&self, now: Duration) -> Option<Hold> {
+        let seen = self.last_partition?;
+        let silent = |node: &Datanode| self.datanodes.liveness(node, now) != Liveness::Live;
+        let waits = now.saturating_sub(seen) < self.policy.liveness.dead_window()
+            && self.datanodes.serving().any(silent);
+        waits.then(|| Hold::Asked("datanodes are returning after a partition".to_owned()))
+    }
+
+    /// Remembers a partition, as long as there is one.
+    pub fn note_partition(&mut self, now: Duration) {
+        let Policy {
+            factor,
+            partition_window,
+            ..
+        } = self.policy;
+        if self
+            .datanodes
+            .partition(factor, partition_window, now)
+            .is_some()
+        {
+            self.last_partition = Some(now);
+        }
     }
 
     /// Why nothing may be changed yet, or at all; see [`Comparison::refusal`].
