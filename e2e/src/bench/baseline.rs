@@ -44,6 +44,7 @@ pub(super) fn write_three(dir: &Path, bytes: u64, streams: usize, seed: u64) -> 
         seconds,
         amount: (bytes * streams as u64) as f64,
         cpu,
+        ..Sample::default()
     })
 }
 
@@ -79,6 +80,7 @@ pub(super) fn read_files(paths: &[PathBuf], bytes: u64, streams: usize) -> io::R
         seconds: started.elapsed().as_secs_f64(),
         amount: (bytes * streams as u64) as f64,
         cpu: Cpu::of_client().since(&cpu),
+        ..Sample::default()
     })
 }
 
@@ -131,6 +133,7 @@ pub(super) fn append_logs(
         seconds: started.elapsed().as_secs_f64(),
         amount: (each * writers) as f64,
         cpu: Cpu::of_client().since(&cpu),
+        ..Sample::default()
     })
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use dfs_client::http::{RequestBody, empty};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -15,6 +15,10 @@ use super::body::broken;
 
 /// How long one exchange may take.
 const LIMIT: Duration = Duration::from_mins(10);
+/// How often one request may be refused for now.
+const MAX_REFUSALS: u64 = 60;
+/// Before it is repeated.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A kept connection.
 pub(super) struct Connection {
@@ -35,9 +39,28 @@ impl Connection {
         })
     }
 
-    /// PUTs a body; an answer that is no success is an error.
-    pub(super) async fn put(&mut self, path: &str, body: RequestBody) -> io::Result<()> {
-        self.exchange(Method::PUT, path, body).await.map(drop)
+    /// PUTs a body until it is taken, and says how often it was refused for now (503): on a machine
+    /// that others use, datanodes may miss heartbeats. Any other refusal is an error.
+    pub(super) async fn put(
+        &mut self,
+        path: &str,
+        body: impl Fn() -> RequestBody,
+    ) -> io::Result<u64> {
+        let mut refusals = 0;
+        loop {
+            match self.exchange(Method::PUT, path, body()).await {
+                Ok(_) => return Ok(refusals),
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy && refusals < MAX_REFUSALS =>
+                {
+                    refusals += 1;
+                    tokio::time::sleep(PAUSE).await;
+                    // A refusal before the body's end closes the connection.
+                    self.sender = Self::open(&self.address).await?.sender;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// GETs and counts the bytes.
@@ -83,8 +106,11 @@ async fn drain(response: Response<Incoming>) -> io::Result<u64> {
     if status.is_success() {
         return Ok(bytes);
     }
-    let told = String::from_utf8_lossy(&first);
-    Err(io::Error::other(format!("{status}: {told}")))
+    let told = format!("{status}: {}", String::from_utf8_lossy(&first));
+    Err(match status {
+        StatusCode::SERVICE_UNAVAILABLE => io::Error::new(io::ErrorKind::ResourceBusy, told),
+        _ => io::Error::other(told),
+    })
 }
 
 /// Opens so many connections.

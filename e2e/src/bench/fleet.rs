@@ -73,9 +73,7 @@ impl Fleet {
             } else {
                 args.push(format!("--tracker={tracker}"));
             }
-            let mut spec = ProcessSpec::dfs(&name, args);
-            spec.binary = binary.to_path_buf();
-            spec.env.push(("RUST_LOG".into(), "warn".into()));
+            let spec = spec(binary, &name, args);
             processes.push((name, Process::start(spec, dir.path())?));
         }
         let fleet = Self {
@@ -162,6 +160,17 @@ impl Fleet {
         })
         .await;
         Ok((ready, started.elapsed().as_secs_f64()))
+    }
+}
+
+/// One role of this binary, quiet: what it logs is no part of what is measured.
+pub(super) fn spec(binary: &Path, name: &str, args: Vec<String>) -> ProcessSpec {
+    ProcessSpec {
+        name: name.to_owned(),
+        binary: binary.to_path_buf(),
+        args,
+        env: vec![("RUST_LOG".to_owned(), "warn".to_owned())],
+        handle_limit: None,
     }
 }
 

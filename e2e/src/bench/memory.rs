@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::body::Source;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, spec};
 use super::procfs;
 use super::report::{Report, map};
 use super::settings::{MIB, Settings};
 use super::writes::put_files;
-use crate::process::{Process, ProcessSpec, free_ports};
+use crate::process::{Process, free_ports};
 
 /// The small end of the slope.
 const LEAST: u64 = 64 * MIB;
@@ -95,8 +95,7 @@ pub(super) async fn dev(settings: &Settings, report: &mut Report) -> io::Result<
                 format!("--port={port}"),
                 format!("--dir={}", dir.path().join("data").display()),
             ];
-            let mut spec = ProcessSpec::dfs("dev", args);
-            spec.binary.clone_from(binary);
+            let spec = spec(binary, "dev", args.to_vec());
             let started = Instant::now();
             let process = Process::start(spec, dir.path())?;
             while !is_ready(port).await {

@@ -23,7 +23,7 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
     for (name, binary) in &settings.binaries {
         let fleet = Fleet::start(binary, &settings.dir).await?;
         let mut connection = Connection::open(&fleet.address).await?;
-        connection.put(PATH, source.body(bytes, 0)).await?;
+        connection.put(PATH, || source.body(bytes, 0)).await?;
         let records = fleet.records_of_one()?;
         for &streams in &settings.streams {
             fleet.reset_peaks();
@@ -63,5 +63,6 @@ async fn get_file(fleet: &Fleet, bytes: u64, streams: usize) -> io::Result<Sampl
         seconds,
         amount: (bytes * streams as u64) as f64,
         cpu: fleet.cpu().since(&cpu),
+        ..Sample::default()
     })
 }

@@ -91,6 +91,7 @@ impl Report {
             "ratio_max": compared.most, "baseline_drift": compared.drift, "verdict": verdict,
             "cpu_unit": unit.scale().0, "cpu": map(&cpu), "baseline_cpu": map(&cpu_base),
             "peak_bytes": map(&peaks), "rounds": ours.1.len(),
+            "refused_and_repeated": ours.1.iter().map(|s| s.refusals).sum::<u64>(),
         }))?;
         let total: f64 = cpu.iter().map(|(_, seconds)| seconds).sum();
         let total_base: f64 = cpu_base.iter().map(|(_, seconds)| seconds).sum();

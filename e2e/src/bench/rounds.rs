@@ -13,6 +13,8 @@ pub(super) struct Sample {
     pub(super) amount: f64,
     /// CPU seconds by process.
     pub(super) cpu: Vec<(String, f64)>,
+    /// Requests that were refused for now and repeated; the time they took counts.
+    pub(super) refusals: u64,
 }
 
 impl Sample {
@@ -97,7 +99,7 @@ mod tests {
         let sample = |rate: &f64| Sample {
             seconds: 2.0,
             amount: rate * 2.0,
-            cpu: Vec::new(),
+            ..Sample::default()
         };
         rates.iter().map(sample).collect()
     }
@@ -126,7 +128,7 @@ mod tests {
                     Ok(Sample {
                         seconds: 1.0,
                         amount: rate,
-                        cpu: Vec::new(),
+                        ..Sample::default()
                     })
                 })
             })

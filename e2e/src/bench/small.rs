@@ -51,29 +51,7 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
         let samples = interleave(&mut contenders, settings.rounds, settings.seed).await?;
         drop(contenders);
         files += operations * settings.rounds;
-        let what = format!("PUT 4 KiB, R=3, c={streams}");
-        for (index, (name, fleet)) in fleets.iter().enumerate() {
-            report.compare(Row {
-                id: "W3",
-                what: what.clone(),
-                class: "D2",
-                unit: Unit::Operations,
-                baseline: ("three fdatasynced logs", &samples[0]),
-                ours: (name, &samples[index + 1]),
-                peaks: fleet.peaks(),
-            })?;
-        }
-        if samples.len() > 2 {
-            report.compare(Row {
-                id: "W3",
-                what,
-                class: "D2",
-                unit: Unit::Operations,
-                baseline: ("other", &samples[2]),
-                ours: ("dfs", &samples[1]),
-                peaks: Vec::new(),
-            })?;
-        }
+        compare(report, streams, &fleets, &samples)?;
     }
     let Some((name, mut fleet)) = fleets.into_iter().next() else {
         return Ok(());
@@ -85,6 +63,32 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
     );
     let figures = json!({ "files": files, "ready_s": ready, "first_read_s": serving });
     report.note("W8", &text, &figures)
+}
+
+/// Each binary against the logs, and ours against another one.
+fn compare(
+    report: &mut Report,
+    streams: usize,
+    fleets: &[(&String, Fleet)],
+    samples: &[Vec<Sample>],
+) -> io::Result<()> {
+    let row = |baseline, ours, peaks| Row {
+        id: "W3",
+        what: format!("PUT 4 KiB, R=3, c={streams}"),
+        class: "D2",
+        unit: Unit::Operations,
+        baseline,
+        ours,
+        peaks,
+    };
+    for ((name, fleet), ours) in fleets.iter().zip(&samples[1..]) {
+        let baseline = ("three fdatasynced logs", samples[0].as_slice());
+        report.compare(row(baseline, (name.as_str(), ours), fleet.peaks()))?;
+    }
+    if let [_, ours, other, ..] = samples {
+        report.compare(row(("other", other), ("dfs", ours), Vec::new()))?;
+    }
+    Ok(())
 }
 
 async fn put_small(
@@ -102,18 +106,20 @@ async fn put_small(
         .iter_mut()
         .enumerate()
         .map(|(number, connection)| async move {
+            let mut refusals = 0;
             for count in 0..each {
                 let body = source.slice(SMALL, round * 1000 + number * 100 + count);
                 let path = path(streams, number, count, round);
-                connection.put(&path, whole(body)).await?;
+                refusals += connection.put(&path, || whole(body.clone())).await?;
             }
-            Ok::<(), io::Error>(())
+            Ok::<u64, io::Error>(refusals)
         });
-    try_join_all(puts).await?;
+    let refusals = try_join_all(puts).await?.into_iter().sum();
     Ok(Sample {
         seconds: started.elapsed().as_secs_f64(),
         amount: (each * streams) as f64,
         cpu: fleet.cpu().since(&cpu),
+        refusals,
     })
 }
 

@@ -101,10 +101,10 @@ pub(super) async fn put_files(
     let cpu = fleet.cpu();
     let started = Instant::now();
     let puts = open.iter_mut().enumerate().map(|(number, connection)| {
-        let body = source.body(bytes, round * 97 + number * 13);
+        let body = move || source.body(bytes, round * 97 + number * 13);
         async move { connection.put(&path(round, number), body).await }
     });
-    try_join_all(puts).await?;
+    let refusals = try_join_all(puts).await?.into_iter().sum();
     let seconds = started.elapsed().as_secs_f64();
     let cpu = fleet.cpu().since(&cpu);
     for (number, connection) in open.iter_mut().enumerate() {
@@ -114,6 +114,7 @@ pub(super) async fn put_files(
         seconds,
         amount: (bytes * streams as u64) as f64,
         cpu,
+        refusals,
     })
 }
 
