@@ -59,6 +59,8 @@ pub(crate) struct JournalSet {
     members: std::sync::Mutex<BTreeMap<DatanodeId, u64>>,
     /// Set once a member took a record in this tracker's life.
     established: AtomicBool,
+    /// Set when the tracker stops: members that fail now are not waited for.
+    closing: AtomicBool,
     deposed: watch::Sender<Option<String>>,
 }
 
@@ -77,6 +79,7 @@ impl JournalSet {
             catalog: OnceLock::new(),
             members: std::sync::Mutex::default(),
             established: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             deposed,
         })
     }
@@ -85,6 +88,12 @@ impl JournalSet {
     pub(crate) fn attach(&self, catalog: Catalog) {
         // Only the first catalog counts: the set belongs to one tracker.
         let _first = self.catalog.set(catalog);
+    }
+
+    /// The tracker stops: an append that its members do not confirm at once is given up. Its record
+    /// stays in the catalog and is sent after the next start.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
     }
 
     /// Members that are up to date.
@@ -260,7 +269,7 @@ impl JournalSink for JournalSet {
                 self.keep_only(&confirmed);
                 return Ok(());
             }
-            if self.clock.monotonic() >= deadline {
+            if self.clock.monotonic() >= deadline || self.closing.load(Ordering::Acquire) {
                 return Err(JournalError::TooFew {
                     confirmed: u32::try_from(confirmed.len()).unwrap_or(u32::MAX),
                     wanted: u32::try_from(wanted).unwrap_or(u32::MAX),

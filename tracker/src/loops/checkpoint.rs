@@ -80,7 +80,7 @@ impl Checkpoints {
         let meta = tracker.catalog.meta().await?;
         let state = tracker.state();
         // Full datanodes take checkpoints still: deletions wait for them.
-        if state.hold(now).is_some() || !tracker.may_change(&state, now) {
+        if state.hold(now).is_some() || !state.may_change(now) {
             return Ok(false);
         }
         let newest = meta

@@ -50,6 +50,11 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         tracker.clone(),
         checkpoint::Checkpoints::default(),
     ));
+    let (journal, end) = (tracker.journal.clone(), shutdown.clone());
+    loops.spawn(async move {
+        end.triggered().await;
+        journal.close();
+    });
     loops
 }
 

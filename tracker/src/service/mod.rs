@@ -221,9 +221,10 @@ impl Tracker {
             if heard && reported && compared {
                 // A full volume keeps a reserve, and deletes must be journalled there too: without
                 // them it would stay full for ever.
-                match node.stats.read_only {
-                    false => candidates.push(node.at()),
-                    true => full.push(node.at()),
+                if node.stats.read_only {
+                    full.push(node.at());
+                } else {
+                    candidates.push(node.at());
                 }
             }
         }
@@ -257,11 +258,6 @@ impl Tracker {
         self.config
             .keeps_trash()
             .then(|| new_trash_id(self.clock.wall(), &self.rng))
-    }
-
-    /// Whether the catalog may change now, be the volumes full or not.
-    pub(crate) fn may_change(&self, state: &State, now: Duration) -> bool {
-        state.datanodes.writes_refused(now).is_none() && state.comparison_refusal(now).is_none()
     }
 
     async fn load(&self) -> Result<(), StartError> {

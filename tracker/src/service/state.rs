@@ -84,6 +84,11 @@ impl State {
         self.replicas.sync(&self.datanodes, now);
     }
 
+    /// Whether the catalog may change now, be the volumes full or not.
+    pub fn may_change(&self, now: Duration) -> bool {
+        self.datanodes.writes_refused(now).is_none() && self.comparison_refusal(now).is_none()
+    }
+
     /// Whether the tracker still gathers reports.
     pub fn in_safe_mode(&self) -> bool {
         !self.safe_mode.is_over()
