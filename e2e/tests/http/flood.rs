@@ -107,8 +107,8 @@ async fn i31_bad_input_25_idle_connections_above_the_cap_get_503_and_cost_nothin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i31_uploads_and_downloads_above_their_caps_get_503_at_once() {
     let site = Site::start(options());
-    let size = 24 * 1024 * 1024;
-    site.store.put("large", vec![3; size]).await;
+    let large = 24 * 1024 * 1024;
+    site.store.put("large", vec![3; large]).await;
     let before = resident_bytes();
     let mut uploads = Vec::new();
     for n in 0..TRANSFERS {
@@ -140,7 +140,7 @@ async fn i31_uploads_and_downloads_above_their_caps_get_503_at_once() {
     full(&site, "GET", "/files/large").await;
     // Neither keeps a whole file in memory: the kernel's own buffers are not ours.
     let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < (TRANSFERS * size) as u64, "{grown}");
+    assert!(grown < (TRANSFERS * large) as u64, "{grown}");
     drop((uploads, downloads));
     for method in ["PUT", "GET"] {
         let uri = if method == "PUT" {

@@ -1,7 +1,5 @@
 //! Rows 15-19, 21, 26, 38, 39: where a request ends, what it may weigh, what it may ask.
 
-use std::time::Duration;
-
 use dfs_e2e::http::RawSocket;
 
 use crate::site::{MAX_FILE, WITHIN, assert_problem, assert_raw_problem, site};
@@ -217,11 +215,7 @@ async fn bad_input_26_headers_and_uris_over_their_limits() {
     let get = |uri: &str, fields: &str| {
         format!("GET {uri} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n")
     };
-    let many = |count: usize| {
-        (0..count)
-            .map(|n| format!("X-{n}: y\r\n"))
-            .collect::<String>()
-    };
+    let many = |count: usize| "X-Many: y\r\n".repeat(count);
     let cases = [
         (
             get("/status", &many(101)),
@@ -367,14 +361,10 @@ async fn pipelined_requests_are_answered_in_order() {
             .put(&format!("pipe-{n}"), format!("number {n}."))
             .await;
     }
-    let mut text = String::new();
-    for n in 0..5 {
-        text += &format!("GET /files/pipe-{n} HTTP/1.1\r\nHost: x\r\n\r\n");
-    }
+    let gets = (0..5).map(|n| format!("GET /files/pipe-{n} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let mut text = gets.collect::<Vec<_>>().concat();
     text += "GET /files/absent HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let reply = tokio::time::timeout(Duration::from_secs(60), site.raw(text))
-        .await
-        .unwrap();
+    let reply = site.raw(text).await;
     assert_eq!(reply.answers(), 6);
     let text = reply.text();
     let places: Vec<_> = (0..5)

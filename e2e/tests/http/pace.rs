@@ -18,10 +18,10 @@ async fn trickle(site: &Site, head: &str) -> dfs_e2e::http::RawReply {
         if socket.write("x").await.is_err() {
             break;
         }
-        let heard = socket.read(Duration::from_millis(100)).await;
-        if !heard.bytes.is_empty() || heard.closed {
+        let said = socket.read(Duration::from_millis(100)).await;
+        if !said.bytes.is_empty() || said.closed {
             let rest = socket.read(WITHIN).await;
-            let bytes = [heard.bytes, rest.bytes].concat();
+            let bytes = [said.bytes, rest.bytes].concat();
             return dfs_e2e::http::RawReply {
                 bytes,
                 closed: rest.closed,
@@ -62,8 +62,8 @@ async fn bad_input_23_and_24_clients_that_dawdle_are_cut() {
 
 /// Row 24. The answer is larger than all buffers on its way.
 async fn slow_reader(site: &Site) {
-    let size = 24 * 1024 * 1024;
-    site.store.put("p24", vec![1; size]).await;
+    let large = 24 * 1024 * 1024;
+    site.store.put("p24", vec![1; large]).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(site.address.parse().unwrap()).await.unwrap();
@@ -85,5 +85,5 @@ async fn slow_reader(site: &Site) {
     while let Ok(Ok(count @ 1..)) = tokio::time::timeout(WITHIN, stream.read(&mut rest)).await {
         read += count;
     }
-    assert!(read < size, "{read}");
+    assert!(read < large, "{read}");
 }

@@ -17,7 +17,7 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 /// Largest file.
 pub(crate) const MAX_FILE: usize = 8 * CHUNK;
 /// No answer takes that long.
-pub(crate) const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_mins(1);
 
 pub(crate) struct Site {
     pub(crate) address: String,
