@@ -224,6 +224,9 @@ impl Engine for RedbEngine {
         txn.set_durability(Durability::Immediate)
             .map_err(|error| engine_error("beginning", error.into()))?;
         txn.set_quick_repair(self.quick_repair);
+        // With one phase, rot in the newest commit looks like a commit that a crash cut short, and is
+        // rolled back without a word: an acknowledged change would be lost (I13).
+        txn.set_two_phase_commit(true);
         match run_change(&txn, change) {
             Ok(()) => txn
                 .commit()
