@@ -4,6 +4,7 @@
 //! This crate is only ever part of tests.
 // A step of a test that fails must end the test, with the reason at hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::missing_panics_doc)]
 
 pub mod bench;
 mod boot;

@@ -243,9 +243,10 @@ impl ChunkJob {
         let placed = self.gateway.pool.take(tracker, &needs).await;
         let placed = placed.map_err(|error| {
             tracing::warn!(%error, "no fresh placement for a chunk that lost its chain");
-            match error.is(ErrorCode::InsufficientStorage) {
-                true => UploadError::Tracker(error),
-                false => lost(),
+            if error.is(ErrorCode::InsufficientStorage) {
+                UploadError::Tracker(error)
+            } else {
+                lost()
             }
         })?;
         self.fresh_starts += 1;
