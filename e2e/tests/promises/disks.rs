@@ -71,14 +71,18 @@ async fn fault_12_a_disk_that_cannot_write_is_left_out_of_every_acknowledgement(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_with_only_r_datanodes_one_that_cannot_write_is_missing_from_the_answer() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let options = Options {
+        gateway: |config| config.replica_deadline = Duration::from_secs(3),
+        ..options(3)
+    };
+    let mut cluster = Cluster::start(options).await;
     let store = cluster.store();
     let mut model = Model::default();
     let faults = cluster.datanodes[0].faults.clone();
     let fault = faults.inject(Fault::eio(CallKind::Write).path("staging"));
     // The tracker may hold on to three replicas while the datanode is placeable: then nothing is
     // acknowledged. What is acknowledged is there.
-    for number in 0..4 {
+    for number in 0..3 {
         let path = format!("f{number}");
         let bytes = cluster.bytes(CHUNK_BYTES + number);
         let reply = store.try_put(&path, bytes.clone()).await.unwrap();
@@ -181,7 +185,7 @@ async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_the_journal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_15_a_slow_disk_delays_and_breaks_nothing() {
     let options = Options {
-        datanode: |config| config.stream_idle = Duration::from_secs(60),
+        datanode: |config| config.stream_idle = Duration::from_mins(1),
         ..options(3)
     };
     let mut cluster = Cluster::start(options).await;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use dfs_e2e::cluster::{Cluster, Options};
-use dfs_e2e::store::Store;
 use dfs_e2e::wait::eventually;
 use dfs_protocol::status::DatanodeStatus;
 use http::StatusCode;
@@ -137,17 +136,14 @@ async fn i15_fault_14_when_all_are_full_writes_get_507_and_all_else_goes_on() {
     for datanode in 0..3 {
         cluster.datanodes[datanode].faults.grow_to(100 * MIB);
     }
-    store.wait_ready(3, DEADLINE).await;
+    wait_room(&cluster).await;
     model.put(&mut cluster, "after", 3 * CHUNK_BYTES).await;
     model.settle(&cluster).await;
 }
 
-/// Fills all volumes, deletes everything, and can write as much again: neither the trash nor
-/// collection needs room that only they could make.
-#[tokio::test(flavor = "multi_thread")]
-async fn i11_fault_14_deleting_makes_room_on_full_volumes_within_bounded_time() {
-    let options = Options {
-        // The shares of a production volume: full begins above the trash's threshold.
+/// The shares of a production volume: full begins above the trash's threshold.
+fn production_shares() -> Options {
+    Options {
         datanode: |config| {
             config.space.soft_fraction = 0.10;
             config.space.hard_fraction = 0.05;
@@ -155,41 +151,77 @@ async fn i11_fault_14_deleting_makes_room_on_full_volumes_within_bounded_time() 
             config.journal_segment = 64 * 1024;
         },
         ..options(3)
-    };
-    let mut cluster = Cluster::start(options).await;
+    }
+}
+
+/// Fills all volumes and deletes everything. How many files there were.
+async fn fill_and_delete(cluster: &mut Cluster, model: &mut Model, name: &str) -> usize {
+    fill(cluster, model, name, CHUNK_BYTES).await;
     let store = cluster.store();
+    model.check(&store).await;
+    let paths = model.paths();
+    assert!(paths.len() >= 20, "full with {} files", paths.len());
+    for path in &paths {
+        model.delete(&store, path).await;
+    }
+    paths.len()
+}
+
+/// Neither the trash nor collection needs room that only they could make.
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_fault_14_the_trash_gives_way_on_full_volumes_within_bounded_time() {
+    let mut cluster = Cluster::start(production_shares()).await;
     let mut model = Model::default();
     for datanode in 0..3 {
         limit(&cluster, datanode, 10 * MIB);
     }
-    for round in 0..2 {
-        let name = format!("round{round}-");
-        fill(&mut cluster, &mut model, &name, CHUNK_BYTES).await;
-        model.check(&store).await;
-        let paths = model.paths();
-        assert!(paths.len() >= 20, "full with {} files", paths.len());
-        for path in &paths {
-            model.delete(&store, path).await;
-        }
-        wait_room(&mut cluster, &store).await;
-        model.settle(&cluster).await;
-    }
+    let files = fill_and_delete(&mut cluster, &mut model, "f").await;
+    let store = cluster.store();
+    wait_room(&cluster).await;
+    let trash = store.status().await.unwrap().trash.entries;
+    assert!(trash < files as u64, "nothing left the trash");
+    model.put(&mut cluster, "after", CHUNK_BYTES).await;
+    model.settle(&cluster).await;
 }
 
-async fn wait_room(cluster: &mut Cluster, store: &Store) {
-    let bytes = cluster.bytes(CHUNK_BYTES);
+#[tokio::test(flavor = "multi_thread")]
+async fn i11_fault_14_without_trash_full_volumes_take_as_much_again_after_deletion() {
+    let options = Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.checkpoint_interval = Duration::from_secs(1);
+            config.trash_retention = Duration::ZERO;
+        },
+        ..production_shares()
+    };
+    let mut cluster = Cluster::start(options).await;
+    let mut model = Model::default();
+    for datanode in 0..3 {
+        limit(&cluster, datanode, 10 * MIB);
+    }
+    let files = fill_and_delete(&mut cluster, &mut model, "before").await;
+    for number in 0..files - 2 {
+        wait_room(&cluster).await;
+        model
+            .put(&mut cluster, &format!("again{number}"), CHUNK_BYTES)
+            .await;
+    }
+    model.settle(&cluster).await;
+}
+
+/// Waits until every datanode has room for a few chunks.
+async fn wait_room(cluster: &Cluster) {
     eventually("there is room again", Duration::from_secs(150), || async {
-        let reply = store
-            .try_put("probe", bytes.clone())
-            .await
-            .map_err(|e| e.to_string())?;
-        if reply.status.is_success() {
-            return Ok(());
-        }
-        Err(format!("{}: {:#?}", reply.text(), store.status().await?))
+        let nodes = cluster.store().nodes().await?;
+        let roomy =
+            |node: &DatanodeStatus| !node.stats.read_only && node.stats.free_bytes >= 2 * CHUNK;
+        nodes
+            .iter()
+            .all(roomy)
+            .then_some(())
+            .ok_or(format!("{nodes:#?}"))
     })
     .await;
-    let _deleted = store.delete("probe").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
