@@ -164,7 +164,7 @@ impl Context {
                 Problem::new(ErrorCode::Fenced, error.to_string())
                     .next("ask the acting tracker for a new placement")
             }
-            VolumeError::ForeignCluster { .. } => {
+            VolumeError::ForeignCluster { .. } | VolumeError::Refused { .. } => {
                 Problem::new(ErrorCode::WrongCluster, error.to_string())
             }
             VolumeError::Locked { .. }

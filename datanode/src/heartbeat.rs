@@ -63,6 +63,13 @@ async fn admitted(
                 }
                 wait = interval;
             }
+            // Neither side will change its cluster: a volume of another one is not for this tracker.
+            Err(ClientError::Refused(problem)) if problem.is(ErrorCode::WrongCluster) => {
+                return Err(VolumeError::Refused {
+                    path: ctx.volume.root().to_path_buf(),
+                    detail: problem.detail.clone(),
+                });
+            }
             Err(error) => {
                 refused(ctx, &error);
                 wait = (wait * 2).min(LONGEST_WAIT);

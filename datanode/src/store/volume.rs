@@ -52,6 +52,17 @@ pub enum VolumeError {
         /// What was expected.
         tracker: ClusterId,
     },
+    /// The tracker says that it belongs to another cluster.
+    #[error(
+        "the tracker refuses the volume {path}: {detail}; point the datanode at its own tracker, or \
+         give it an empty directory"
+    )]
+    Refused {
+        /// The volume.
+        path: PathBuf,
+        /// In the tracker's words.
+        detail: String,
+    },
     /// Its identity cannot be read.
     #[error(
         "the volume {path} has chunks but no readable {VOLUME_FILE}: {detail}; restore that file \

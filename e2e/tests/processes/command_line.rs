@@ -54,8 +54,7 @@ impl Shell<'_> {
 
     fn json(&self, line: &str) -> Value {
         let out = self.ends(0, line);
-        serde_json::from_str(out.lines().next().unwrap_or_default())
-            .unwrap_or_else(|error| panic!("dfs {line}: {error}: {out}"))
+        serde_json::from_str(out.lines().next().unwrap_or_default()).unwrap()
     }
 }
 
@@ -111,7 +110,7 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     shell.ends(0, "mv copy moved/there");
     shell.ends(3, "cat copy");
     assert_eq!(shell.ends(0, "cat moved/there"), "from standard input");
-    shell.ends(0, "mv docs/ papers/");
+    shell.ends(0, "mv docs/ papers");
     shell.ends(3, "stat docs/stdin");
     let stat = shell.json("stat papers/stdin -o json");
     assert_eq!(stat["size"], 19);
@@ -150,7 +149,7 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     shell.ends(0, &format!("recommission {leaving}"));
     shell.ends(0, "rm -r papers/ moved/");
     store.wait_fsck_clean(DEADLINE).await;
-    assert!(shell.ends(0, "fsck").contains("clean"));
+    assert!(shell.ends(0, "fsck").contains("Clean"));
     shell.ends(2, "put");
     shell.ends(2, "nonsense");
     let nobody = Shell {

@@ -27,7 +27,9 @@ pub(crate) struct Options {
     pub(crate) binary: &'static str,
     /// How many datanodes.
     pub(crate) datanodes: usize,
-    /// More options of the tracker; a later one wins.
+    /// Bytes of a full chunk.
+    pub(crate) chunk_size: usize,
+    /// More options of the tracker.
     pub(crate) tracker: Vec<String>,
     /// Environment of the datanodes.
     pub(crate) datanode_env: Vec<(String, String)>,
@@ -44,6 +46,7 @@ impl Default for Options {
         Self {
             binary: "dfs",
             datanodes: 3,
+            chunk_size: CHUNK,
             tracker: Vec::new(),
             datanode_env: Vec::new(),
             tracker_handles: None,
@@ -173,9 +176,8 @@ impl Fleet {
         let ports = free_ports(2);
         let mut spec = ProcessSpec::of(options.binary, "tracker", ["tracker"]);
         spec.handle_limit = options.tracker_handles;
-        let mut more = words(
-            "--heartbeat-interval 200ms --repair-delay 1s --orphan-age 3s --chunk-size 256KiB",
-        );
+        let mut more = words("--heartbeat-interval 200ms --repair-delay 1s --orphan-age 3s");
+        more.extend(["--chunk-size".to_owned(), options.chunk_size.to_string()]);
         more.extend(options.tracker.iter().cloned());
         let tracker = Member::start(spec, [ports[0], ports[1]], root.path(), &more);
         let mut fleet = Self {

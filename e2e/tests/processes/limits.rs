@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_client::http::empty;
+use dfs_e2e::http::Reply;
 use dfs_e2e::wait::eventually;
 use http::{Method, StatusCode};
 use tokio::net::TcpStream;
@@ -23,34 +24,27 @@ const SOCKETS: u64 = 12 * 1024 * 1024;
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 const SLOW_CLIENTS: usize = 200;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn i31_two_hundred_slow_clients_and_huge_uploads_stay_within_the_stated_memory() {
-    let mut rng = seeded();
-    // Chunks larger than the window, as in production.
-    let tracker = ["--chunk-size", "64MiB"].map(str::to_owned).to_vec();
-    let fleet = Fleet::start(Options {
-        tracker,
-        ..Options::default()
-    })
-    .await;
-    let store = fleet.store();
-    let small = bytes(&mut rng, 64 * 1024);
-    store.put("warm", small.clone()).await;
-    let base = fleet.tracker.process.resident_bytes().unwrap();
+type Clients = JoinSet<std::io::Result<Reply>>;
+
+/// Begins uploads that go on as their senders do.
+fn slow_clients(fleet: &Fleet, first: &Bytes) -> (Clients, Vec<mpsc::Sender<Bytes>>) {
+    let door = fleet.store().door;
     let mut clients = JoinSet::new();
-    let mut senders: Vec<mpsc::Sender<Bytes>> = Vec::new();
+    let mut senders = Vec::new();
     for n in 0..SLOW_CLIENTS {
         let (sender, body) = streamed();
-        let door = store.door.clone();
-        let path = format!("/files/slow{n:03}");
+        let (door, path) = (door.clone(), format!("/files/slow{n:03}"));
         clients.spawn(async move { door.send(Method::PUT, &path, &[], body).await });
         // Those that are refused do not take it.
-        let first = small.slice(..1000);
-        let sent = sender.clone();
+        let (first, sent) = (first.clone(), sender.clone());
         tokio::spawn(async move { sent.send(first).await });
         senders.push(sender);
     }
-    let wanted = SLOW_CLIENTS - usize::try_from(MAX_UPLOADS).unwrap();
+    (clients, senders)
+}
+
+/// Waits until so many were refused, as they should be.
+async fn refusals(clients: &mut Clients, wanted: usize) -> usize {
     let mut refused = 0;
     while refused < wanted {
         let reply = tokio::time::timeout(DEADLINE, clients.join_next()).await;
@@ -71,6 +65,25 @@ async fn i31_two_hundred_slow_clients_and_huge_uploads_stay_within_the_stated_me
         assert!(!reply.header("retry-after").is_empty());
         refused += 1;
     }
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i31_two_hundred_slow_clients_and_huge_uploads_stay_within_the_stated_memory() {
+    let mut rng = seeded();
+    // Chunks larger than the window, as in production.
+    let options = Options {
+        chunk_size: 64 << 20,
+        ..Options::default()
+    };
+    let fleet = Fleet::start(options).await;
+    let store = fleet.store();
+    let small = bytes(&mut rng, 64 * 1024);
+    store.put("warm", small.clone()).await;
+    let base = fleet.tracker.process.resident_bytes().unwrap();
+    let (mut clients, senders) = slow_clients(&fleet, &small.slice(..1000));
+    let wanted = SLOW_CLIENTS - usize::try_from(MAX_UPLOADS).unwrap();
+    let refused = refusals(&mut clients, wanted).await;
     // A datanode that stands still confirms nothing: every window fills up, and no more is taken.
     fleet.datanodes[0].process.pause().unwrap();
     let mut pushed = 0_u64;
@@ -147,9 +160,8 @@ async fn exhaust(member: &mut Member, connections: usize) {
     })
     .await;
     for _ in 0..50 {
-        let asked = member
-            .admin_door()
-            .send(Method::GET, "/livez", &[], empty());
+        let door = member.admin_door();
+        let asked = door.send(Method::GET, "/livez", &[], empty());
         let live = tokio::time::timeout(HEALTH_LIMIT, asked).await;
         let live = live.expect("health is answered all the time").unwrap();
         assert_eq!(live.status, StatusCode::OK);

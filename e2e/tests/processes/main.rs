@@ -1,5 +1,10 @@
 //! Real processes: killed with -9, paused, starved, cut off, and asked on the command line.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 mod command_line;
 mod fleet;

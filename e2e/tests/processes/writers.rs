@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::fleet::{CHUNK, bytes};
 
 /// Longer than any request may rightly take.
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+const REQUEST_LIMIT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(10);
 /// Checks under way at once.
 const CHECKERS: usize = 8;
