@@ -15,7 +15,7 @@ fn with_checkpoints() -> Options {
         tracker: |config| {
             config.chunk_size = CHUNK;
             config.checkpoint_interval = Duration::from_millis(400);
-            config.orphan_age = Duration::from_secs(600);
+            config.orphan_age = Duration::from_mins(10);
         },
         ..options(5)
     }
@@ -25,8 +25,8 @@ fn one_checkpoint() -> Options {
     Options {
         tracker: |config| {
             config.chunk_size = CHUNK;
-            config.checkpoint_interval = Duration::from_secs(3600);
-            config.orphan_age = Duration::from_secs(600);
+            config.checkpoint_interval = Duration::from_hours(1);
+            config.orphan_age = Duration::from_mins(10);
         },
         ..options(5)
     }
