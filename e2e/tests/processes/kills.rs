@@ -97,7 +97,14 @@ async fn i03_fault_02_a_datanode_killed_amid_an_upload_is_replaced_and_leaves_no
     assert!(store.get("f").await == body);
     fleet.datanodes[victim].process.restart().unwrap();
     fleet.wait_ready().await;
-    assert_eq!(fleet.datanodes[victim].files_in("staging"), 0);
+    // The tracker may not have missed it yet: readiness alone does not say that it is back.
+    eventually("what it had begun is gone", DEADLINE, || async {
+        match fleet.datanodes[victim].files_in("staging") {
+            0 => Ok(()),
+            left => Err(format!("{left} staged files")),
+        }
+    })
+    .await;
     store.wait_healthy(DEADLINE).await;
     store.wait_fsck_clean(DEADLINE).await;
 }
