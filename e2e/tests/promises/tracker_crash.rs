@@ -180,7 +180,8 @@ async fn i13_fault_18_a_tracker_with_a_rotten_catalog_refuses_and_names_the_rebu
             refused += 1;
             continue;
         }
-        // Rot where nothing lies: nothing may be missing.
+        // Rot where nothing lies: nothing may be missing, once the datanodes have reported.
+        store.wait_fsck_clean(DEADLINE).await;
         let found = look(&store).await;
         assert_eq!(found.len(), 40, "rot at {at} was skipped over");
         for path in model.paths() {
