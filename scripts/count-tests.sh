@@ -34,6 +34,7 @@ function read_name(name,    words, total, i, word, kind, last, range, n) {
             if (range) for (n = last + 1; n < word + 0; n++) shown(kind, n)
             shown(kind, word); last = word + 0; range = 0
         }
+        else if (i == 1 && word == "root") continue
         else if (word == "to" && last >= 0) range = 1
         else if (word != "and") return
     }

@@ -13,7 +13,7 @@ use dfs_protocol::status::{ChunkHealth, ReplicaDetail, ReplicaState};
 const DEADLINE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_come_back_and_fsck_is_clean() {
+async fn i33_files_come_back_and_fsck_is_clean() {
     let mut cluster = Cluster::start(Options::default()).await;
     let store = cluster.store();
     for (name, size) in [("empty", 0), ("small", 10), ("big", 3_500_000)] {
