@@ -48,8 +48,6 @@ pub struct TrackerMetrics {
     pub held: IntGauge,
     /// 1 in safe mode.
     pub safe_mode: IntGauge,
-    /// Last journal record that the members have not confirmed, minus the last that they have.
-    pub journal_lag: IntGauge,
     /// Members of the journal set.
     pub journal_members: IntGauge,
     /// Checkpoints taken.
@@ -169,11 +167,6 @@ impl TrackerMetrics {
                 "1 while repair and collection are held.",
             )?,
             safe_mode: gauge(registry, "dfs_tracker_safe_mode", "1 while in safe mode.")?,
-            journal_lag: gauge(
-                registry,
-                "dfs_tracker_journal_lag_records",
-                "Records that the journal's members have not confirmed.",
-            )?,
             journal_members: gauge(
                 registry,
                 "dfs_tracker_journal_members",

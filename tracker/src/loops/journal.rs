@@ -24,10 +24,6 @@ impl Work for JournalTail {
         let confirmed = tracker.catalog.confirmed_sequence();
         if let Ok(meta) = tracker.catalog.meta().await {
             let lag = meta.sequence.saturating_sub(confirmed);
-            tracker
-                .metrics
-                .journal_lag
-                .set(i64::try_from(lag).unwrap_or(i64::MAX));
             if lag > 0 && !self.trouble {
                 // The records are on the members by now; the catalog notes that they are.
                 if let Err(error) = tracker.catalog.confirm_journal().await {
