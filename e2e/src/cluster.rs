@@ -166,6 +166,17 @@ impl Cluster {
     /// # Panics
     /// When they do not, in time.
     pub async fn start(options: Options) -> Self {
+        let cluster = Self::launch(options).await;
+        let wanted = cluster.options.datanodes as u64;
+        cluster.store().wait_ready(wanted, SOON).await;
+        cluster
+    }
+
+    /// Starts a cluster and waits for nothing.
+    ///
+    /// # Panics
+    /// When a role does not start.
+    pub async fn launch(options: Options) -> Self {
         if std::env::var_os(LOG_VARIABLE).is_some() {
             // Another cluster of this test's process may have started the logs.
             let _first = telemetry::init();
@@ -186,8 +197,6 @@ impl Cluster {
         for _ in 0..cluster.options.datanodes {
             cluster.add_datanode().await;
         }
-        let wanted = cluster.options.datanodes as u64;
-        cluster.store().wait_ready(wanted, SOON).await;
         cluster
     }
 

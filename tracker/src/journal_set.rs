@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,7 +28,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Records of one page when a new member is brought up to date.
 const BACKFILL_PAGE: usize = 256;
 
-/// Who may keep the journal, as the tracker's loops see it.
+/// Says who may keep the journal, at the moment of the question: an answer of the last tick would let
+/// the first writes of a cluster pass while nobody kept a journal.
+pub(crate) trait RosterSource: std::fmt::Debug + Send + Sync {
+    /// As the tracker sees it now.
+    fn roster(&self) -> Roster;
+}
+
+/// Who may keep the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Roster {
     /// Live, in service; full ones last, otherwise in a stable order, so that members stay.
@@ -48,46 +55,62 @@ impl Roster {
     }
 }
 
+/// What the set learns once the catalog is open.
+#[derive(Debug)]
+struct Attached {
+    /// Where older records come from.
+    catalog: Catalog,
+    /// The tracker that owns this set.
+    roster: Weak<dyn RosterSource>,
+}
+
 /// Ships the journal to its members.
 #[derive(Debug)]
 pub(crate) struct JournalSet {
     datanodes: DatanodeClient,
     clock: SharedClock,
-    roster: watch::Receiver<Roster>,
-    catalog: OnceLock<Catalog>,
+    attached: OnceLock<Attached>,
     /// Each member and the first sequence that it may lack.
     members: std::sync::Mutex<BTreeMap<DatanodeId, u64>>,
-    /// Set once a member took a record in this tracker's life.
-    established: AtomicBool,
+    /// Set once a member took a record in this tracker's life, or a client's change was let in.
+    required: AtomicBool,
     /// Set when the tracker stops: members that fail now are not waited for.
     closing: AtomicBool,
     deposed: watch::Sender<Option<String>>,
 }
 
 impl JournalSet {
-    /// A set without members; they come from `roster`.
+    /// A set without members; they come from the roster of [`Self::attach`].
     pub(crate) fn new(
         http: HttpClient,
         clock: SharedClock,
-        roster: watch::Receiver<Roster>,
         deposed: watch::Sender<Option<String>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             datanodes: DatanodeClient::new(http),
             clock,
-            roster,
-            catalog: OnceLock::new(),
+            attached: OnceLock::new(),
             members: std::sync::Mutex::default(),
-            established: AtomicBool::new(false),
+            required: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             deposed,
         })
     }
 
-    /// Where older records come from; set once, when the catalog is open.
-    pub(crate) fn attach(&self, catalog: Catalog) {
-        // Only the first catalog counts: the set belongs to one tracker.
-        let _first = self.catalog.set(catalog);
+    /// Where older records and the roster come from; set once, when the catalog is open.
+    pub(crate) fn attach(&self, catalog: Catalog, roster: Weak<dyn RosterSource>) {
+        // Only the first one counts: the set belongs to one tracker.
+        let _first = self.attached.set(Attached { catalog, roster });
+    }
+
+    /// A client's change is let in: from here on nothing is confirmed without members.
+    pub(crate) fn require(&self) {
+        self.required.store(true, Ordering::Release);
+    }
+
+    fn roster(&self) -> Roster {
+        let source = self.attached.get().and_then(|at| at.roster.upgrade());
+        source.map_or_else(Roster::default, |source| source.roster())
     }
 
     /// The tracker stops: an append that its members do not confirm at once is given up. Its record
@@ -110,11 +133,11 @@ impl JournalSet {
     ///
     /// Errors: [`JournalError`] as for an append; the next call goes on where this one ended.
     pub(crate) async fn catch_up(&self) -> Result<(), JournalError> {
-        let Some(catalog) = self.catalog.get() else {
+        let Some(Attached { catalog, .. }) = self.attached.get() else {
             return Ok(());
         };
         let meta = catalog.meta().await.map_err(|error| unreadable(&error))?;
-        let roster = self.roster.borrow().clone();
+        let roster = self.roster();
         for at in self.choose(&roster, &[]) {
             self.ship(&at, meta.fence, meta.sequence, None)
                 .await
@@ -180,7 +203,7 @@ impl JournalSet {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let next = members.entry(at.id).or_default();
         *next = (*next).max(upto + 1);
-        self.established.store(true, Ordering::Release);
+        self.require();
         Ok(())
     }
 
@@ -203,7 +226,7 @@ impl JournalSet {
         from: u64,
         at: &DatanodeAddress,
     ) -> Result<Vec<JournalRecord>, ClientError> {
-        let Some(catalog) = self.catalog.get() else {
+        let Some(Attached { catalog, .. }) = self.attached.get() else {
             return Ok(Vec::new());
         };
         let read = catalog.read(move |snapshot| snapshot.journal_records(from, BACKFILL_PAGE));
@@ -239,7 +262,7 @@ impl JournalSink for JournalSet {
         let mut failed: Vec<DatanodeId> = Vec::new();
         let mut last_error = String::new();
         loop {
-            let roster = self.roster.borrow().clone();
+            let roster = self.roster();
             let chosen = self.choose(&roster, &failed);
             let open = chosen.iter().filter(|at| !confirmed.contains(&at.id));
             let sent = join_all(open.map(|at| async move {
@@ -276,7 +299,7 @@ impl JournalSink for JournalSet {
                     detail: last_error,
                 });
             }
-            // Either the member comes back, or the loops find it silent and take it off the roster.
+            // Either the member comes back, or it falls silent and leaves the roster.
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
@@ -289,11 +312,11 @@ impl JournalSet {
         members.retain(|id, _| confirmed.contains(id));
     }
 
-    /// The fewest confirmations whatever is reachable. Before the first datanode was heard nothing
-    /// can be confirmed, and nothing that a client asked for gets this far: the tracker's own
-    /// records stay in the catalog and are sent to the first members.
+    /// The fewest confirmations whatever is reachable. Before the first datanode was heard, and as
+    /// long as no client's change was let in, nothing can be confirmed: the tracker's own records
+    /// stay in the catalog and are sent to the first members.
     fn floor(&self, roster: &Roster) -> usize {
-        if roster.candidates.is_empty() && !self.established.load(Ordering::Acquire) {
+        if roster.candidates.is_empty() && !self.required.load(Ordering::Acquire) {
             return 0;
         }
         roster.min_write.min(roster.in_service) as usize
@@ -318,4 +341,72 @@ pub fn decode_journal_page(mut page: &[u8]) -> Option<Vec<JournalRecord>> {
         page = &rest[entry.len()..];
     }
     page.is_empty().then_some(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_protocol::{Epoch, Incarnation};
+    use dfs_runtime::clock::SystemClock;
+    use dfs_runtime::net::TcpConnector;
+    use dfs_runtime::rng::SharedRng;
+
+    use super::*;
+    use crate::store::{
+        CatalogConfig, CatalogLimits, CatalogMetrics, JournalMode, MemoryEngine, NullJournal,
+    };
+
+    /// Three datanodes in service, none of which can take a record yet.
+    #[derive(Debug)]
+    struct NobodyYet;
+
+    impl RosterSource for NobodyYet {
+        fn roster(&self) -> Roster {
+            Roster {
+                candidates: Vec::new(),
+                in_service: 3,
+                factor: 3,
+                min_write: 2,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn i02_without_members_only_the_trackers_own_records_pass_and_only_before_the_first_client()
+     {
+        let clock = SystemClock::shared();
+        let config = CatalogConfig {
+            journal: Arc::new(NullJournal),
+            mode: JournalMode::Sync,
+            clock: clock.clone(),
+            rng: SharedRng::from_seed(1),
+            limits: CatalogLimits::default(),
+            metrics: CatalogMetrics::register(&prometheus::Registry::new()).unwrap(),
+        };
+        let engine = Arc::new(MemoryEngine::default());
+        let catalog = Catalog::open(engine, config).await.unwrap();
+        let http = HttpClient::new(TcpConnector::shared());
+        let set = JournalSet::new(http, clock, watch::Sender::new(None));
+        let source: Arc<dyn RosterSource> = Arc::new(NobodyYet);
+        set.attach(catalog, Arc::downgrade(&source));
+        set.close();
+        let record = JournalRecord {
+            fence: Fence {
+                epoch: Epoch(1),
+                incarnation: Incarnation(1),
+            },
+            sequence: 1,
+            payload: Vec::new(),
+        };
+        set.append(&record).await.unwrap();
+        set.require();
+        let refused = set.append(&record).await.unwrap_err();
+        assert!(matches!(
+            refused,
+            JournalError::TooFew {
+                confirmed: 0,
+                wanted: 2,
+                ..
+            }
+        ));
+    }
 }

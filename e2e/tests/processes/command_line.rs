@@ -95,6 +95,7 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     .await;
     let dir = fleet.root.path().join("client");
     tree(&dir.join("tree"), &mut rng);
+    let store = fleet.store();
     let shell = Shell {
         tracker: format!("http://{}", fleet.tracker.address()),
         dir: &dir,
@@ -124,6 +125,8 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
         .to_owned();
     shell.ends(0, &format!("trash restore {id}"));
     assert_eq!(shell.ends(0, "cat papers/stdin"), "from standard input");
+    // Writes are taken before safe mode is over; the whole is healthy after it.
+    store.wait_healthy(DEADLINE).await;
     let status = shell.json("status -o json");
     assert_eq!(
         (&status["files"], &status["healthy"]),
@@ -134,7 +137,6 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     assert!(shell.json("chunks papers/tree/a/b/big -o json")["chunks"].is_array());
     let leaving = fleet.datanodes[0].address();
     shell.ends(0, &format!("decommission {leaving}"));
-    let store = fleet.store();
     dfs_e2e::wait::eventually("it is decommissioned", DEADLINE, || async {
         let nodes = store.nodes().await?;
         let left = nodes.iter().find(|node| node.address == leaving).unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_e2e::cluster::{Cluster, Options, SOON};
 use dfs_protocol::chunk::ChunkKind;
+use dfs_protocol::status::ChunkHealth;
 use dfs_tracker::store::rebuild::RebuildOptions;
 
 use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Upload, flip, options};
@@ -238,4 +239,71 @@ async fn show_7_a_damaged_newest_checkpoint_is_passed_over() {
     }
     rebuild_and_compare(&mut cluster, &[0, 1, 2, 3, 4], &before, 0).await;
     cluster.store().wait_fsck_clean(DEADLINE).await;
+}
+
+/// A tracker that looks at its datanodes seldom, and takes no checkpoint before it looks.
+fn slow_look() -> Options {
+    Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.tick = Duration::from_secs(2);
+            config.checkpoint_interval = Duration::from_hours(1);
+        },
+        ..options(3)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i02_the_very_first_write_of_a_cluster_is_on_the_journals_when_it_is_answered() {
+    for _ in 0..3 {
+        let mut cluster = Cluster::launch(slow_look()).await;
+        let store = cluster.store();
+        let bytes = cluster.bytes(1000);
+        dfs_e2e::wait::eventually("a write is taken", DEADLINE, || async {
+            let reply = store.try_put("first", bytes.clone()).await.unwrap();
+            let taken = reply.status == 201;
+            taken.then_some(()).ok_or_else(|| reply.text())
+        })
+        .await;
+        cluster.wipe_tracker().await;
+        let rebuilt = cluster
+            .rebuild_tracker(&[0, 1, 2], RebuildOptions::default())
+            .await;
+        assert_eq!(rebuilt.unwrap().files, 1);
+        cluster.start_tracker().await;
+        store.wait_ready(3, DEADLINE).await;
+        assert!(store.get("first").await == bytes);
+        store.wait_fsck_clean(DEADLINE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_checkpoint_never_counts_as_missing() {
+    let cluster = Cluster::start(Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.heartbeat_interval = Duration::from_secs(2);
+            config.checkpoint_interval = Duration::from_millis(100);
+        },
+        ..options(3)
+    })
+    .await;
+    let store = cluster.store();
+    let first = store.status().await.unwrap().journal.checkpoint;
+    store.put("some", vec![1; 100]).await;
+    let is_newer = |newest: Option<u64>| newest > first && newest.is_some();
+    dfs_e2e::wait::eventually("a checkpoint is taken", DEADLINE, || async {
+        let status = store.status().await?;
+        let weak = status
+            .chunks
+            .iter()
+            .filter(|(health, _)| **health != ChunkHealth::Healthy);
+        assert_eq!(weak.map(|(_, count)| count).sum::<u64>(), 0, "{status:#?}");
+        if is_newer(status.journal.checkpoint) {
+            Ok(())
+        } else {
+            Err("none yet".to_owned())
+        }
+    })
+    .await;
 }

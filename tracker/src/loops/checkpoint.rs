@@ -12,6 +12,7 @@ use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, FileId, LeaseId};
 
 use super::Work;
 use crate::model::op::{CheckpointRecord, Op};
+use crate::model::replicas::Expected;
 use crate::plan::placement::{self, PlacementRequest};
 use crate::service::Tracker;
 use crate::store::checkpoint::{CheckpointPages, PAGE_BYTES};
@@ -129,16 +130,16 @@ async fn take(tracker: &Arc<Tracker>) -> Result<CheckpointRecord, CheckpointErro
         tracker,
         file,
         lease,
-        chunks: Vec::new(),
+        written: Vec::new(),
         pending: Vec::new(),
     };
     let written = writer.write(&mut incoming).await;
     drop(incoming);
     let sequence = reader.await.map_err(|_| CheckpointError::Reader)??;
-    let chunks = match written {
-        Ok(()) => writer.chunks,
+    let written = match written {
+        Ok(()) => writer.written,
         Err(error) => {
-            let ids: Vec<ChunkId> = writer.chunks.iter().map(|chunk| chunk.id).collect();
+            let ids: Vec<ChunkId> = writer.written.iter().map(|(chunk, _)| chunk.id).collect();
             tracker.state().leases.abandon(lease, &ids);
             return Err(error);
         }
@@ -146,7 +147,7 @@ async fn take(tracker: &Arc<Tracker>) -> Result<CheckpointRecord, CheckpointErro
     let record = CheckpointRecord {
         file,
         sequence,
-        chunks,
+        chunks: written.iter().map(|(chunk, _)| *chunk).collect(),
         created,
     };
     let mut kept = tracker.catalog.meta().await?.checkpoints;
@@ -160,7 +161,18 @@ async fn take(tracker: &Arc<Tracker>) -> Result<CheckpointRecord, CheckpointErro
         .await?;
     let now = tracker.clock.monotonic();
     let mut state = tracker.state();
-    state.expect_checkpoints(kept, tracker.config.replication_factor, now);
+    let factor = tracker.config.replication_factor;
+    state.expect_checkpoints(kept, factor, now);
+    for (chunk, holders) in written {
+        let kind = ChunkKind::Checkpoint;
+        let expected = Expected {
+            chunk,
+            factor,
+            kind,
+        };
+        // Until the next heartbeats report them they must not count as missing.
+        state.replicas.commit_chunk(expected, &holders, now);
+    }
     state
         .leases
         .committed(record.chunks.iter().map(|chunk| chunk.id));
@@ -171,7 +183,8 @@ struct Writer<'a> {
     tracker: &'a Arc<Tracker>,
     file: FileId,
     lease: LeaseId,
-    chunks: Vec<SealedChunk>,
+    /// Sealed chunks, and the datanodes that have them durably.
+    written: Vec<(SealedChunk, Vec<DatanodeId>)>,
     pending: Vec<u8>,
 }
 
@@ -207,7 +220,7 @@ impl Writer<'_> {
         let Some((first, rest)) = addresses.split_first() else {
             return Err(CheckpointError::TooFew);
         };
-        let index = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
+        let index = u32::try_from(self.written.len()).unwrap_or(u32::MAX);
         let open = OpenChunk {
             cluster: self.tracker.cluster,
             datanode: first.id,
@@ -253,19 +266,19 @@ impl Writer<'_> {
             .seal(&sealed)
             .await
             .map_err(CheckpointError::Hop)?;
-        loop {
+        let holders = loop {
             match writer.receiver.next().await.map_err(CheckpointError::Hop)? {
                 ChunkEvent::Progress(_) => {}
-                ChunkEvent::Sealed(report) if report.failed.is_empty() => break,
+                ChunkEvent::Sealed(report) if report.failed.is_empty() => break report.replicas,
                 ChunkEvent::Sealed(report) => {
                     let failure = report.failed.into_iter().next();
                     return Err(failure.map_or(CheckpointError::TooFew, CheckpointError::Hop));
                 }
                 ChunkEvent::Failed(failure) => return Err(CheckpointError::Hop(failure)),
             }
-        }
+        };
         streams.put_back(writer.sender, writer.receiver);
-        self.chunks.push(sealed);
+        self.written.push((sealed, holders));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The journal's tail: what no write brings along. A new member of the journal set gets the records that
 //! it lacks, and the catalog notes that they are there. A loop of its own: it may wait for an append
-//! that itself waits for the roster, which the pulse publishes.
+//! that itself waits for datanodes to come into the roster, which the pulse lets in.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The pulse: liveness becomes chunk health, safe mode ends, the journal learns its roster, numbers
-//! are published.
+//! The pulse: liveness becomes chunk health, safe mode ends, journals are compared,
+//! numbers are published.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,6 @@ impl Work for Pulse {
             self.last = Some((now, state.copied_bytes));
         }
         compare_journals(tracker).await;
-        tracker.publish_roster();
         publish(tracker, now);
     }
 }

@@ -55,7 +55,6 @@ impl Tracker {
         if known.is_none() {
             tracing::info!(datanode = %id, address = request.address, "a datanode joined");
         }
-        self.publish_roster();
         self.remember(id, record).await?;
         Ok(self.registered(Admission::Admitted))
     }
@@ -243,10 +242,7 @@ impl Tracker {
             .apply_full_report(id, &replicas, &digest, now);
         state.datanodes.set_picture(id, in_sync);
         state.sync(now);
-        let reply = self.reply(&mut state, id, !in_sync);
-        drop(state);
-        self.publish_roster();
-        Ok(reply)
+        Ok(self.reply(&mut state, id, !in_sync))
     }
 
     /// Changes an admin state: decommission, recommission, remove.
@@ -299,7 +295,6 @@ impl Tracker {
         }
         state.sync(now);
         drop(state);
-        self.publish_roster();
         self.describe_datanode(id).ok_or_else(|| no_datanode(id))
     }
 

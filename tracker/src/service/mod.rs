@@ -13,7 +13,7 @@ mod writes;
 pub use state::{State, expected};
 pub use writes::MAX_FACTOR;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use dfs_client::HttpClient;
@@ -28,7 +28,7 @@ use dfs_runtime::rng::SharedRng;
 use tokio::sync::watch;
 
 use crate::config::TrackerConfig;
-use crate::journal_set::{JournalSet, Roster};
+use crate::journal_set::{JournalSet, Roster, RosterSource};
 use crate::metrics::TrackerMetrics;
 use crate::model::comparison::Comparison;
 use crate::model::datanodes::Picture;
@@ -71,7 +71,6 @@ pub struct Tracker {
     fence: Mutex<Fence>,
     raising: tokio::sync::Mutex<()>,
     state: Mutex<State>,
-    roster: watch::Sender<Roster>,
     deposed: watch::Sender<Option<String>>,
 }
 
@@ -108,9 +107,8 @@ impl Tracker {
             registry,
         } = parts;
         let http = HttpClient::new(connector.clone());
-        let (roster, roster_seen) = watch::channel(Roster::default());
         let deposed = watch::Sender::new(None);
-        let journal = JournalSet::new(http.clone(), clock.clone(), roster_seen, deposed.clone());
+        let journal = JournalSet::new(http.clone(), clock.clone(), deposed.clone());
         let catalog = Catalog::open(
             engine,
             CatalogConfig {
@@ -123,7 +121,6 @@ impl Tracker {
             },
         )
         .await?;
-        journal.attach(catalog.clone());
         let meta = catalog.meta().await?;
         let tracker = Arc::new(Self {
             cluster: meta.cluster,
@@ -138,13 +135,14 @@ impl Tracker {
                 config.policy(),
                 Comparison::new(meta.sequence, meta.fence),
             )),
-            roster,
             deposed,
             config,
             clock,
             rng,
             catalog,
         });
+        let roster: Weak<dyn RosterSource> = Arc::<Self>::downgrade(&tracker);
+        tracker.journal.attach(tracker.catalog.clone(), roster);
         let fence = tracker.new_fence(meta.fence.epoch);
         tracker.catalog.submit(Op::BeginEpoch { fence }).await?;
         tracker.set_fence(fence);
@@ -200,47 +198,6 @@ impl Tracker {
         state.sync(now);
         let hold = state.hold(now);
         ok_to_stop(&state.removal_view(hold.as_ref()), ids, now)
-    }
-
-    /// Tells the journal who may keep it now.
-    pub(crate) fn publish_roster(&self) {
-        let now = self.clock.monotonic();
-        let state = self.state();
-        let in_service = state
-            .datanodes
-            .iter()
-            .filter(|node| node.record.admin == AdminState::InService);
-        let (mut candidates, mut full, mut count) = (Vec::new(), Vec::new(), 0);
-        for node in in_service {
-            count += 1;
-            // One that has not reported yet may not know that it is admitted.
-            let reported = node.picture != Picture::Unknown;
-            // Nothing is written beside a journal that may know more than this catalog.
-            let compared = state.comparison.has_passed() && state.comparison.is_compared(node.id);
-            let heard = state.datanodes.liveness(node, now) == Liveness::Live;
-            if heard && reported && compared {
-                // A full volume keeps a reserve, and deletes must be journalled there too: without
-                // them it would stay full for ever.
-                if node.stats.read_only {
-                    full.push(node.at());
-                } else {
-                    candidates.push(node.at());
-                }
-            }
-        }
-        candidates.append(&mut full);
-        drop(state);
-        let roster = Roster {
-            candidates,
-            in_service: count,
-            factor: self.config.replication_factor,
-            min_write: self.config.min_write(),
-        };
-        self.roster.send_if_modified(|old| {
-            let changed = *old != roster;
-            *old = roster;
-            changed
-        });
     }
 
     fn new_fence(&self, above: Epoch) -> Fence {
@@ -328,6 +285,42 @@ impl Tracker {
                     .trash
                     .load(entry.id, entry.deleted, bytes, &limits, now, wall);
             }
+        }
+    }
+}
+
+impl RosterSource for Tracker {
+    fn roster(&self) -> Roster {
+        let now = self.clock.monotonic();
+        let state = self.state();
+        let in_service = state
+            .datanodes
+            .iter()
+            .filter(|node| node.record.admin == AdminState::InService);
+        let (mut candidates, mut full, mut count) = (Vec::new(), Vec::new(), 0);
+        for node in in_service {
+            count += 1;
+            // One that has not reported yet may not know that it is admitted.
+            let reported = node.picture != Picture::Unknown;
+            // Nothing is written beside a journal that may know more than this catalog.
+            let compared = state.comparison.has_passed() && state.comparison.is_compared(node.id);
+            let heard = state.datanodes.liveness(node, now) == Liveness::Live;
+            if heard && reported && compared {
+                // A full volume keeps a reserve, and deletes must be journalled there too: without
+                // them it would stay full for ever.
+                if node.stats.read_only {
+                    full.push(node.at());
+                } else {
+                    candidates.push(node.at());
+                }
+            }
+        }
+        candidates.append(&mut full);
+        Roster {
+            candidates,
+            in_service: count,
+            factor: self.config.replication_factor,
+            min_write: self.config.min_write(),
         }
     }
 }

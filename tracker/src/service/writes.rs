@@ -347,7 +347,10 @@ impl Tracker {
                         .next("start datanodes, or wait until they are heard; see dfs status"),
                 )
             }
-            None => Ok(()),
+            None => {
+                self.journal.require();
+                Ok(())
+            }
         }
     }
 
