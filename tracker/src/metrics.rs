@@ -22,6 +22,8 @@ pub struct TrackerMetrics {
     pub writes_refused: IntCounter,
     /// Leases refused at a limit.
     pub lease_refusals: IntCounter,
+    /// Batches of placements cut short.
+    pub placements_withheld: IntCounter,
     /// Chunks by health.
     pub chunks: IntGaugeVec,
     /// Chunks that wait for repair, by priority.
@@ -95,6 +97,11 @@ impl TrackerMetrics {
                 registry,
                 "dfs_tracker_lease_refusals_total",
                 "Write leases refused at a limit.",
+            )?,
+            placements_withheld: counter(
+                registry,
+                "dfs_tracker_placements_withheld_total",
+                "Batches of placements cut short because the room left was promised to other writers.",
             )?,
             chunks: gauges(
                 registry,

@@ -169,7 +169,6 @@ async fn fill_and_delete(cluster: &mut Cluster, model: &mut Model, name: &str) -
 
 /// Neither the trash nor collection needs room that only they could make.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "unsteady: room handed out ahead of need is not awaited, see docs/decisions/unsteady-tests.md"]
 async fn i11_fault_14_the_trash_gives_way_on_full_volumes_within_bounded_time() {
     let mut cluster = Cluster::start(production_shares()).await;
     let mut model = Model::default();
@@ -186,7 +185,6 @@ async fn i11_fault_14_the_trash_gives_way_on_full_volumes_within_bounded_time() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "unsteady: room handed out ahead of need is not awaited, see docs/decisions/unsteady-tests.md"]
 async fn i11_fault_14_without_trash_full_volumes_take_as_much_again_after_deletion() {
     let options = Options {
         tracker: |config| {

@@ -107,8 +107,9 @@ impl Datanode {
         }
     }
 
-    /// Bytes that new chunks may still take.
-    pub fn free_bytes(&self) -> u64 {
+    /// Bytes that new chunks may still take and that were not promised to other writers. A promise
+    /// may never be used, so that it bears on the choice of a datanode and never refuses a write.
+    pub fn unpromised_bytes(&self) -> u64 {
         self.stats.free_bytes.saturating_sub(self.reserved_bytes)
     }
 
@@ -325,12 +326,12 @@ impl DatanodeTable {
     }
 
     /// Whether a new chunk of `bytes` may be put there: live, in service, not read-only, with
-    /// space, and its chunk set reported in this tracker's life.
+    /// space by its own account, and its chunk set reported in this tracker's life.
     pub fn placeable(&self, node: &Datanode, bytes: u64, now: Duration) -> bool {
         node.record.admin == AdminState::InService
             && !node.stats.read_only
             && node.picture != Picture::Unknown
-            && node.free_bytes() >= bytes
+            && node.stats.free_bytes >= bytes
             && self.liveness(node, now) == Liveness::Live
     }
 
@@ -339,6 +340,15 @@ impl DatanodeTable {
         self.iter()
             .filter(|node| self.placeable(node, bytes, now))
             .collect()
+    }
+
+    /// Whether a chunk of `bytes` finds all its datanodes without the room that other writers were
+    /// promised: what is placed ahead of need must not be placed beyond that.
+    pub fn has_unpromised_room(&self, bytes: u64, factor: u32, now: Duration) -> bool {
+        let placeable = self.all_placeable(bytes, now);
+        let wanted = placeable.len().min(factor as usize);
+        let roomy = |node: &&&Datanode| node.unpromised_bytes() >= bytes;
+        placeable.iter().filter(roomy).count() >= wanted
     }
 
     /// How its replicas are to be judged.

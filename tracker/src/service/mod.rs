@@ -3,8 +3,10 @@
 
 mod api;
 mod census;
+mod committing;
 mod fsck;
 mod membership;
+mod placing;
 mod reads;
 mod state;
 mod trash;
