@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dfs_protocol::chunk::{ChunkKind, DatanodeAddress, SealedChunk};
+use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::upload::{CommitRequest, CommitResponse, NeededCopy, WrittenChunk};
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Problem};
@@ -12,7 +12,6 @@ use super::writes::{MAX_FACTOR, unexpected};
 use super::{State, Tracker};
 use crate::model::datanodes::Datanode;
 use crate::model::op::{Op, OpOutcome};
-use crate::model::replicas::Expected;
 use crate::plan::placement;
 use crate::store::{ApplyRefusal, SubmitError};
 
@@ -36,11 +35,10 @@ impl Tracker {
             });
         }
         let written = request.chunks.clone();
-        let trash = self.trash_id();
         let op = Op::Commit {
             request: Box::new(request),
             factor,
-            trash,
+            trash: self.trash_id(),
             now: self.clock.wall(),
         };
         match self.catalog.submit(op).await {
@@ -48,24 +46,8 @@ impl Tracker {
                 file,
                 replaced,
                 new_chunks: _,
-                condemned,
-            }) => {
-                let now = self.clock.monotonic();
-                let mut state = self.state();
-                for WrittenChunk { chunk, replicas } in &written {
-                    let expected = Expected {
-                        chunk: *chunk,
-                        factor,
-                        kind: ChunkKind::Data,
-                    };
-                    state.replicas.commit_chunk(expected, replicas, now);
-                }
-                state.leases.committed(written.iter().map(|c| c.chunk.id));
-                state.forget(&condemned, now);
-                state.trashed_lately.extend(trash.filter(|_| replaced));
-                drop(state);
-                Ok(committed(file, replaced, &written, factor))
-            }
+                condemned: _,
+            }) => Ok(committed(file, replaced, &written, factor)),
             Ok(other) => Err(unexpected(&other)),
             // The datanode left service between the check and the transaction.
             Err(SubmitError::Refused(ApplyRefusal::ReplicaNotInService { .. })) => {

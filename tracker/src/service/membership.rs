@@ -277,24 +277,8 @@ impl Tracker {
         }
         self.may_act()?;
         record.admin = admin;
-        self.catalog
-            .submit(Op::PutDatanode {
-                id,
-                record: record.clone(),
-            })
-            .await?;
+        self.catalog.submit(Op::PutDatanode { id, record }).await?;
         tracing::info!(datanode = %id, ?admin, "the admin state of a datanode was changed");
-        let now = self.clock.monotonic();
-        let mut state = self.state();
-        // The limit on datanodes cannot be met by one that is there already.
-        let _known = state.datanodes.put(id, record, now);
-        if admin == AdminState::Tombstoned {
-            // It resets itself, so that nothing ordered or doubtful is left.
-            let _given_up = state.tasks.restarted(id);
-            state.replicas.clear_datanode(id);
-        }
-        state.sync(now);
-        drop(state);
         self.describe_datanode(id).ok_or_else(|| no_datanode(id))
     }
 
@@ -419,7 +403,6 @@ impl Tracker {
         let fence = self.new_fence(reported.epoch);
         tracing::info!(%fence, %reported, "datanodes know a later epoch: going above it");
         self.catalog.submit(Op::BeginEpoch { fence }).await?;
-        self.set_fence(fence);
         Ok(())
     }
 }

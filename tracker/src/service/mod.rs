@@ -2,6 +2,7 @@
 //! decisions come from `plan`, durable changes go through `store`.
 
 mod api;
+mod applied;
 mod census;
 mod committing;
 mod fsck;
@@ -37,8 +38,8 @@ use crate::model::datanodes::Picture;
 use crate::model::op::Op;
 use crate::plan::removal::{ok_to_stop, safe_to_remove};
 use crate::store::{
-    Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, Engine, StoreError, SubmitError,
-    new_trash_id,
+    Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, CommitObserver, Engine, StoreError,
+    SubmitError, new_trash_id,
 };
 
 /// Chunks of one page while the catalog is loaded.
@@ -145,9 +146,10 @@ impl Tracker {
         });
         let roster: Weak<dyn RosterSource> = Arc::<Self>::downgrade(&tracker);
         tracker.journal.attach(tracker.catalog.clone(), roster);
+        let observer: Weak<dyn CommitObserver> = Arc::<Self>::downgrade(&tracker);
+        tracker.catalog.observe(observer);
         let fence = tracker.new_fence(meta.fence.epoch);
         tracker.catalog.submit(Op::BeginEpoch { fence }).await?;
-        tracker.set_fence(fence);
         tracker.load().await?;
         Ok(tracker)
     }

@@ -1,6 +1,7 @@
 //! What changes between two messages: everything the tracker knows and does not persist, behind one
 //! lock that is never held across an await.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
@@ -43,6 +44,8 @@ pub struct State {
     pub comparison: Comparison,
     /// Checkpoints on datanodes, oldest first: as in the catalog.
     pub checkpoints: Vec<CheckpointRecord>,
+    /// Who sealed the chunks of a checkpoint that is being recorded.
+    pub checkpoint_holders: BTreeMap<ChunkId, Vec<DatanodeId>>,
     /// Condemned chunks, as in the catalog.
     pub condemned: CondemnedTable,
     /// Chunks that a change condemned and whose records were not read yet.
@@ -69,6 +72,7 @@ impl State {
             last_partition: None,
             comparison,
             checkpoints: Vec::new(),
+            checkpoint_holders: BTreeMap::new(),
             condemned: CondemnedTable::new(),
             condemned_lately: Vec::new(),
             trash: TrashTable::new(),
@@ -206,25 +210,25 @@ impl State {
         factor: u32,
         now: Duration,
     ) {
-        let old = std::mem::take(&mut self.checkpoints);
-        for chunk in checkpoints.iter().flat_map(|checkpoint| &checkpoint.chunks) {
-            let kind = ChunkKind::Checkpoint;
-            self.replicas.load_chunk(Expected {
+        let old = std::mem::replace(&mut self.checkpoints, checkpoints);
+        let ids = |kept: &[CheckpointRecord]| -> BTreeSet<ChunkId> {
+            kept.iter().flat_map(|c| &c.chunks).map(|c| c.id).collect()
+        };
+        let (before, kept) = (ids(&old), ids(&self.checkpoints));
+        let mut holders = std::mem::take(&mut self.checkpoint_holders);
+        for chunk in self.checkpoints.iter().flat_map(|c| &c.chunks) {
+            let expected = Expected {
                 chunk: *chunk,
                 factor,
-                kind,
-            });
+                kind: ChunkKind::Checkpoint,
+            };
+            let held = holders.remove(&chunk.id).unwrap_or_default();
+            self.replicas.commit_chunk(expected, &held, now);
         }
-        for chunk in old.iter().flat_map(|checkpoint| &checkpoint.chunks) {
-            let kept = checkpoints
-                .iter()
-                .flat_map(|c| &c.chunks)
-                .any(|c| c.id == chunk.id);
-            if !kept {
-                self.replicas.forget_chunk(chunk.id, now);
-            }
+        for dropped in before.difference(&kept) {
+            self.replicas.forget_chunk(*dropped, now);
         }
-        self.checkpoints = checkpoints;
+        self.leases.committed(kept);
     }
 
     /// Orders a replica to be read through, unless that is under way; says whether it was ordered.

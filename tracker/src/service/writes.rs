@@ -71,13 +71,8 @@ impl Tracker {
             OpOutcome::Deleted {
                 version,
                 trash,
-                condemned,
-            } => {
-                let mut state = self.state();
-                state.forget(&condemned, self.clock.monotonic());
-                state.trashed_lately.extend(trash);
-                Ok(DeleteResponse { version, trash })
-            }
+                condemned: _,
+            } => Ok(DeleteResponse { version, trash }),
             other => Err(unexpected(&other)),
         }
     }
@@ -109,17 +104,12 @@ impl Tracker {
                 file,
                 replaced,
                 new_chunks: _,
-                condemned,
-            } => {
-                let mut state = self.state();
-                state.forget(&condemned, self.clock.monotonic());
-                state.trashed_lately.extend(trash.filter(|_| replaced));
-                Ok(TransferResponse {
-                    files: 1,
-                    version: Some(file.version),
-                    replaced,
-                })
-            }
+                condemned: _,
+            } => Ok(TransferResponse {
+                files: 1,
+                version: Some(file.version),
+                replaced,
+            }),
             OpOutcome::Moved { files } => Ok(TransferResponse {
                 files,
                 version: None,

@@ -28,6 +28,7 @@ pub mod snapshot;
 mod tests;
 
 pub use catalog::{Catalog, CatalogConfig, CatalogLimits, new_trash_id};
+pub use committer::CommitObserver;
 pub use error::{ApplyRefusal, StoreError, SubmitError};
 pub use journal::{JournalError, JournalMode, JournalSink, NullJournal};
 pub use keys::Counters;
