@@ -11,7 +11,7 @@ use dfs_client::datanode::{DatanodeClient, InventoryEntry};
 use dfs_client::{ClientError, HttpClient};
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress, SealedChunk};
 use dfs_protocol::datanode::JournalRecord;
-use dfs_protocol::{ChunkId, ClusterId, FileId};
+use dfs_protocol::{ChunkId, ClusterId, ErrorCode, FileId};
 use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk};
 
 use crate::config::TrackerConfig;
@@ -51,6 +51,17 @@ pub enum RebuildFailure {
         address: String,
         /// Why.
         source: ClientError,
+    },
+    /// Damage took the end of a journal, and nobody else has it: the newest changes may be lost.
+    #[error(
+        "the journal of the datanode at {address} lost its records from {from} on, and no other has any: \
+         bring back another datanode, or allow the gap and lose what they changed"
+    )]
+    LostEnd {
+        /// Whose.
+        address: String,
+        /// The first that is lost.
+        from: u64,
     },
     /// A datanode's answer makes no sense.
     #[error("datanode at {address} answered what cannot be read: {what}")]
@@ -103,8 +114,11 @@ pub async fn rebuild(
     let from = checkpoint
         .as_ref()
         .map_or(1, |(loaded, _)| loaded.trailer.sequence + 1);
-    let records = journals(&client, &datanodes, from).await?;
+    let Journals { records, damage } = journals(&client, &datanodes, from).await?;
     tracing::info!(records = records.len(), from, "journals were read");
+    if !options.allow_gap {
+        refuse_lost_end(&records, &damage)?;
+    }
     let filling = engine.clone();
     let report = tokio::task::spawn_blocking(move || {
         let mut spool = checkpoint.map(|(_, file)| Spool { file, position: 0 });
@@ -331,24 +345,40 @@ async fn spool_chunk(
     Err(format!("chunk {}: {reason}", chunk.id))
 }
 
+/// All copies of all records that can be read.
+#[derive(Debug, Default)]
+struct Journals {
+    records: Vec<JournalRecord>,
+    /// Whose journal lost records, and from which sequence on.
+    damage: Vec<(String, u64)>,
+}
+
 async fn journals(
     client: &DatanodeClient,
     datanodes: &[DatanodeAddress],
     from: u64,
-) -> Result<Vec<JournalRecord>, RebuildFailure> {
-    let mut records = Vec::new();
+) -> Result<Journals, RebuildFailure> {
+    let mut found = Journals::default();
     for at in datanodes {
-        let mut next = from;
+        let (mut next, mut damaged) = (from, false);
         loop {
             let address = at.address.clone();
-            let page =
-                client
-                    .journal_page(at, next)
-                    .await
-                    .map_err(|source| RebuildFailure::Datanode {
-                        address: address.clone(),
-                        source,
-                    })?;
+            let page = if damaged {
+                client.journal_page_past_damage(at, next).await
+            } else {
+                client.journal_page(at, next).await
+            };
+            let page = match page {
+                Ok(page) => page,
+                // The other journals may have what is lost here: the gap check decides.
+                Err(error) if error.is(ErrorCode::DataUnavailable) && !damaged => {
+                    tracing::warn!(address, %error, "a damaged journal is read past its damage");
+                    found.damage.push((address, next));
+                    damaged = true;
+                    continue;
+                }
+                Err(source) => return Err(RebuildFailure::Datanode { address, source }),
+            };
             let page = decode_journal_page(&page).ok_or(RebuildFailure::Malformed {
                 address,
                 what: "its journal",
@@ -357,10 +387,28 @@ async fn journals(
                 break;
             };
             next = last + 1;
-            records.extend(page);
+            found.records.extend(page);
         }
     }
-    Ok(records)
+    Ok(found)
+}
+
+/// A hole in the middle shows as a gap; one at the very end would not: somebody else must have a
+/// record from there on.
+fn refuse_lost_end(
+    records: &[JournalRecord],
+    damage: &[(String, u64)],
+) -> Result<(), RebuildFailure> {
+    let newest = records.iter().map(|record| record.sequence).max();
+    let lost = damage
+        .iter()
+        .find(|(_, from)| newest.is_none_or(|newest| newest < *from));
+    lost.map_or(Ok(()), |(address, from)| {
+        Err(RebuildFailure::LostEnd {
+            address: address.clone(),
+            from: *from,
+        })
+    })
 }
 
 /// Puts chunks that nothing explains under `lost+found/`; returns how many files that makes.
