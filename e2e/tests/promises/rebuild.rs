@@ -336,9 +336,13 @@ async fn i13_fault_18_journals_that_rot_in_different_places_stop_neither_a_rebui
         flip(&path, length * (number + 2) / 6);
         cluster.start_datanode(index).await;
     }
-    let damaged = |role: &Role| role.metric("dfs_datanode_journal_damaged_segments");
-    let seen: f64 = cluster.datanodes.iter().map(damaged).sum();
-    assert!(seen > 2.5, "{seen} damaged segments were seen");
+    dfs_e2e::wait::eventually("each sees its damage", DEADLINE, || async {
+        let damaged = |role: &Role| role.metric("dfs_datanode_journal_damaged_segments");
+        let seen: Vec<f64> = cluster.datanodes.iter().map(damaged).collect();
+        let all = seen.iter().all(|count| *count > 0.5);
+        all.then_some(()).ok_or_else(|| format!("{seen:?}"))
+    })
+    .await;
     let rebuilt = cluster
         .rebuild_tracker(&[0, 1, 2], RebuildOptions::default())
         .await
