@@ -151,7 +151,6 @@ async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_and_the_datanode_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "unsteady: an excess replica may stay after the restart, see docs/decisions/unsteady-tests.md"]
 async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_a_directory() {
     failed_fsync(CallKind::SyncDir, "chunks").await;
 }
