@@ -359,6 +359,7 @@ fn open(
 }
 
 /// Drops what is kept for a bounded time: attempts without writers, chunks of an earlier identity.
+/// Tries a disk that refused a write.
 async fn tidy(ctx: Arc<Context>) {
     let retention = i64::try_from(ctx.config.retired_retention.as_secs()).unwrap_or(i64::MAX);
     while !ctx.shutdown.is_triggered() {
@@ -368,6 +369,9 @@ async fn tidy(ctx: Arc<Context>) {
         let full = ctx.store.room().is_ok_and(|room| room.read_only);
         if due || full {
             purge(&ctx).await;
+        }
+        if let Err(problem) = ctx.blocking(|ctx| ctx.store.try_disk()).await {
+            tracing::warn!(%problem, "could not try the disk");
         }
         tokio::select! {
             () = ctx.shutdown.triggered() => {}

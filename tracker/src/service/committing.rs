@@ -68,6 +68,7 @@ impl Tracker {
         let ids: Vec<ChunkId> = request.chunks.iter().map(|c| c.chunk.id).collect();
         // A tracker that restarted learns here what its predecessor leased.
         let _renewed = state.leases.renew(request.lease, &ids, now);
+        state.leases.name(&ids);
         for chunk in &mut request.chunks {
             chunk.replicas.retain(|id| counts(&state, *id, now));
             chunk.replicas.sort_unstable();

@@ -111,7 +111,8 @@ impl Tracker {
     /// Calls back whoever listens at `address` and takes what it says of itself as announced; its
     /// own registration, which says more, follows.
     ///
-    /// Errors: `unavailable` when nobody answers; as for [`Self::register`].
+    /// Errors: `unavailable` when nobody answers; `fenced` when it obeys a later tracker: this one
+    /// stops; as for [`Self::register`].
     pub async fn register_by_address(&self, address: &str) -> Result<serde_json::Value, Problem> {
         let identity = self
             .datanode_client
@@ -125,6 +126,8 @@ impl Tracker {
                 .next("start it first: dfs datanode --port PORT --tracker URL")
             })?;
         self.same_cluster(identity.cluster)?;
+        // A tracker that no datanode heartbeats to any more learns of a later one here.
+        self.meet_fence(identity.fence).await?;
         let known = self.state().datanodes.get(identity.datanode).is_some();
         if !known {
             let record = DatanodeRecord {

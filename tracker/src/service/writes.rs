@@ -153,7 +153,11 @@ impl Tracker {
             state.datanodes.liveness(node, now) == Liveness::Live
                 && node.record.admin == AdminState::InService
         };
-        let without_room = |node: &&Datanode| node.stats.read_only || node.stats.free_bytes < bytes;
+        // One that is read-only and has room has a disk that refuses writes.
+        let without_room = |node: &&Datanode| {
+            let free = node.stats.free_bytes;
+            free < bytes || free == 0 && node.stats.read_only
+        };
         let live_ones = state.datanodes.iter().filter(live);
         let full = placeable + live_ones.filter(without_room).count() >= needed;
         if full {
