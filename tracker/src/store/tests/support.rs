@@ -132,6 +132,7 @@ pub(super) fn put_node(admin: AdminState) -> Op {
             host: None,
             address: "127.0.0.1:1".to_owned(),
             registered: at(0),
+            claim: None,
         },
     }
 }
