@@ -128,7 +128,9 @@ impl Datanode {
             .await
             .map_err(|error| DatanodeError::Task(error.to_string()))??;
         readiness.set("volume", Ok(()));
-        let http = HttpClient::new(Arc::clone(&seams.connector));
+        let tokens = &config.tokens;
+        let http = HttpClient::new(Arc::clone(&seams.connector)).with_tokens(tokens.clone());
+        let streams = WriteStreams::new(Arc::clone(&seams.connector)).with_tokens(tokens.clone());
         let ctx = Arc::new(Context {
             volume,
             store,
@@ -140,7 +142,7 @@ impl Datanode {
                 metrics.clone(),
             ),
             http: http.clone(),
-            streams: WriteStreams::new(Arc::clone(&seams.connector)),
+            streams,
             instance: InstanceId(seams.rng.u64()),
             standing: watch::Sender::new(Standing::Unheard),
             writes: Arc::new(Semaphore::new(config.max_writes)),

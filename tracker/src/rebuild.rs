@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_client::blocks::read_blocks;
@@ -12,7 +12,7 @@ use dfs_client::{ClientError, HttpClient};
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress, SealedChunk};
 use dfs_protocol::datanode::JournalRecord;
 use dfs_protocol::{ChunkId, ClusterId, ErrorCode, FileId};
-use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk};
+use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk, replace_durably};
 
 use crate::config::TrackerConfig;
 use crate::model::op::Op;
@@ -20,13 +20,16 @@ use crate::service::TrackerParts;
 use crate::store::checkpoint::{self, Loaded};
 use crate::store::lost_found::{self, FoundChunk};
 use crate::store::rebuild::{RebuildOptions, RebuildReport, rebuild as replay};
+use crate::store::redb::{has_catalog, remove_catalog};
 use crate::store::{
     Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, Engine, NullJournal, StoreError,
 };
-use crate::{decode_journal_page, open_engine};
+use crate::{decode_journal_page, open_any_engine};
 
 /// A checkpoint while it is read back; lies in the tracker's directory.
 const SPOOL: &str = "checkpoint.staged";
+/// Lies in the tracker's directory while a rebuild is not finished.
+const UNFINISHED: &str = "rebuild.unfinished";
 
 /// What a rebuild did.
 #[derive(Debug, Clone)]
@@ -77,6 +80,14 @@ pub enum RebuildFailure {
         /// What they say.
         found: Vec<Option<ClusterId>>,
     },
+    /// The datanodes belong to another cluster than the tracker does.
+    #[error("the datanodes belong to cluster {found}, and {expected} is to be rebuilt")]
+    OtherCluster {
+        /// What they say.
+        found: ClusterId,
+        /// What was expected.
+        expected: ClusterId,
+    },
     /// The spool file failed.
     #[error("the directory cannot be written: {0}")]
     Io(#[from] io::Error),
@@ -107,9 +118,11 @@ pub async fn rebuild(
     options: RebuildOptions,
     parts: TrackerParts,
 ) -> Result<Rebuilt, RebuildFailure> {
-    let client = DatanodeClient::new(HttpClient::new(parts.connector.clone()));
-    let datanodes = identify(&client, addresses).await?;
-    let engine = open_engine(disk.clone(), config).await?;
+    let http = HttpClient::new(parts.connector.clone()).with_tokens(config.tokens.clone());
+    let client = DatanodeClient::new(http);
+    let datanodes = identify(&client, addresses, config.expect_cluster).await?;
+    begin(disk.clone(), config.dir.clone()).await?;
+    let engine = open_any_engine(disk.clone(), config).await?;
     let checkpoint = newest_checkpoint(&client, &datanodes, &disk, &config.dir).await?;
     let from = checkpoint
         .as_ref()
@@ -134,10 +147,7 @@ pub async fn rebuild(
             .counters
             .files
     };
-    match disk.remove(&config.dir.join(SPOOL)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    finish(disk, config.dir.clone()).await?;
     Ok(Rebuilt {
         datanodes: datanodes.len(),
         report,
@@ -146,9 +156,64 @@ pub async fn rebuild(
     })
 }
 
+/// Marks the directory: a catalog is not whole until every chunk that nothing explains has its name,
+/// or collection would take it for an orphan. One that is there already is not marked: it is not filled.
+async fn begin(disk: SharedDisk, dir: PathBuf) -> Result<(), RebuildFailure> {
+    let marking = move || {
+        disk.create_dir_all(&dir)?;
+        if has_catalog(&disk, &dir)? {
+            return Ok(());
+        }
+        replace_durably(disk.as_ref(), &dir, UNFINISHED, b"a rebuild is under way\n")
+    };
+    Ok(tokio::task::spawn_blocking(marking).await??)
+}
+
+async fn finish(disk: SharedDisk, dir: PathBuf) -> Result<(), RebuildFailure> {
+    let unmarking = move || remove_leftovers(&disk, &dir);
+    Ok(tokio::task::spawn_blocking(unmarking).await??)
+}
+
+fn remove_leftovers(disk: &SharedDisk, dir: &Path) -> io::Result<()> {
+    for name in [SPOOL, UNFINISHED] {
+        match disk.remove(&dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    disk.sync_dir(dir)
+}
+
+/// Empties a directory of a catalog that is not whole, and of what a rebuild left there (blocking).
+pub(crate) fn clear(disk: &SharedDisk, dir: &Path) -> io::Result<()> {
+    // The mark goes last.
+    remove_catalog(disk, dir)?;
+    remove_leftovers(disk, dir)
+}
+
+/// Refuses a catalog whose rebuild was not finished.
+pub(crate) async fn refuse_unfinished(disk: SharedDisk, dir: PathBuf) -> Result<(), StoreError> {
+    let looking = move || match disk.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+        Ok(entries) => Ok(entries.iter().any(|entry| entry.name == UNFINISHED)),
+    };
+    let found = tokio::task::spawn_blocking(looking).await;
+    let found = found.unwrap_or_else(|error| Err(io::Error::other(error)));
+    match found {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(StoreError::PartlyLoaded),
+        Err(source) => Err(StoreError::Io {
+            doing: "looking at the catalog's directory",
+            source,
+        }),
+    }
+}
+
 async fn identify(
     client: &DatanodeClient,
     addresses: &[String],
+    expected: Option<ClusterId>,
 ) -> Result<Vec<DatanodeAddress>, RebuildFailure> {
     let mut datanodes = Vec::new();
     let mut clusters = Vec::new();
@@ -170,7 +235,13 @@ async fn identify(
     clusters.sort_unstable();
     clusters.dedup();
     match clusters.as_slice() {
-        [Some(_)] => Ok(datanodes),
+        [Some(cluster)] => match expected {
+            Some(expected) if expected != *cluster => Err(RebuildFailure::OtherCluster {
+                found: *cluster,
+                expected,
+            }),
+            _ => Ok(datanodes),
+        },
         _ => Err(RebuildFailure::Clusters { found: clusters }),
     }
 }

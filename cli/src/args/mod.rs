@@ -4,6 +4,7 @@ mod address;
 mod client;
 mod normalise;
 mod roles;
+mod token;
 mod units;
 
 use std::ffi::OsString;
@@ -17,10 +18,11 @@ pub use client::{
 };
 pub use normalise::normalise;
 pub use roles::{
-    ADMIN_PORT_OFFSET, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs, Listening,
-    MetaArgs, MetaCommand, PolicyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
+    ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
+    Listening, MetaArgs, MetaCommand, PolicyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
     TrackerOptions,
 };
+pub use token::TokenArgs;
 pub use units::{ParseUnitError, parse_duration, parse_size};
 
 const EXIT_CODES: &str = "\

@@ -123,7 +123,11 @@ async fn decommissioned(
     record.admin = AdminState::Decommissioned;
     tracker
         .catalog
-        .submit(Op::PutDatanode { id, record })
+        .submit(Op::PutDatanode {
+            id,
+            from: Some(AdminState::Decommissioning),
+            record,
+        })
         .await?;
     tracing::info!(datanode = %id, "decommissioned: every chunk has its full factor elsewhere");
     Ok(())

@@ -35,6 +35,17 @@ impl Default for LivenessPolicy {
 }
 
 impl LivenessPolicy {
+    /// What so long a silence means.
+    pub fn judge(&self, silent: Duration) -> Liveness {
+        if silent >= self.dead_window() {
+            Liveness::Dead
+        } else if silent >= self.heartbeat_interval * self.suspect_after {
+            Liveness::Suspect
+        } else {
+            Liveness::Live
+        }
+    }
+
     /// Silence after which a datanode is dead; also the window in which a majority must be heard.
     pub fn dead_window(&self) -> Duration {
         self.heartbeat_interval * self.dead_after
@@ -75,6 +86,8 @@ pub struct Datanode {
     pub fence: Fence,
     /// Version of its program.
     pub version: String,
+    /// Kubernetes pod, as it last announced it.
+    pub pod: Option<String>,
     /// How well its chunk set is known.
     pub picture: Picture,
     /// Bytes promised to writers since, decaying with each heartbeat.
@@ -267,6 +280,13 @@ impl DatanodeTable {
         Heard::Fresh
     }
 
+    /// Notes the pod that it announced.
+    pub fn set_pod(&mut self, id: DatanodeId, pod: Option<String>) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.pod = pod;
+        }
+    }
+
     /// Says how well the chunk set is known after a delta or a report.
     pub fn set_picture(&mut self, id: DatanodeId, in_sync: bool) {
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -303,14 +323,9 @@ impl DatanodeTable {
 
     /// Whether it is heard. One that was not heard in this tracker's life is never live.
     pub fn liveness(&self, node: &Datanode, now: Duration) -> Liveness {
-        let silent = now.saturating_sub(node.silent_since());
-        let interval = self.policy.heartbeat_interval;
-        if silent >= interval * self.policy.dead_after {
-            Liveness::Dead
-        } else if node.last_heard.is_none() || silent >= interval * self.policy.suspect_after {
-            Liveness::Suspect
-        } else {
-            Liveness::Live
+        match self.policy.judge(self.silence(node, now)) {
+            Liveness::Live if node.last_heard.is_none() => Liveness::Suspect,
+            judged => judged,
         }
     }
 
@@ -402,6 +417,7 @@ fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
         stats: DatanodeStats::default(),
         fence: Fence::default(),
         version: String::new(),
+        pod: None,
         picture: Picture::Unknown,
         reserved_bytes: 0,
         reserved_writes: 0,

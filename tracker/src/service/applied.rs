@@ -51,7 +51,11 @@ impl State {
                 self.settle(op);
             }
             Op::Restore { .. } | Op::Forget { .. } => self.settle(op),
-            Op::PutDatanode { id, record } => self.know_datanode(*id, record, now),
+            Op::PutDatanode {
+                id,
+                record,
+                from: _,
+            } => self.know_datanode(*id, record, now),
             Op::SetCheckpoints { checkpoints } => {
                 self.expect_checkpoints(checkpoints.clone(), factor, now);
             }
@@ -122,9 +126,7 @@ impl State {
         // Over the limit nothing is lost: it was let in by whoever asked for this change.
         let _full = self.datanodes.put(id, record.clone(), now);
         if record.admin == AdminState::Tombstoned {
-            // It resets itself, so that nothing ordered or doubtful is left.
-            let _given_up = self.tasks.restarted(id);
-            self.replicas.clear_datanode(id);
+            self.write_off(id);
         }
         self.sync(now);
     }

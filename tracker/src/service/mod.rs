@@ -1,6 +1,7 @@
 //! The tracker as a service: what doors, gateways and datanodes call. Each file is one side of it;
 //! decisions come from `plan`, durable changes go through `store`.
 
+mod admission;
 mod api;
 mod applied;
 mod census;
@@ -109,7 +110,7 @@ impl Tracker {
             connector,
             registry,
         } = parts;
-        let http = HttpClient::new(connector.clone());
+        let http = HttpClient::new(connector.clone()).with_tokens(config.tokens.clone());
         let deposed = watch::Sender::new(None);
         let journal = JournalSet::new(http.clone(), clock.clone(), deposed.clone());
         let catalog = Catalog::open(
@@ -130,7 +131,7 @@ impl Tracker {
             metrics: TrackerMetrics::register(&registry)?,
             journal,
             datanode_client: DatanodeClient::new(http),
-            write_streams: WriteStreams::new(connector),
+            write_streams: WriteStreams::new(connector).with_tokens(config.tokens.clone()),
             started: clock.monotonic(),
             fence: Mutex::new(meta.fence),
             raising: tokio::sync::Mutex::new(()),

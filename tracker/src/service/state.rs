@@ -12,6 +12,8 @@ use crate::model::comparison::Comparison;
 use crate::model::datanodes::{Datanode, DatanodeTable};
 use crate::model::leases::LeaseTable;
 use crate::model::op::{CheckpointRecord, ChunkRecord};
+use crate::model::pending::PendingTable;
+use crate::model::refusals::RefusalLog;
 use crate::model::replicas::{Expected, ReplicaMap};
 use crate::plan::gc::CondemnedTable;
 use crate::plan::removal::RemovalView;
@@ -30,6 +32,10 @@ pub struct State {
     pub policy: Policy,
     /// What is known of each datanode.
     pub datanodes: DatanodeTable,
+    /// Those that wait to be admitted.
+    pub pending: PendingTable,
+    /// Registrations that were refused lately.
+    pub refusals: RefusalLog,
     /// Where replicas are.
     pub replicas: ReplicaMap,
     /// Write leases.
@@ -65,6 +71,8 @@ impl State {
     pub fn new(policy: Policy, comparison: Comparison) -> Self {
         Self {
             datanodes: DatanodeTable::new(policy.liveness, policy.datanodes),
+            pending: PendingTable::default(),
+            refusals: RefusalLog::default(),
             replicas: ReplicaMap::new(),
             leases: LeaseTable::new(policy.leases),
             tasks: TaskTable::new(),
@@ -180,6 +188,13 @@ impl State {
     /// Tells what the catalog expects of a chunk.
     pub fn expect(&mut self, id: ChunkId, record: &ChunkRecord) {
         self.replicas.load_chunk(expected(id, record));
+    }
+
+    /// Forgets what a tombstoned datanode holds: if it ever comes back it resets itself, so that
+    /// nothing ordered or doubtful is left.
+    pub fn write_off(&mut self, id: DatanodeId) {
+        let _given_up = self.tasks.restarted(id);
+        self.replicas.clear_datanode(id);
     }
 
     /// Takes a datanode's answer to an order in.

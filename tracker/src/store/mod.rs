@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod codec;
 mod committer;
+pub mod datanode_value;
 pub mod error;
 pub mod frame;
 pub mod journal;
