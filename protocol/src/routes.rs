@@ -42,6 +42,8 @@ pub mod tracker {
     pub const FSCK: &str = "/fsck";
     /// Deleted and replaced versions.
     pub const TRASH: &str = "/trash";
+    /// What happened, as server-sent events or one JSON array.
+    pub const EVENTS: &str = "/events";
     /// May these datanodes stop now?
     pub const OK_TO_STOP: &str = "/ok-to-stop";
 }

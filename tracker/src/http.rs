@@ -1,6 +1,8 @@
 //! The tracker's own routes: what datanodes and gateways call. The public doors come from the
 //! gateway crate and are mounted beside these.
 
+mod events;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -46,6 +48,7 @@ pub fn router(tracker: Arc<Tracker>) -> Router {
             &format!("{}{{name}}", routes::CALL_PREFIX),
             post(call).layer(axum::extract::DefaultBodyLimit::max(CALL_LIMIT)),
         )
+        .route(routes::EVENTS, get(events::events))
         .with_state(tracker)
 }
 
@@ -113,7 +116,8 @@ mod tests {
             let operations = paths[path].as_object().unwrap();
             operations.keys().cloned().collect()
         };
-        assert_eq!(paths.as_object().unwrap().len(), 1);
+        assert_eq!(paths.as_object().unwrap().len(), 2);
+        assert_eq!(methods(routes::EVENTS), ["get", "head"]);
         assert_eq!(methods(routes::REGISTER), ["get", "head", "post"]);
     }
 }

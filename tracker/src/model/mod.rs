@@ -7,3 +7,4 @@ pub mod hearing;
 pub mod leases;
 pub mod op;
 pub mod replicas;
+pub mod story;
