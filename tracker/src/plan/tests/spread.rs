@@ -31,7 +31,10 @@ fn placed(cluster: &mut Cluster, factor: u32) -> Vec<u128> {
         avoid: &[],
     };
     let chosen = choose(&cluster.table, &request, cluster.now, &mut cluster.rng);
-    chosen.into_iter().map(|id| id.as_u128()).collect()
+    chosen
+        .into_iter()
+        .map(dfs_protocol::DatanodeId::as_u128)
+        .collect()
 }
 
 #[test]
