@@ -2,6 +2,7 @@
 //! gateway crate and are mounted beside these.
 
 mod admission;
+mod events;
 
 use std::sync::Arc;
 
@@ -50,6 +51,7 @@ pub fn router(tracker: Arc<Tracker>) -> Router {
             post(call).layer(axum::extract::DefaultBodyLimit::max(CALL_LIMIT)),
         )
         .merge(admission::router())
+        .route(routes::EVENTS, get(events::events))
         .with_state(tracker)
 }
 
@@ -132,7 +134,8 @@ mod tests {
             let operations = paths[path].as_object().unwrap();
             operations.keys().cloned().collect()
         };
-        assert_eq!(paths.as_object().unwrap().len(), 1);
+        assert_eq!(paths.as_object().unwrap().len(), 2);
+        assert_eq!(methods(routes::EVENTS), ["get", "head"]);
         assert_eq!(methods(routes::REGISTER), ["get", "head", "post"]);
     }
 }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod collect;
 mod journal;
 mod pulse;
+mod rebalance;
 mod repair;
 
 use std::future::Future;
@@ -24,7 +25,7 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         tick,
         shutdown.clone(),
         tracker.clone(),
-        pulse::Pulse::default(),
+        pulse::Pulse::new(tracker),
     ));
     loops.spawn(every(
         tick,
@@ -42,6 +43,12 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         tick,
         shutdown.clone(),
         tracker.clone(),
+        rebalance::Rebalance::default(),
+    ));
+    loops.spawn(every(
+        tick,
+        shutdown.clone(),
+        tracker.clone(),
         collect::Collect::default(),
     ));
     loops.spawn(every(
@@ -50,10 +57,11 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         tracker.clone(),
         checkpoint::Checkpoints::default(),
     ));
-    let (journal, end) = (tracker.journal.clone(), shutdown.clone());
+    let (ending, end) = (tracker.clone(), shutdown.clone());
     loops.spawn(async move {
         end.triggered().await;
-        journal.close();
+        ending.events.close();
+        ending.journal.close();
     });
     loops
 }
