@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dfs_protocol::chunk::DEFAULT_CHUNK_SIZE;
+use dfs_runtime::forwarded::TrustedProxies;
 use dfs_runtime::server::ServerLimits;
 
 use crate::plan::Policy;
@@ -52,6 +53,8 @@ pub struct TrackerConfig {
     pub tick: Duration,
     /// Limits of the API listener.
     pub server: ServerLimits,
+    /// Whose word on the client is taken, for logs.
+    pub proxies: TrustedProxies,
 }
 
 impl TrackerConfig {
@@ -78,6 +81,7 @@ impl TrackerConfig {
             ballast_bytes: 16 * 1024 * 1024,
             tick: Duration::from_millis(250),
             server: ServerLimits::default(),
+            proxies: TrustedProxies::default(),
         }
     }
 

@@ -101,7 +101,8 @@ pub async fn run(
         tracker.clock.clone(),
         RequestMetrics::register(registry)?,
         IN_FLIGHT,
-    );
+    )
+    .trusting(tracker.config.proxies.clone());
     let router = edge.wrap(http::router(tracker.clone()).merge(doors));
     let metrics = ServerMetrics::register(registry, "api")?;
     let limits = tracker.config.server.clone();

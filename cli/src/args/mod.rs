@@ -18,7 +18,7 @@ pub use client::{
 pub use normalise::normalise;
 pub use roles::{
     ADMIN_PORT_OFFSET, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs, Listening,
-    MetaArgs, MetaCommand, PolicyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
+    MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
     TrackerOptions,
 };
 pub use units::{ParseUnitError, parse_duration, parse_size};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use dfs_runtime::forwarded::TrustedProxies;
 
 use super::address::{Address, DEFAULT_TRACKER_PORT};
 use super::units::{parse_duration, parse_size};
@@ -121,6 +122,24 @@ pub struct TrackerOptions {
     /// How it decides.
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// Who stands in front.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
+}
+
+/// Who stands between the clients and a role.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ProxyArgs {
+    /// Networks of the proxies in front (CIDR), whose X-Forwarded-For tells the client's address;
+    /// anyone else's is ignored
+    #[arg(
+        long,
+        env = "DFS_TRUSTED_PROXIES",
+        value_name = "CIDR,...",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// How a tracker decides.
@@ -264,6 +283,9 @@ pub struct GatewayArgs {
     /// The tracker
     #[arg(long, env = "DFS_TRACKER", default_value = "http://127.0.0.1:6000")]
     pub tracker: Address,
+    /// Who stands in front.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
 }
 
 /// `dfs dev`.

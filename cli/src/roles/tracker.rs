@@ -56,7 +56,8 @@ pub async fn run_tracker(
     let admin_listener = bind(place.admin, "--admin-port").await?;
     prepare(world.disk.clone(), place.dir.clone()).await?;
     let registry = Registry::new();
-    let config = tracker_config(place.dir.clone(), &options.policy);
+    let mut config = tracker_config(place.dir.clone(), &options.policy);
+    config.proxies = options.proxies.trusted_proxies.clone();
     let failure = |error: &dyn std::error::Error| failed("run the tracker", error);
     dfs_runtime::process::register(&registry, "tracker").map_err(|error| failure(&error))?;
     let (running, doors) = open_tracker(&config, &world, &registry, &shutdown).await?;
