@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_client::{ClientError, HttpClient};
 use dfs_runtime::net::SharedConnector;
+use http::HeaderValue;
 
 use crate::args::ClientArgs;
 use crate::exit::Failure;
@@ -25,6 +26,15 @@ pub struct Session {
     retry: RetryPolicy,
     /// Whether the store answered anything yet.
     reached: AtomicBool,
+}
+
+/// A store that was found without the command line.
+#[derive(Clone)]
+pub struct Door {
+    /// `host:port`, as the connector takes it.
+    pub address: String,
+    /// The value of `Authorization`, where one is needed.
+    pub token: Option<HeaderValue>,
 }
 
 /// What comes after an error.
@@ -55,6 +65,13 @@ impl Session {
             retry,
             reached: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with the store behind this door.
+    #[must_use]
+    pub fn at(mut self, door: Door) -> Self {
+        self.store = self.store.at(door.address, door.token);
+        self
     }
 
     /// Makes a request, again and again while that may help. `what` is what was tried, for people.

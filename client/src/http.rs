@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use dfs_protocol::problem::PROBLEM_MEDIA_TYPE;
 use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::net::{Connection, SharedConnector};
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -39,6 +39,7 @@ const IDLE_PER_PEER: usize = 128;
 pub struct HttpClient {
     pool: Client<SeamConnector, RequestBody>,
     connector: SharedConnector,
+    authorization: Option<HeaderValue>,
 }
 
 impl HttpClient {
@@ -49,7 +50,19 @@ impl HttpClient {
             .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(IDLE_PER_PEER)
             .build(SeamConnector(connector.clone()));
-        Self { pool, connector }
+        Self {
+            pool,
+            connector,
+            authorization: None,
+        }
+    }
+
+    /// The same pool; every request carries this `Authorization`.
+    #[must_use]
+    pub fn with_authorization(mut self, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        self
     }
 
     /// Where connections come from.
@@ -62,9 +75,12 @@ impl HttpClient {
     pub async fn send(
         &self,
         address: &str,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
         let response = match tokio::time::timeout(timeout, self.pool.request(request)).await {
             Err(_) => {
                 return Err(ClientError::TimedOut {

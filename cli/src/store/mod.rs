@@ -6,6 +6,7 @@ mod files;
 
 use dfs_client::HttpClient;
 use dfs_protocol::{FilePath, PathPrefix};
+use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 #[cfg(test)]
@@ -27,6 +28,16 @@ impl Store {
             http,
             address: address.into(),
         }
+    }
+
+    /// The store behind another `host:port`, where `token` is sent along.
+    #[must_use]
+    pub fn at(self, address: impl Into<String>, token: Option<HeaderValue>) -> Self {
+        let http = match token {
+            Some(token) => self.http.with_authorization(token),
+            None => self.http,
+        };
+        Self::new(http, address)
     }
 
     /// `host:port`.
