@@ -37,25 +37,7 @@ pub(super) async fn rm(session: &Session, args: RemoveArgs) -> Result<Exit, Fail
     let plan = async {
         let jobs = jobs;
         for source in &paths {
-            let path = match source {
-                Source::Path(path) => path,
-                Source::Glob(glob) => {
-                    let planned = match plan_glob(session, glob, recursive, &jobs).await {
-                        Err(failure) if force && failure.exit == Exit::NotFound => Ok(()),
-                        planned => planned,
-                    };
-                    if let Err(failure) = planned {
-                        let _taken = jobs.send(Err(failure)).await;
-                    }
-                    continue;
-                }
-            };
-            let planned = if recursive {
-                let below = |path: &FilePath, _: &str| Ok(path.clone());
-                plan_directory(session, "rm", path, &jobs, below).await
-            } else {
-                file(path, "rm").map(Some)
-            };
+            let planned = plan_removal(session, source, recursive, force, &jobs).await;
             if let Some(job) = planned.transpose() {
                 let _taken = jobs.send(job).await;
             }
@@ -288,6 +270,27 @@ async fn plan_directory<J>(
             .next("`dfs ls` shows what there is"));
     }
     file(source, verb).map(Some)
+}
+
+/// Sends what is found below the source; gives back a file that needs no looking for.
+async fn plan_removal(
+    session: &Session,
+    source: &Source,
+    recursive: bool,
+    force: bool,
+    jobs: &mpsc::Sender<Result<FilePath, Failure>>,
+) -> Result<Option<FilePath>, Failure> {
+    match source {
+        Source::Path(path) if recursive => {
+            let below = |path: &FilePath, _: &str| Ok(path.clone());
+            plan_directory(session, "rm", path, jobs, below).await
+        }
+        Source::Path(path) => file(path, "rm").map(Some),
+        Source::Glob(glob) => match plan_glob(session, glob, recursive, jobs).await {
+            Err(failure) if force && failure.exit == Exit::NotFound => Ok(None),
+            planned => planned.map(|()| None),
+        },
+    }
 }
 
 /// Sends each file that matches, and with `-r` each below a directory that matches.

@@ -36,26 +36,14 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<Exit, Failur
     let recursive = args.transfer.recursive;
     let (sources, destination) = split_destination(args.paths);
     let destination = destination.unwrap_or_else(|| PathBuf::from("."));
-    let sources = sources
-        .iter()
-        .map(|source| {
-            let what = format!("get {}", source.display());
-            RemotePath::from_path(source).map_err(|error| Failure::invalid_name(what, &error))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let sources = Source::read_all(session, "get", sources).await?;
+    let sources = read_sources(session, &sources).await?;
     if destination.as_os_str() == "-" {
         return to_output(session, &sources).await;
     }
     let spelled = is_local_directory_spelling(&destination);
     let is_directory = spelled || is_directory(&destination).await;
-    let shown = destination.display().to_string();
-    check_destination("get", sources.len(), is_directory, &shown)?;
     let globs = sources.iter().any(Source::is_glob);
-    if globs && !is_directory {
-        let why = format!("whatever matches cannot all become `{shown}`");
-        return Err(Failure::usage("get", why).next(format!("write `{shown}/`: a directory")));
-    }
+    check_target(sources.len(), globs, is_directory, &destination)?;
     let several = sources.len() > 1 || globs;
     let progress = Progress::new(&session.out, args.transfer.quiet);
     let (sender, jobs) = mpsc::channel(AHEAD);
@@ -96,6 +84,31 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<Exit, Failur
     });
     let ((), tally) = futures_util::join!(plan, transfers);
     conclude(session, &progress, "got", tally, recursive || globs)
+}
+
+async fn read_sources(session: &Session, sources: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    let paths = sources.iter().map(|source| {
+        let what = format!("get {}", source.display());
+        RemotePath::from_path(source).map_err(|error| Failure::invalid_name(what, &error))
+    });
+    let paths = paths.collect::<Result<Vec<_>, _>>()?;
+    Source::read_all(session, "get", paths).await
+}
+
+/// Whatever matches a pattern may be several files, and needs a directory as several do.
+fn check_target(
+    sources: usize,
+    globs: bool,
+    is_directory: bool,
+    destination: &Path,
+) -> Result<(), Failure> {
+    let shown = destination.display().to_string();
+    check_destination("get", sources, is_directory, &shown)?;
+    if globs && !is_directory {
+        let why = format!("whatever matches cannot all become `{shown}`");
+        return Err(Failure::usage("get", why).next(format!("write `{shown}/`: a directory")));
+    }
+    Ok(())
 }
 
 async fn is_directory(path: &Path) -> bool {
