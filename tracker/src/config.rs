@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_protocol::ClusterId;
 use dfs_protocol::chunk::DEFAULT_CHUNK_SIZE;
+use dfs_runtime::forwarded::TrustedProxies;
 use dfs_runtime::server::ServerLimits;
 use dfs_runtime::token::Tokens;
 
@@ -76,6 +77,8 @@ pub struct TrackerConfig {
     pub tick: Duration,
     /// Limits of the API listener.
     pub server: ServerLimits,
+    /// Whose word on the client is taken, for logs.
+    pub proxies: TrustedProxies,
 }
 
 impl TrackerConfig {
@@ -108,6 +111,7 @@ impl TrackerConfig {
             expect_cluster: None,
             tick: Duration::from_millis(250),
             server: ServerLimits::default(),
+            proxies: TrustedProxies::default(),
         }
     }
 

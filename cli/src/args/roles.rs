@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use dfs_protocol::ClusterId;
+use dfs_runtime::forwarded::TrustedProxies;
 
 use super::address::{Address, DEFAULT_TRACKER_PORT};
 use super::token::TokenArgs;
@@ -138,6 +139,24 @@ pub struct TrackerOptions {
         hide_default_value = true
     )]
     pub expect_cluster: ExpectedCluster,
+    /// Who stands in front.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
+}
+
+/// Who stands between the clients and a role.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ProxyArgs {
+    /// Networks of the proxies in front (CIDR), whose X-Forwarded-For tells the client's address;
+    /// anyone else's is ignored
+    #[arg(
+        long,
+        env = "DFS_TRUSTED_PROXIES",
+        value_name = "CIDR,...",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// A cluster's id, or nothing.
@@ -337,6 +356,9 @@ pub struct GatewayArgs {
     /// The cluster token.
     #[command(flatten)]
     pub token: TokenArgs,
+    /// Who stands in front.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
 }
 
 /// `dfs dev`.

@@ -69,6 +69,7 @@ pub async fn run_tracker(
         args::Admission::Auto => AdmissionPolicy::Auto,
         args::Admission::Operator => AdmissionPolicy::Operator,
     };
+    config.proxies = options.proxies.trusted_proxies.clone();
     let failure = |error: &dyn std::error::Error| failed("run the tracker", error);
     dfs_runtime::process::register(&registry, "tracker").map_err(|error| failure(&error))?;
     let readiness = Readiness::new();
