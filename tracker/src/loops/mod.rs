@@ -6,6 +6,7 @@ mod collect;
 mod journal;
 mod pulse;
 mod repair;
+mod successor;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -49,6 +50,12 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         shutdown.clone(),
         tracker.clone(),
         checkpoint::Checkpoints::default(),
+    ));
+    loops.spawn(every(
+        tick,
+        shutdown.clone(),
+        tracker.clone(),
+        successor::Successor::default(),
     ));
     let (journal, end) = (tracker.journal.clone(), shutdown.clone());
     loops.spawn(async move {
