@@ -7,6 +7,7 @@ mod journal;
 mod pulse;
 mod rebalance;
 mod repair;
+mod successor;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -56,6 +57,12 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         shutdown.clone(),
         tracker.clone(),
         checkpoint::Checkpoints::default(),
+    ));
+    loops.spawn(every(
+        tick,
+        shutdown.clone(),
+        tracker.clone(),
+        successor::Successor::default(),
     ));
     let (ending, end) = (tracker.clone(), shutdown.clone());
     loops.spawn(async move {

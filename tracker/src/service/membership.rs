@@ -294,7 +294,7 @@ impl Tracker {
 
     /// Compares a datanode's fence with ours (design: max of stored and reported, plus one, at
     /// start; deposed later).
-    pub(super) async fn meet_fence(&self, reported: Fence) -> Result<(), Problem> {
+    pub(crate) async fn meet_fence(&self, reported: Fence) -> Result<(), Problem> {
         let ours = self.fence();
         if ours.admits(reported) && reported.epoch <= ours.epoch || reported.epoch < ours.epoch {
             return Ok(());
