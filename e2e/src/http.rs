@@ -67,6 +67,8 @@ impl Reply {
 pub struct Http {
     /// `host:port`.
     pub address: String,
+    /// The cluster token that is shown, if one is.
+    pub token: Option<String>,
 }
 
 impl Http {
@@ -74,6 +76,16 @@ impl Http {
     pub fn new(address: &(impl ToString + ?Sized)) -> Self {
         Self {
             address: address.to_string(),
+            token: None,
+        }
+    }
+
+    /// Shows a cluster token.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self
         }
     }
 
@@ -151,6 +163,9 @@ impl Http {
             .method(method)
             .uri(path)
             .header("host", &self.address);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -277,7 +277,7 @@ impl Tracker {
             return Err(Problem::new(ErrorCode::SafeMode, waits)
                 .next("wait until the tracker knows what the others hold"));
         }
-        let verdict = nothing_only_there(&state.datanodes, &state.replicas, id);
+        let verdict = nothing_only_there(&state.replicas, id);
         if !verdict.safe && !accept_loss {
             return conflict(
                 verdict.reason,
