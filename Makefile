@@ -1,4 +1,4 @@
-.PHONY: run test test-root planted e2e bench demo fuzz lint fmt count
+.PHONY: run test test-root planted e2e bench demo fuzz generate lint fmt count
 
 CARGO ?= cargo
 
@@ -36,8 +36,15 @@ fuzz:
 	$(CARGO) build --release --bin dfs
 	scripts/fuzz-openapi.sh
 
+# Files that are made from code. Commit them: `make lint` fails while they differ.
+generate:
+	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
+	mv target/crd.yaml deploy/crd.yaml
+
 lint:
 	$(CARGO) fmt --all --check
+	@$(CARGO) run --quiet -p dfs-operator --bin dfs-crd | diff deploy/crd.yaml - \
+		|| { echo "deploy/crd.yaml is not what the types say: run make generate" >&2; exit 1; }
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
 

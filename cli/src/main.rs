@@ -79,6 +79,7 @@ async fn run(work: Work, out: Output) -> Exit {
             | Command::Tracker(_)
             | Command::Datanode(_)
             | Command::Gateway(_)
+            | Command::Operator(_)
             | Command::Meta(_)
     );
     if is_role {

@@ -4,6 +4,7 @@ mod address;
 mod client;
 mod look;
 mod normalise;
+mod operator;
 mod roles;
 mod token;
 mod units;
@@ -19,6 +20,7 @@ pub use client::{
 };
 pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
 pub use normalise::normalise;
+pub use operator::OperatorArgs;
 pub use roles::{
     ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
     Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs, Role, TrackerArgs,
@@ -63,6 +65,8 @@ pub enum Command {
     Datanode(DatanodeArgs),
     /// Run a gateway: a stateless door for files
     Gateway(GatewayArgs),
+    /// Run the operator: makes each DfsCluster of a Kubernetes cluster be what it says
+    Operator(OperatorArgs),
     /// Write the catalog out, or read it in (the tracker must not run)
     Meta(MetaArgs),
     /// Copy local files into the store

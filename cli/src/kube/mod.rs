@@ -212,6 +212,7 @@ impl Target {
             | Command::Tracker(_)
             | Command::Datanode(_)
             | Command::Gateway(_)
+            | Command::Operator(_)
             | Command::Meta(_) => Self::Tracker,
         }
     }

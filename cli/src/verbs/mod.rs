@@ -107,6 +107,7 @@ async fn dispatch(
         | Command::Datanode(_)
         | Command::Gateway(_)
         | Command::Completions(_)
+        | Command::Operator(_)
         | Command::Meta(_) => Err(Failure::usage("dfs", "this is a role, not a client verb")),
     }
 }
@@ -139,6 +140,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         | Command::Datanode(_)
         | Command::Gateway(_)
         | Command::Completions(_)
+        | Command::Operator(_)
         | Command::Meta(_) => return None,
     })
 }
