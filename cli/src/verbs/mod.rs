@@ -1,6 +1,7 @@
 //! The client verbs: one function each, from arguments to an exit code.
 
 mod change;
+mod cmp;
 mod fsck;
 mod get;
 mod list;
@@ -69,6 +70,7 @@ async fn dispatch(
         Command::Put(args) => put::put(session, args, stdin).await,
         Command::Get(args) => get::get(session, args).await,
         Command::Cat(args) => get::cat(session, &args.paths).await,
+        Command::Cmp(args) => cmp::cmp(session, args).await,
         Command::Ls(args) => list::ls(session, &args).await,
         Command::Stat(args) => list::stat(session, &args.paths).await,
         Command::Rm(args) => change::rm(session, args).await,
@@ -95,6 +97,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Put(args) => &args.client,
         Command::Get(args) => &args.client,
         Command::Cat(args) => &args.client,
+        Command::Cmp(args) => &args.client,
         Command::Ls(args) => &args.client,
         Command::Stat(args) => &args.client,
         Command::Rm(args) => &args.client,
