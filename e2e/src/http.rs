@@ -67,13 +67,21 @@ impl Reply {
 pub struct Http {
     /// `host:port`.
     pub address: String,
+    /// What requests name as their host: the address, unless a proxy tells stores apart by it.
+    pub host: String,
 }
 
 impl Http {
     /// A door.
     pub fn new(address: &(impl ToString + ?Sized)) -> Self {
+        Self::through(address, address)
+    }
+
+    /// A door behind a proxy that finds it by its host name.
+    pub fn through(address: &(impl ToString + ?Sized), host: &(impl ToString + ?Sized)) -> Self {
         Self {
             address: address.to_string(),
+            host: host.to_string(),
         }
     }
 
@@ -150,7 +158,7 @@ impl Http {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", &self.address);
+            .header("host", &self.host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
