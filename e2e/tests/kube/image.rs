@@ -9,11 +9,12 @@ use crate::tools::{random_file, run, sha256sum, until};
 use crate::world::{DEADLINE, World};
 
 /// The image that the charts default to.
-fn image() -> String {
+pub(crate) fn image() -> String {
     format!("docker.io/library/dfs:{}", env!("CARGO_PKG_VERSION"))
 }
 
-const SECURITY: &str = "securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}";
+/// What the restricted standard wants of a container.
+pub(crate) const SECURITY: &str = "securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}";
 
 /// A whole store in one pod, its Service and its Ingress.
 fn store(host: &str) -> String {

@@ -8,8 +8,12 @@
     clippy::print_stderr
 )]
 
+mod change;
 mod door;
+mod first;
 mod image;
 mod load;
+mod loss;
+mod store;
 mod tools;
 mod world;

@@ -111,3 +111,24 @@ pub(crate) fn indented(text: &str) -> String {
         all
     })
 }
+
+/// What can take pieces of the cluster away.
+pub(crate) struct Hook(String);
+
+/// The hook that `DFS_KUBE_HOOK` names; tells that it is missing.
+pub(crate) fn hook(what: &str) -> Option<Hook> {
+    let named = std::env::var("DFS_KUBE_HOOK").ok();
+    let named = named.filter(|program| !program.is_empty());
+    if named.is_none() {
+        eprintln!("skipped: {what} needs DFS_KUBE_HOOK");
+    }
+    named.map(Hook)
+}
+
+impl Hook {
+    /// `HOOK ARGS`.
+    pub(crate) fn run(&self, args: &[&str]) {
+        eprintln!("  {}", args.join(" "));
+        run(&self.0, args, None).unwrap();
+    }
+}
