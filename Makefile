@@ -41,9 +41,11 @@ image:
 	$(CARGO) build --release --bin dfs
 	scripts/image.sh
 
-# What is written from something else: the resource from its types, the charts' pages from their values.
+# Files that are made from others: the resource from its types, the charts' pages from their values. Commit them:
+# `make lint` fails while they differ.
 generate:
-	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd >deploy/crd.yaml
+	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
+	mv target/crd.yaml deploy/crd.yaml
 	cp deploy/crd.yaml charts/dfs-operator/files/crd.yaml
 	scripts/charts-readme.sh
 
@@ -58,6 +60,8 @@ e2e:
 
 lint:
 	$(CARGO) fmt --all --check
+	@$(CARGO) run --quiet -p dfs-operator --bin dfs-crd | diff deploy/crd.yaml - \
+		|| { echo "deploy/crd.yaml is not what the types say: run make generate" >&2; exit 1; }
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
 	@if command -v helm >/dev/null; then scripts/test-charts.sh; else echo "helm is not installed: charts not tested"; scripts/charts-readme.sh --check; fi

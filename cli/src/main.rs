@@ -48,6 +48,7 @@ async fn run(cli: Cli, out: Output) -> Exit {
             | Command::Tracker(_)
             | Command::Datanode(_)
             | Command::Gateway(_)
+            | Command::Operator(_)
             | Command::Meta(_)
     );
     if is_role {

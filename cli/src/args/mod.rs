@@ -3,6 +3,7 @@
 mod address;
 mod client;
 mod normalise;
+mod operator;
 mod roles;
 mod units;
 
@@ -17,6 +18,7 @@ pub use client::{
     TrashCommand,
 };
 pub use normalise::normalise;
+pub use operator::OperatorArgs;
 pub use roles::{
     ADMIN_PORT_OFFSET, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs, Listening,
     MetaArgs, MetaCommand, PolicyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
@@ -59,6 +61,8 @@ pub enum Command {
     Datanode(DatanodeArgs),
     /// Run a gateway: a stateless door for files
     Gateway(GatewayArgs),
+    /// Run the operator: makes each DfsCluster of a Kubernetes cluster be what it says
+    Operator(OperatorArgs),
     /// Write the catalog out, or read it in (the tracker must not run)
     Meta(MetaArgs),
     /// Copy local files into the store

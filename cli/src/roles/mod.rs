@@ -6,6 +6,7 @@ mod datanode;
 mod dev;
 mod gateway;
 mod meta;
+mod operator;
 mod place;
 mod switchboard;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub use datanode::run_datanode;
 pub use dev::{Dev, DevConfig, run_dev};
 pub use gateway::run_gateway;
 pub use meta::{run_dump, run_load, run_rebuild};
+pub use operator::run_operator;
 pub use switchboard::{Hosted, switchboard};
 pub use tracker::{run_tracker, tracker_config};
 
@@ -103,6 +105,7 @@ async fn dispatch(command: Command, out: &Output, shutdown: Shutdown) -> Result<
         },
         Command::Datanode(args) => run_datanode(&args, world, shutdown).await?,
         Command::Gateway(args) => run_gateway(&args, world, shutdown).await?,
+        Command::Operator(args) => run_operator(&args, world, shutdown).await?,
         Command::Meta(args) => match args.command {
             MetaCommand::Dump { dir } => run_dump(dir, world, out).await?,
             MetaCommand::Load { dir } => run_load(dir, world, out).await?,

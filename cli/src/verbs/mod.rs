@@ -87,6 +87,7 @@ async fn dispatch(
         | Command::Tracker(_)
         | Command::Datanode(_)
         | Command::Gateway(_)
+        | Command::Operator(_)
         | Command::Meta(_) => Err(Failure::usage("dfs", "this is a role, not a client verb")),
     }
 }
@@ -116,6 +117,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         | Command::Tracker(_)
         | Command::Datanode(_)
         | Command::Gateway(_)
+        | Command::Operator(_)
         | Command::Meta(_) => return None,
     })
 }

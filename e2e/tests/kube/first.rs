@@ -22,16 +22,16 @@ async fn a_new_user_installs_applies_waits_and_curls() {
     let sample = std::fs::read_to_string(tree().join("deploy/samples/small.yaml")).unwrap();
     let start = Instant::now();
     world.apply(&sample);
-    let cluster = Cluster::named(&world, "files");
+    let cluster = Cluster::named(&world, "small");
     cluster.wait_ready().await;
     eprintln!("  from apply to Ready: {:.1?}", start.elapsed());
     cluster.wait_registered(3).await;
     if world.ingress.is_some() {
         let door = format!(
             r#"{{"spec": {{"gateway": {{"ingress": {{"host": "{}"}}}}}}}}"#,
-            world.host("files")
+            world.host("small")
         );
-        let patch = ["patch", "dfs", "files", "--type=merge", "-p", &door];
+        let patch = ["patch", "dfs", "small", "--type=merge", "-p", &door];
         world.kubectl(&patch).unwrap();
     }
     let door = cluster.door().await;

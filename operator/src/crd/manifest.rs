@@ -1,6 +1,8 @@
 //! The CustomResourceDefinition as the API server gets it.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt as _;
 
 use super::{DfsCluster, rules};
@@ -29,5 +31,27 @@ pub fn manifest() -> Result<CustomResourceDefinition, ManifestError> {
         .and_then(|schema| schema.open_api_v3_schema.as_mut())
         .ok_or(ManifestError::Missing("schema"))?;
     schema.x_kubernetes_validations = serde_json::from_value(rules::root())?;
+    forbid_null(schema);
     Ok(crd)
+}
+
+/// The derive lets every optional field be null. The API server then keeps the null, where has() finds
+/// it and no default replaces it. Without the permission it drops it, as if the line were not there.
+fn forbid_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|all| all.values_mut())
+    {
+        forbid_null(property);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => forbid_null(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(forbid_null),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        forbid_null(values);
+    }
 }

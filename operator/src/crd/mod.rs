@@ -12,6 +12,8 @@ mod rules;
 mod scheduling;
 mod status;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use gateway::{
@@ -54,7 +56,6 @@ pub const MAX_GATEWAYS: i32 = 100;
     plural = "dfsclusters",
     singular = "dfscluster",
     shortname = "dfs",
-    category = "all",
     namespaced,
     status = "DfsClusterStatus",
     derive = "PartialEq",

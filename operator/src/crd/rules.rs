@@ -45,7 +45,7 @@ pub(super) fn positive() -> Value {
             "message": "must be a quantity like 10Gi, 500M or 1073741824",
         },
         {
-            "rule": "!isQuantity(string(self)) || quantity(string(self)).sign() > 0",
+            "rule": "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
             "message": "must be more than zero",
         },
     ])

@@ -1,0 +1,202 @@
+//! Watches and the caches that they fill.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use futures_util::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Resource};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
+use kube::Client;
+use serde::de::DeserializeOwned;
+
+use super::{Guarded, Scope, Trigger, Triggers};
+use crate::error::{code, describe};
+use crate::observe::inventory::{CachedInventory, MANAGED_BY, OF_A_STORE};
+use crate::observe::views::INSTANCE_LABEL;
+use crate::observe::OwnedKind;
+
+/// Everything that one scope watches.
+pub(super) struct Watched {
+    pub(super) clusters: Store<Guarded>,
+    pub(super) triggers: Vec<Triggers>,
+    pub(super) inventory: CachedInventory,
+}
+
+/// Waits until every cache was filled once.
+pub(super) struct Ready {
+    pods: Store<Pod>,
+    claims: Store<PersistentVolumeClaim>,
+    nodes: Option<Store<Node>>,
+    owned: Vec<Store<DynamicObject>>,
+}
+
+impl Ready {
+    pub(super) async fn wait(&self) {
+        // A writer that is gone means that the process ends.
+        let _ended = self.pods.wait_until_ready().await;
+        let _ended = self.claims.wait_until_ready().await;
+        if let Some(nodes) = &self.nodes {
+            let _ended = nodes.wait_until_ready().await;
+        }
+        for store in &self.owned {
+            let _ended = store.wait_until_ready().await;
+        }
+    }
+}
+
+impl Watched {
+    pub(super) fn ready(&self) -> Ready {
+        let inventory = &self.inventory;
+        Ready {
+            pods: inventory.pods.clone(),
+            claims: inventory.claims.clone(),
+            nodes: inventory.nodes.clone(),
+            owned: inventory.owned.iter().map(|(_, store)| store.clone()).collect(),
+        }
+    }
+}
+
+/// Begins every watch of a scope.
+pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
+    let (clusters, main) = primary(scope, client);
+    let mut triggers = vec![main];
+    let (pods, pod_changes) = secondary::<Pod>(typed(scope, client), OF_A_STORE, ());
+    let (claims, claim_changes) =
+        secondary::<PersistentVolumeClaim>(typed(scope, client), OF_A_STORE, ());
+    triggers.extend([pod_changes, claim_changes]);
+    let mut owned = Vec::new();
+    for kind in OwnedKind::ALL {
+        let resource = kind.resource();
+        let objects = dynamic(scope, client, &resource);
+        if kind.is_optional() && !is_served(&objects).await {
+            tracing::info!(kind = resource.kind, "the API server does not know it: not watched");
+            continue;
+        }
+        let (store, changes) = secondary(objects, MANAGED_BY, resource);
+        owned.push((*kind, store));
+        triggers.push(changes);
+    }
+    let nodes = nodes(client).await.map(|(store, changes)| {
+        triggers.push(changes);
+        store
+    });
+    Watched {
+        clusters,
+        triggers,
+        inventory: CachedInventory {
+            pods,
+            claims,
+            nodes,
+            owned,
+        },
+    }
+}
+
+/// The clusters themselves. Their status is ours: only spec, annotations and deletion trigger.
+fn primary(scope: &Scope, client: &Client) -> (Store<Guarded>, Triggers) {
+    let (store, writer) = reflector::store();
+    let changes = watcher(typed(scope, client), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .touched_objects()
+        .predicate_filter(interesting, PredicateConfig::default());
+    let triggers = changes.map(|change| -> Trigger {
+        change.map(|cluster| ObjectRef::from_obj(&cluster).into())
+    });
+    (store, Box::pin(triggers))
+}
+
+fn interesting(cluster: &Guarded) -> Option<u64> {
+    let generation = predicates::generation(cluster).unwrap_or(0);
+    let annotations = predicates::annotations(cluster).unwrap_or(0);
+    let deleting = u64::from(cluster.meta().deletion_timestamp.is_some());
+    Some(generation.rotate_left(32) ^ annotations ^ deleting)
+}
+
+/// Objects that belong to a cluster by label.
+fn secondary<K>(api: Api<K>, labels: &str, kind: <K as Resource>::DynamicType) -> (Store<K>, Triggers)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    <K as Resource>::DynamicType: Eq + Hash + Clone + Send + Sync + 'static,
+{
+    let writer = reflector::store::Writer::new(kind);
+    let store = writer.as_reader();
+    let changes = watcher(api, watcher::Config::default().labels(labels))
+        .default_backoff()
+        .modify(|object: &mut K| {
+            // Nobody here reads them, and they are half of an object.
+            object.meta_mut().managed_fields = None;
+        })
+        .reflect(writer)
+        .touched_objects();
+    let triggers = changes.filter_map(|change| async move {
+        match change {
+            Ok(object) => owner(object.meta()).map(|owner| Ok(owner.into())),
+            Err(error) => Some(Err(error)),
+        }
+    });
+    (store, Box::pin(triggers))
+}
+
+/// The cluster that an object says it belongs to.
+fn owner(metadata: &kube::api::ObjectMeta) -> Option<ObjectRef<Guarded>> {
+    let name = metadata.labels.as_ref()?.get(INSTANCE_LABEL)?;
+    let namespace = metadata.namespace.as_ref()?;
+    Some(ObjectRef::<Guarded>::new(name).within(namespace))
+}
+
+/// Nodes, where they may be read: a node that goes away changes what a cluster waits for, which the
+/// next look shows; it triggers nothing.
+async fn nodes(client: &Client) -> Option<(Store<Node>, Triggers)> {
+    let api: Api<Node> = Api::all(client.clone());
+    if let Err(error) = api.list_metadata(&ListParams::default().limit(1)).await {
+        if code(&error) == Some(403) {
+            tracing::info!("nodes may not be read: zones come from pods, node loss is not told");
+            return None;
+        }
+        tracing::warn!(error = describe(&error), "cannot read nodes yet");
+    }
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|node: &mut Node| {
+            node.metadata.managed_fields = None;
+            if let Some(status) = &mut node.status {
+                status.images = None;
+            }
+        })
+        .reflect(writer)
+        .touched_objects();
+    let nothing = changes.flat_map(|change| match change {
+        Ok(_) => stream::iter(None::<Trigger>),
+        Err(error) => stream::iter(Some(Err(error))),
+    });
+    Some((store, Box::pin(nothing)))
+}
+
+async fn is_served(api: &Api<DynamicObject>) -> bool {
+    match api.list_metadata(&ListParams::default().limit(1)).await {
+        Ok(_) => true,
+        Err(error) => code(&error) != Some(404),
+    }
+}
+
+fn typed<K>(scope: &Scope, client: &Client) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    match scope {
+        Scope::All => Api::all(client.clone()),
+        Scope::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+    }
+}
+
+fn dynamic(scope: &Scope, client: &Client, resource: &ApiResource) -> Api<DynamicObject> {
+    match scope {
+        Scope::All => Api::all_with(client.clone(), resource),
+        Scope::Namespace(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+    }
+}

@@ -1,0 +1,142 @@
+//! Carries one decided step out, and says what happened.
+
+use dfs_runtime::metrics::Label as _;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+
+use super::Pass;
+use crate::apply::{FIELD_MANAGER, WRITE_TIMEOUT, bounded};
+use crate::crd::DfsCluster;
+use crate::decide::Step;
+use crate::error::ReconcileError;
+use crate::events::{EventReason, Note};
+use crate::tracker_client::{Admission, Endpoint, Refusal, TrackerError};
+use crate::validate::ACKNOWLEDGE_CATALOG_LOST;
+
+impl Pass<'_> {
+    /// One step. A tracker that refuses one, because its state changed since it was read, does not
+    /// keep the others from being carried out.
+    pub(super) async fn step(&mut self, at: &Endpoint, step: &Step) -> Result<(), ReconcileError> {
+        let ask = self.ctx.asking();
+        let tracker = self.ctx.tracker.as_ref();
+        let (doing, done) = match step {
+            Step::Admit { id, admission } => (
+                "admit a datanode",
+                ask.counted(tracker.admit(at, *id, admission)).await,
+            ),
+            Step::Update { id, admission } => (
+                "tell where a datanode is",
+                ask.counted(tracker.admit(at, *id, admission)).await,
+            ),
+            Step::Refuse { id, reason } => (
+                "refuse a datanode",
+                ask.counted(tracker.refuse(at, *id, reason)).await,
+            ),
+            Step::Lost(gone) => (
+                "declare a datanode lost",
+                ask.counted(tracker.lost(at, gone.id)).await,
+            ),
+            Step::Rebuild(addresses) => (
+                "rebuild the catalog",
+                ask.counted(tracker.rebuild(at, addresses)).await,
+            ),
+            Step::ForgetAcknowledgement => return self.forget_acknowledgement().await,
+        };
+        match done {
+            Ok(()) => {
+                let note = told(step);
+                tracing::info!(cluster = %self.cluster.key, reason = note.reason.as_str(),
+                    note = note.note, "told the tracker");
+                self.notes.push(note);
+                Ok(())
+            }
+            Err(TrackerError::Refused(why)) => {
+                tracing::warn!(cluster = %self.cluster.key, why, "the tracker refuses to {doing}");
+                Ok(())
+            }
+            Err(error) => Err(ReconcileError::tracker(doing)(error)),
+        }
+    }
+
+    /// The catalog is back: the next loss needs a human's word of its own.
+    async fn forget_acknowledgement(&mut self) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<DfsCluster> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let patch = json!({"metadata": {
+            "resourceVersion": self.object.metadata.resource_version,
+            "annotations": {ACKNOWLEDGE_CATALOG_LOST: null},
+        }});
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let written = bounded(api.patch(&key.name, &parameters, &Patch::Merge(&patch))).await;
+        self.object = written
+            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
+            .map_err(ReconcileError::api("remove the acknowledgement of a lost catalog"))?;
+        Ok(())
+    }
+}
+
+fn place(admission: &Admission) -> String {
+    let Admission {
+        pod,
+        volume,
+        host,
+        zone,
+    } = admission;
+    let zone = zone.as_ref().map(|zone| format!(", zone {zone}"));
+    format!("pod {pod} on {host}{}, volume {volume}", zone.unwrap_or_default())
+}
+
+fn told(step: &Step) -> Note {
+    match step {
+        Step::Admit { id, admission } => Note::new(
+            EventReason::DatanodeAdmitted,
+            format!("datanode {}: {}", id.short(), place(admission)),
+        ),
+        Step::Update { id, admission } => Note::new(
+            EventReason::DatanodeMoved,
+            format!("datanode {}: {}", id.short(), place(admission)),
+        ),
+        Step::Refuse { id, reason } => Note::new(
+            EventReason::DatanodeRefused,
+            format!("datanode {}: {reason}", id.short()),
+        ),
+        Step::Lost(gone) => Note::new(
+            EventReason::DatanodeLost,
+            format!(
+                "datanode {}: volume {} of pod {} is gone; its chunks are whole elsewhere",
+                gone.id.short(),
+                gone.volume,
+                gone.pod
+            ),
+        ),
+        Step::Rebuild(from) => Note::new(
+            EventReason::CatalogRebuilding,
+            format!("the catalog is rebuilt from {}", from.join(", ")),
+        ),
+        Step::ForgetAcknowledgement => Note::new(EventReason::CatalogRebuilt, "the catalog is back"),
+    }
+}
+
+/// A registration that the tracker refused by itself.
+pub(super) fn refusal(refusal: &Refusal) -> Note {
+    let Refusal {
+        datanode,
+        address,
+        pod,
+        reason,
+        detail,
+        count: _,
+    } = refusal;
+    let pod = pod.as_ref().map(|pod| format!(" (pod {pod})"));
+    let who = datanode.as_ref().map_or_else(
+        || format!("someone at {address}"),
+        |id| format!("datanode {} at {address}", id.chars().take(8).collect::<String>()),
+    );
+    Note::new(
+        EventReason::DatanodeRefused,
+        format!("{who}{}: {reason}: {detail}", pod.unwrap_or_default()),
+    )
+}

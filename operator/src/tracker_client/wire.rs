@@ -1,0 +1,219 @@
+//! What the operator reads of the tracker's answers. Fields that it does not know are ignored and
+//! fields that an older tracker does not send have defaults, so that operator and store may differ
+//! by a version while an upgrade is under way.
+
+use std::collections::BTreeMap;
+
+use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::{ClusterId, DatanodeId};
+use serde::{Deserialize, Serialize};
+
+/// `GET /status`, as far as it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackerStatus {
+    /// Which cluster answers.
+    pub cluster: ClusterId,
+    /// Version of the program.
+    pub version: String,
+    /// Every chunk has its full factor and writes are taken.
+    #[serde(default)]
+    pub healthy: bool,
+    /// One sentence for people.
+    #[serde(default)]
+    pub summary: String,
+    /// Set while the tracker gathers reports.
+    #[serde(default)]
+    pub safe_mode: Option<String>,
+    /// Set while writes are refused.
+    #[serde(default)]
+    pub writes_refused: Option<String>,
+    /// Set while repair is held.
+    #[serde(default)]
+    pub repair_held: Option<String>,
+    /// Set while replicas cannot be spread as wanted.
+    #[serde(default)]
+    pub spread: Option<String>,
+    /// Chunks by health; the names are `ChunkHealth`'s.
+    #[serde(default)]
+    pub chunks: BTreeMap<String, u64>,
+    /// Datanodes by liveness and admin state.
+    #[serde(default)]
+    pub datanodes: Counts,
+    /// Bytes of the volumes.
+    #[serde(default)]
+    pub capacity: Bytes,
+    /// The repair queue.
+    #[serde(default)]
+    pub repair: Repair,
+}
+
+impl TrackerStatus {
+    fn chunks_of(&self, health: &str) -> u64 {
+        self.chunks.get(health).copied().unwrap_or(0)
+    }
+
+    /// Chunks with too few valid live replicas, those with one left included.
+    pub fn under_replicated(&self) -> u64 {
+        self.chunks_of("under-replicated") + self.chunks_of("at-risk")
+    }
+
+    /// Chunks without any valid live replica.
+    pub fn missing(&self) -> u64 {
+        self.chunks_of("missing")
+    }
+
+    /// Chunks that have enough replicas in the wrong places.
+    pub fn mis_replicated(&self) -> u64 {
+        self.chunks_of("mis-replicated")
+    }
+}
+
+/// Datanodes by liveness and admin state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Registered and not tombstoned.
+    pub registered: u64,
+    /// Heard.
+    pub live: u64,
+    /// Would take a new chunk now.
+    pub placeable: u64,
+}
+
+/// Bytes of the volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bytes {
+    /// In all.
+    pub total_bytes: u64,
+    /// Taken by chunks.
+    pub used_bytes: u64,
+}
+
+/// The repair queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Repair {
+    /// Copies under way.
+    pub active: u64,
+    /// Bytes still to copy.
+    pub bytes_remaining: u64,
+}
+
+/// One entry of `GET /nodes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatanodeEntry {
+    /// Identity.
+    pub id: DatanodeId,
+    /// `IP:PORT`; empty while only known from the catalog.
+    #[serde(default)]
+    pub address: String,
+    /// Failure domain.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Kubernetes node.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Heard?
+    pub liveness: Liveness,
+    /// Wanted?
+    pub admin: AdminState,
+    /// Pod that it announced.
+    #[serde(default)]
+    pub pod: Option<String>,
+    /// UID of its claim, set at admission.
+    #[serde(default)]
+    pub volume: Option<String>,
+    /// Why it was refused.
+    #[serde(default)]
+    pub refused: Option<String>,
+}
+
+/// Body of `POST /nodes/{id}/admit`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Admission {
+    /// Its pod.
+    pub pod: String,
+    /// UID of its claim.
+    pub volume: String,
+    /// Kubernetes node.
+    pub host: String,
+    /// Failure domain.
+    pub zone: Option<String>,
+}
+
+/// One entry of `GET /refusals`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Whom, where it said so.
+    #[serde(default)]
+    pub datanode: Option<String>,
+    /// From where.
+    #[serde(default)]
+    pub address: String,
+    /// Pod that it announced.
+    #[serde(default)]
+    pub pod: Option<String>,
+    /// Why, one word.
+    pub reason: String,
+    /// Why, for people.
+    #[serde(default)]
+    pub detail: String,
+    /// How often.
+    #[serde(default)]
+    pub count: u64,
+}
+
+/// State of the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CatalogState {
+    /// The volume has none although the cluster exists.
+    Lost,
+    /// Being rebuilt from the datanodes.
+    Rebuilding,
+    /// Served.
+    Open,
+}
+
+/// `GET /catalog`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// How it is.
+    pub state: CatalogState,
+    /// Whose.
+    #[serde(default)]
+    pub cluster: Option<ClusterId>,
+    /// For people: why it is lost, how far the rebuild is.
+    #[serde(default)]
+    pub detail: Option<String>,
+}
+
+/// `GET /nodes/{id}/safe-to-remove`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether it is safe. Unknown means no.
+    pub safe: bool,
+    /// Why, in one sentence.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Body of `POST /nodes/{id}/refuse`.
+#[derive(Debug, Serialize)]
+pub(super) struct RefuseBody<'a> {
+    pub(super) reason: &'a str,
+}
+
+/// Body of `POST /nodes/{id}/lost`: the operator never accepts the loss of a chunk.
+#[derive(Debug, Serialize)]
+pub(super) struct LostBody {
+    pub(super) accept_loss: bool,
+}
+
+/// Body of `POST /catalog/rebuild`: the operator never accepts a gap in the journal.
+#[derive(Debug, Serialize)]
+pub(super) struct RebuildBody<'a> {
+    pub(super) datanodes: &'a [String],
+    pub(super) allow_gap: bool,
+}

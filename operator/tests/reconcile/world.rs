@@ -1,0 +1,271 @@
+//! A Kubernetes cluster around the API server: what its controllers and kubelets would do, and a
+//! fresh operator process whenever one is asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dfs_operator::ctx::{Ctx, Memory};
+use dfs_operator::crd::DfsCluster;
+use dfs_operator::error::ReconcileError;
+use dfs_operator::events::Events;
+use dfs_operator::metrics::Metrics;
+use dfs_operator::observe::{Inventory, LiveInventory};
+use dfs_operator::{Outcome, reconcile};
+use dfs_protocol::DatanodeId;
+use dfs_protocol::datanode::Liveness;
+use dfs_runtime::clock::Clock;
+use dfs_runtime::rng::SharedRng;
+use prometheus::Registry;
+use serde_json::{Value, json};
+
+use crate::api::{Api, Call};
+use crate::gate::Gate;
+use crate::tracker::FakeTracker;
+
+/// Time that only tests move.
+#[derive(Debug, Default)]
+pub struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn wall(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH + self.monotonic()
+    }
+}
+
+pub struct World {
+    pub gate: Gate,
+    pub api: Api,
+    pub tracker: FakeTracker,
+    pub clock: Arc<TestClock>,
+    addresses: AtomicU64,
+}
+
+impl World {
+    /// Three nodes in two zones, and a DfsCluster `a` that asks for three datanodes.
+    pub fn new() -> Self {
+        let gate = Gate::open();
+        let world = Self {
+            api: Api::new(gate.clone()),
+            tracker: FakeTracker::new(gate.clone()),
+            gate,
+            clock: Arc::default(),
+            addresses: AtomicU64::new(1),
+        };
+        for (node, zone) in [("node-0", "z0"), ("node-1", "z1"), ("node-2", "z0")] {
+            world.api.put(
+                "nodes",
+                json!({"apiVersion": "v1", "kind": "Node",
+                    "metadata": {"name": node, "namespace": "", "labels": {"topology.kubernetes.io/zone": zone}},
+                    "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+            );
+        }
+        world.api.put("dfsclusters", smallest());
+        world
+    }
+
+    /// A new operator process over live reads.
+    pub fn operator(&self) -> Ctx {
+        let inventory = Arc::new(LiveInventory::new(self.api.client()));
+        self.operator_with(inventory)
+    }
+
+    pub fn operator_with(&self, inventory: Arc<dyn Inventory>) -> Ctx {
+        let client = self.api.client();
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let rng = SharedRng::from_seed(7);
+        let clock = self.clock.clone();
+        let events = Events::new(client.clone(), clock.clone(), rng.clone(), metrics.clone(), "o".into());
+        Ctx {
+            live: LiveInventory::new(client.clone()),
+            client,
+            inventory,
+            tracker: Arc::new(self.tracker.clone()),
+            address_of: Arc::new(|key| format!("{}-tracker.{}:6000", key.name, key.namespace)),
+            clock,
+            rng,
+            metrics,
+            events: Arc::new(events),
+            settled: Arc::default(),
+            memory: Arc::new(Memory::default()),
+            image: "dfs:test".into(),
+            operator_namespace: Some("dfs-system".into()),
+            resync: Duration::from_secs(15),
+        }
+    }
+
+    pub fn cluster(&self) -> DfsCluster {
+        serde_json::from_value(self.api.get("dfsclusters", "a").unwrap()).unwrap()
+    }
+
+    /// One reconcile of the cluster as it is.
+    pub async fn reconcile(&self, ctx: &Ctx) -> Result<Outcome, ReconcileError> {
+        reconcile(ctx, &self.cluster()).await
+    }
+
+    /// Reconciles and lets the cluster move until neither changes anything.
+    pub async fn converge(&self, ctx: &Ctx) {
+        for _ in 0..30 {
+            self.settle();
+            self.clock.advance(Duration::from_secs(31));
+            self.api.take_calls();
+            let before = self.tracker.with(|state| state.told.len());
+            let ended = self.reconcile(ctx).await;
+            let told = self.tracker.with(|state| state.told.len()) - before;
+            if ended.is_ok() && told == 0 && self.writes().is_empty() {
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// Writes since the calls were last taken.
+    pub fn writes(&self) -> Vec<Call> {
+        let calls = self.api.take_calls().into_iter();
+        calls.filter(Call::is_write).collect()
+    }
+
+    /// What controllers and kubelets do.
+    pub fn settle(&self) {
+        for set in self.api.list("statefulsets") {
+            let name = set["metadata"]["name"].as_str().unwrap().to_owned();
+            let replicas = set["spec"]["replicas"].as_i64().unwrap();
+            for ordinal in 0..replicas {
+                self.start_pod(&set, &format!("{name}-{ordinal}"), ordinal);
+            }
+            self.api.change("statefulsets", &name, |set| {
+                set["status"] = json!({"replicas": replicas, "readyReplicas": replicas});
+            });
+        }
+        for deployment in self.api.list("deployments") {
+            let name = deployment["metadata"]["name"].as_str().unwrap();
+            let replicas = &deployment["spec"]["replicas"];
+            self.api.change("deployments", name, |one| {
+                one["status"] = json!({"replicas": replicas, "readyReplicas": replicas});
+            });
+        }
+        self.speak();
+    }
+
+    fn start_pod(&self, set: &Value, name: &str, ordinal: i64) {
+        let claim = format!("data-{name}");
+        let labels = &set["spec"]["template"]["metadata"]["labels"];
+        if self.api.get("persistentvolumeclaims", &claim).is_none() {
+            self.api.put(
+                "persistentvolumeclaims",
+                json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                    "metadata": {"name": claim, "labels": labels}, "status": {"phase": "Bound"}}),
+            );
+        }
+        if self.api.get("pods", name).is_some() {
+            return;
+        }
+        let address = self.addresses.fetch_add(1, Ordering::SeqCst);
+        self.api.put(
+            "pods",
+            json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "labels": labels, "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set["metadata"]["name"],
+                    "uid": set["metadata"]["uid"], "controller": true}]},
+                "spec": {"nodeName": format!("node-{}", ordinal % 3), "containers": [], "volumes": [
+                    {"name": "data", "persistentVolumeClaim": {"claimName": claim}}]},
+                "status": {"phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": [
+                    {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]}}),
+        );
+    }
+
+    /// The store's processes talk to each other.
+    fn speak(&self) {
+        let runs = self.api.get("pods", "a-tracker-0").is_some();
+        self.tracker.with(|state| {
+            state.runs = runs;
+            for entry in state.nodes.values_mut() {
+                entry.liveness = Liveness::Dead;
+            }
+        });
+        if !runs {
+            return;
+        }
+        for pod in self.api.list("pods") {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            if name.starts_with("a-datanode-") {
+                let address = format!("{}:6001", pod["status"]["podIP"].as_str().unwrap());
+                self.tracker.heard(self.uuid(name), name, &address);
+            }
+        }
+    }
+
+    /// The uuid on a pod's volume: another volume has another one.
+    pub fn uuid(&self, pod: &str) -> DatanodeId {
+        let claim = self.api.get("persistentvolumeclaims", &format!("data-{pod}")).unwrap();
+        let uid = claim["metadata"]["uid"].as_str().unwrap();
+        let sum = uid.bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(257) + u128::from(byte));
+        DatanodeId::from_u128(sum)
+    }
+
+    /// A condition's status, reason and message.
+    pub fn condition(&self, kind: &str) -> (String, String, String) {
+        let cluster = self.api.get("dfsclusters", "a").unwrap();
+        let conditions = cluster["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.iter().find(|one| one["type"] == kind);
+        let found = found.unwrap_or_else(|| panic!("no condition {kind}"));
+        let text = |field: &str| found[field].as_str().unwrap().to_owned();
+        (text("status"), text("reason"), text("message"))
+    }
+
+    /// Reasons of the events so far, and their notes.
+    pub fn events(&self) -> Vec<(String, String)> {
+        let events = self.api.list("events").into_iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        events.map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
+    }
+
+    pub fn was_told(&self, reason: &str) -> bool {
+        self.events().iter().any(|(told, _)| told == reason)
+    }
+
+    /// Everything that matters at the end: objects without versions and times, and the tracker.
+    pub fn end_state(&self) -> Value {
+        let mut objects = Vec::new();
+        for plural in [
+            "configmaps", "deployments", "dfsclusters", "networkpolicies", "persistentvolumeclaims",
+            "poddisruptionbudgets", "pods", "secrets", "serviceaccounts", "services", "statefulsets",
+        ] {
+            for mut object in self.api.list(plural) {
+                for varying in ["resourceVersion", "generation", "annotations"] {
+                    object["metadata"].as_object_mut().unwrap().remove(varying);
+                }
+                object["data"] = json!(object["data"].is_object());
+                object["status"]["podIP"] = Value::Null;
+                for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                    condition["lastTransitionTime"] = Value::Null;
+                    condition["observedGeneration"] = Value::Null;
+                }
+                objects.push(object);
+            }
+        }
+        let nodes = self.tracker.with(|state| {
+            let mut nodes = state.nodes.values().cloned().collect::<Vec<_>>();
+            // Addresses are drawn as pods come.
+            nodes.iter_mut().for_each(|entry| entry.address.clear());
+            serde_json::to_value(nodes).unwrap()
+        });
+        json!({"objects": objects, "nodes": nodes})
+    }
+}
+
+/// The manifest that a new user writes, with the API server's defaults in it.
+pub fn smallest() -> Value {
+    json!({"apiVersion": "dfs.io/v1alpha1", "kind": "DfsCluster", "metadata": {"name": "a"},
+        "spec": {"replication": {"factor": 3}, "dataNodes": {"replicas": 3, "storage": {"size": "10Gi"}}}})
+}
