@@ -118,7 +118,7 @@ impl Failure {
     pub fn request(what: impl Into<String>, error: &ClientError) -> Self {
         match error {
             ClientError::Refused(problem) => Self::refused(what, problem),
-            ClientError::Unreachable { .. } => {
+            ClientError::NotConnected { .. } | ClientError::Unreachable { .. } => {
                 Self::new(Exit::Unavailable, what, error.to_string()).next(
                     "check that the store runs there (`dfs dev` starts one), or name it with \
                      --tracker or DFS_TRACKER",

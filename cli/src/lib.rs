@@ -10,6 +10,7 @@ pub mod retry;
 pub mod roles;
 pub mod session;
 pub mod store;
+pub mod tokens;
 pub mod transfer;
 pub mod verbs;
 

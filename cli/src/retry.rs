@@ -50,7 +50,8 @@ fn asked_pause(error: &ClientError) -> Duration {
         ClientError::Refused(problem) => {
             Duration::from_secs(u64::from(problem.retry_after.unwrap_or(0)))
         }
-        ClientError::Unreachable { .. }
+        ClientError::NotConnected { .. }
+        | ClientError::Unreachable { .. }
         | ClientError::TimedOut { .. }
         | ClientError::Malformed { .. } => Duration::ZERO,
     }

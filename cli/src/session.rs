@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_client::{ClientError, HttpClient};
 use dfs_runtime::net::SharedConnector;
+use dfs_runtime::token::Tokens;
 
 use crate::args::ClientArgs;
 use crate::exit::Failure;
@@ -54,6 +55,15 @@ impl Session {
             out: out.with_format(client.output),
             retry,
             reached: AtomicBool::new(false),
+        }
+    }
+
+    /// Shows the store the cluster token.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self {
+            store: self.store.with_tokens(tokens),
+            ..self
         }
     }
 

@@ -100,17 +100,37 @@ impl DatanodeClient {
 
     /// One page of a datanode's journal records with `sequence >= from`, oldest first, as the raw
     /// postcard framing of [`JournalRecord`]. An empty page is the end.
+    ///
+    /// Errors: `data-unavailable` where damage took records; [`Self::journal_page_past_damage`] goes on.
     pub async fn journal_page(
         &self,
         to: &DatanodeAddress,
         from: u64,
     ) -> Result<bytes::Bytes, ClientError> {
         let path = format!("{}?from={from}", datanode::JOURNAL);
+        self.fetch_journal(to, &path).await
+    }
+
+    /// As [`Self::journal_page`], but all that can be read: the caller looks for gaps itself.
+    pub async fn journal_page_past_damage(
+        &self,
+        to: &DatanodeAddress,
+        from: u64,
+    ) -> Result<bytes::Bytes, ClientError> {
+        let path = format!("{}?from={from}&past_damage=true", datanode::JOURNAL);
+        self.fetch_journal(to, &path).await
+    }
+
+    async fn fetch_journal(
+        &self,
+        to: &DatanodeAddress,
+        path: &str,
+    ) -> Result<bytes::Bytes, ClientError> {
         self.http
             .fetch(
                 Method::GET,
                 &to.address,
-                &path,
+                path,
                 &[meant_for(to.id)],
                 DEFAULT_TIMEOUT,
             )

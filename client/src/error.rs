@@ -8,7 +8,15 @@ pub enum ClientError {
     /// The peer answered, and said no: its problem says why and what next.
     #[error("{0}")]
     Refused(Box<Problem>),
-    /// No connection, or it broke before the answer: whether the call took effect is unknown.
+    /// No connection: the call was not sent.
+    #[error("cannot reach {address}: {detail}")]
+    NotConnected {
+        /// `host:port`.
+        address: String,
+        /// What happened.
+        detail: String,
+    },
+    /// The connection broke before the answer: whether the call took effect is unknown.
     #[error("cannot reach {address}: {detail}")]
     Unreachable {
         /// `host:port`.
@@ -44,7 +52,7 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(problem) => problem.code().is_some_and(ErrorCode::is_transient),
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::NotConnected { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             Self::Malformed { .. } => false,
         }
     }
@@ -53,10 +61,10 @@ impl ClientError {
     pub fn into_problem(self) -> Problem {
         match self {
             Self::Refused(problem) => *problem,
-            error @ (Self::Unreachable { .. } | Self::TimedOut { .. }) => {
-                Problem::new(ErrorCode::Unavailable, error.to_string())
-                    .next("try again; if it persists, check that the peer runs")
-            }
+            error @ (Self::NotConnected { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }) => Problem::new(ErrorCode::Unavailable, error.to_string())
+                .next("try again; if it persists, check that the peer runs"),
             error @ Self::Malformed { .. } => Problem::new(ErrorCode::Internal, error.to_string())
                 .next("check that all roles run compatible versions"),
         }

@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use dfs_protocol::problem::PROBLEM_MEDIA_TYPE;
 use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::net::{Connection, SharedConnector};
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use dfs_runtime::token::Tokens;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -39,6 +40,7 @@ const IDLE_PER_PEER: usize = 128;
 pub struct HttpClient {
     pool: Client<SeamConnector, RequestBody>,
     connector: SharedConnector,
+    tokens: Tokens,
 }
 
 impl HttpClient {
@@ -49,7 +51,17 @@ impl HttpClient {
             .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(IDLE_PER_PEER)
             .build(SeamConnector(connector.clone()));
-        Self { pool, connector }
+        Self {
+            pool,
+            connector,
+            tokens: Tokens::none(),
+        }
+    }
+
+    /// The same pool; every request carries the cluster token as it stands then.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens, ..self }
     }
 
     /// Where connections come from.
@@ -62,14 +74,23 @@ impl HttpClient {
     pub async fn send(
         &self,
         address: &str,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
+        if let Some(token) = self.tokens.to_send() {
+            request.headers_mut().insert(AUTHORIZATION, token);
+        }
         let response = match tokio::time::timeout(timeout, self.pool.request(request)).await {
             Err(_) => {
                 return Err(ClientError::TimedOut {
                     address: address.to_owned(),
                     seconds: timeout.as_secs(),
+                });
+            }
+            Ok(Err(error)) if error.is_connect() => {
+                return Err(ClientError::NotConnected {
+                    address: address.to_owned(),
+                    detail: innermost(&error),
                 });
             }
             Ok(Err(error)) => return Err(unreachable(address, &error)),
@@ -231,6 +252,7 @@ async fn refusal(address: &str, response: Response<Incoming>) -> ClientError {
 /// What a status alone says: the answer came from a proxy, or had no body.
 fn code_of(status: StatusCode) -> Option<ErrorCode> {
     Some(match status.as_u16() {
+        401 => ErrorCode::Unauthorized,
         404 => ErrorCode::NotFound,
         408 => ErrorCode::RequestTimeout,
         409 => ErrorCode::Conflict,
@@ -252,15 +274,19 @@ pub(crate) fn malformed(address: &str, detail: &dyn std::fmt::Display) -> Client
 }
 
 pub(crate) fn unreachable(address: &str, error: &dyn std::error::Error) -> ClientError {
-    // The innermost cause is what people can act on ("connection refused").
+    ClientError::Unreachable {
+        address: address.to_owned(),
+        detail: innermost(error),
+    }
+}
+
+/// The innermost cause is what people can act on ("connection refused").
+fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    ClientError::Unreachable {
-        address: address.to_owned(),
-        detail: cause.to_string(),
-    }
+    cause.to_string()
 }
 
 #[derive(Debug, Clone)]

@@ -12,7 +12,8 @@ use dfs_protocol::frame::{
 use dfs_protocol::routes::{DATANODE_HEADER, datanode};
 use dfs_protocol::{DatanodeId, Problem};
 use dfs_runtime::net::SharedConnector;
-use http::header::{CONNECTION, HOST, UPGRADE};
+use dfs_runtime::token::Tokens;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -31,6 +32,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct WriteStreams {
     connector: SharedConnector,
+    tokens: Tokens,
     idle: Mutex<HashMap<DatanodeAddress, Vec<Halves>>>,
 }
 
@@ -79,8 +81,15 @@ impl WriteStreams {
     pub fn new(connector: SharedConnector) -> Self {
         Self {
             connector,
+            tokens: Tokens::none(),
             idle: Mutex::default(),
         }
+    }
+
+    /// Streams are opened with the cluster token as it stands then; one that is open stays so.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self { tokens, ..self }
     }
 
     /// Opens a chunk on `first` and the hops behind it. `open.datanode` must be `first.id`.
@@ -199,13 +208,16 @@ impl WriteStreams {
                 tracing::debug!(%error, "a chunk stream's connection ended");
             }
         });
-        let upgrade = Request::get(datanode::WRITE_STREAM)
+        let mut upgrade = Request::get(datanode::WRITE_STREAM)
             .header(HOST, &to.address)
             .header(CONNECTION, "upgrade")
             .header(UPGRADE, WRITE_STREAM_PROTOCOL)
             .header(DATANODE_HEADER, to.id.to_string())
             .body(Empty::<bytes::Bytes>::new())
             .map_err(|e| failure(to.id, HopFault::Protocol, &e))?;
+        if let Some(token) = self.tokens.to_send() {
+            upgrade.headers_mut().insert(AUTHORIZATION, token);
+        }
         let response = request
             .send_request(upgrade)
             .await

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dfs_runtime::server::ServerLimits;
+use dfs_runtime::token::Tokens;
 
 use crate::journal::DEFAULT_SEGMENT_BYTES;
 use crate::store::SpaceLimits;
@@ -21,6 +22,10 @@ pub struct DatanodeConfig {
     pub zone: Option<String>,
     /// Kubernetes node, if there is one.
     pub host: Option<String>,
+    /// Kubernetes pod, if it runs in one.
+    pub pod: Option<String>,
+    /// Who may call, and what peers are shown.
+    pub tokens: Tokens,
     /// When the volume stops taking chunks.
     pub space: SpaceLimits,
     /// How long an attempt without its writer is kept for resume.
@@ -58,6 +63,8 @@ impl DatanodeConfig {
             advertise: advertise.into(),
             zone: None,
             host: None,
+            pod: None,
+            tokens: Tokens::none(),
             space: SpaceLimits::default(),
             resume_lease: Duration::from_mins(2),
             resume_attempts: 64,

@@ -211,7 +211,7 @@ impl Context {
             used_bytes,
             free_bytes: if room.read_only { 0 } else { room.free },
             chunks,
-            read_only: room.read_only || failed,
+            read_only: room.read_only || failed || self.store.refuses_writes(),
             quarantined: aside.quarantined + aside.foreign,
             active_writes: gauge_u32(self.metrics.write_streams.get()),
             active_reads: gauge_u32(self.metrics.reads.get()),

@@ -20,6 +20,8 @@ use crate::store::VolumeError;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Longest wait between registrations.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Between two registrations of one that an administrator refused.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// Bounds of what a tracker may ask for as the time between heartbeats.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mins(1));
 /// Heartbeats that may fail before the datanode announces itself anew.
@@ -72,7 +74,13 @@ async fn admitted(
             }
             Err(error) => {
                 refused(ctx, &error);
-                wait = (wait * 2).min(LONGEST_WAIT);
+                wait = if error.is(ErrorCode::Refused) {
+                    // Nothing of it is used, and nobody is in a hurry.
+                    ctx.standing.send_replace(Standing::Pending);
+                    REFUSED_WAIT
+                } else {
+                    (wait * 2).min(LONGEST_WAIT)
+                };
             }
         }
         pause(ctx, wait, false).await;
@@ -105,9 +113,12 @@ async fn settle(ctx: &Arc<Context>, response: &RegisterResponse) -> Result<bool,
             Ok(true)
         }
         Admission::Pending => {
-            ctx.standing.send_replace(Standing::Pending);
-            let reason = "announced, not admitted yet".to_owned();
-            ctx.readiness.set("registered", Err(reason));
+            let before = ctx.standing.send_replace(Standing::Pending);
+            if before != Standing::Pending {
+                tracing::info!(datanode = %ctx.id(), "announced; waiting to be admitted");
+            }
+            // Known to the tracker: whoever admits must be able to see it.
+            ctx.readiness.set("registered", Ok(()));
             Ok(false)
         }
         Admission::Reset => {
@@ -172,6 +183,7 @@ fn announcement(ctx: &Context) -> RegisterRequest {
         address: ctx.config.advertise.clone(),
         zone: ctx.config.zone.clone(),
         host: ctx.config.host.clone(),
+        pod: ctx.config.pod.clone(),
         fence: record.fence,
         stats: ctx.stats(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

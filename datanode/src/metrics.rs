@@ -117,6 +117,8 @@ pub struct StoreMetrics {
     pub removed: IntCounter,
     /// Writes that the disk refused.
     pub write_errors: IntCounter,
+    /// 1 while the disk refuses writes and no chunk is taken.
+    pub refuses_writes: IntGauge,
     /// Chunks refused for lack of room.
     pub refused_full: IntCounter,
     /// Files on the volume that are not ours.
@@ -146,6 +148,11 @@ impl StoreMetrics {
             written_bytes: c("written_bytes_total", "Bytes of sealed records")?,
             removed: c("removed_chunks_total", "Replicas removed by order")?,
             write_errors: c("write_errors_total", "Writes that the disk refused")?,
+            refuses_writes: gauge(
+                registry,
+                "dfs_datanode_refuses_writes",
+                "1 while the disk refuses writes and no chunk is taken",
+            )?,
             refused_full: c("refused_full_total", "Chunks refused for lack of room")?,
             foreign_files: gauge(
                 registry,

@@ -128,7 +128,9 @@ impl Datanode {
             .await
             .map_err(|error| DatanodeError::Task(error.to_string()))??;
         readiness.set("volume", Ok(()));
-        let http = HttpClient::new(Arc::clone(&seams.connector));
+        let tokens = &config.tokens;
+        let http = HttpClient::new(Arc::clone(&seams.connector)).with_tokens(tokens.clone());
+        let streams = WriteStreams::new(Arc::clone(&seams.connector)).with_tokens(tokens.clone());
         let ctx = Arc::new(Context {
             volume,
             store,
@@ -140,7 +142,7 @@ impl Datanode {
                 metrics.clone(),
             ),
             http: http.clone(),
-            streams: WriteStreams::new(Arc::clone(&seams.connector)),
+            streams,
             instance: InstanceId(seams.rng.u64()),
             standing: watch::Sender::new(Standing::Unheard),
             writes: Arc::new(Semaphore::new(config.max_writes)),
@@ -359,6 +361,7 @@ fn open(
 }
 
 /// Drops what is kept for a bounded time: attempts without writers, chunks of an earlier identity.
+/// Tries a disk that refused a write.
 async fn tidy(ctx: Arc<Context>) {
     let retention = i64::try_from(ctx.config.retired_retention.as_secs()).unwrap_or(i64::MAX);
     while !ctx.shutdown.is_triggered() {
@@ -368,6 +371,9 @@ async fn tidy(ctx: Arc<Context>) {
         let full = ctx.store.room().is_ok_and(|room| room.read_only);
         if due || full {
             purge(&ctx).await;
+        }
+        if let Err(problem) = ctx.blocking(|ctx| ctx.store.try_disk()).await {
+            tracing::warn!(%problem, "could not try the disk");
         }
         tokio::select! {
             () = ctx.shutdown.triggered() => {}

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use dfs_datanode::{DatanodeConfig, DatanodeParts};
 use dfs_gateway::{Document, GatewayConfig, GatewayParts};
+use dfs_runtime::admin::Readiness;
 use dfs_runtime::clock::SharedClock;
 use dfs_runtime::disk::SharedDisk;
 use dfs_runtime::net::SharedConnector;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::shutdown::Shutdown;
+use dfs_tracker::lost::find_or_recover;
 use dfs_tracker::{TrackerConfig, TrackerParts};
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -46,14 +48,18 @@ async fn run_tracker(
     listener: StdListener,
     shutdown: Shutdown,
 ) -> Result<Option<String>, String> {
-    let engine = dfs_tracker::open_engine(seams.disk, &config)
-        .await
-        .map_err(words)?;
     let parts = TrackerParts {
         clock: seams.clock.clone(),
         rng: seams.rng.clone(),
         connector: seams.connector.clone(),
         registry: seams.registry.clone(),
+    };
+    let tokens = config.tokens.clone();
+    let listener = TcpListener::from_std(listener).map_err(words)?;
+    let (disk, readiness) = (seams.disk, Readiness::new());
+    let found = find_or_recover(disk, &config, &parts, &readiness, listener, &shutdown).await;
+    let Some((engine, listener)) = found.map_err(words)? else {
+        return Ok(None);
     };
     let running = dfs_tracker::start(engine, config, parts, &shutdown)
         .await
@@ -67,6 +73,7 @@ async fn run_tracker(
         shutdown: shutdown.clone(),
     };
     let gateway = GatewayConfig {
+        tokens,
         document: Document::PublicAndAdmin {
             more: dfs_tracker::http::openapi_paths(),
         },
@@ -74,7 +81,6 @@ async fn run_tracker(
     };
     let doors = dfs_gateway::doors(parts, gateway).map_err(words)?;
     let doors = doors.public.merge(doors.admin);
-    let listener = TcpListener::from_std(listener).map_err(words)?;
     dfs_tracker::run(running, doors, listener, &seams.registry, shutdown)
         .await
         .map_err(words)

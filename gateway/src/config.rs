@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::BLOCK_SIZE_U64;
 use dfs_protocol::frame::PROGRESS_STEP;
+use dfs_runtime::token::Tokens;
 
 /// Least window: confirmations come each [`PROGRESS_STEP`], and two chunks may share the window.
 const LEAST_WINDOW: u64 = 2 * PROGRESS_STEP + BLOCK_SIZE_U64;
@@ -44,6 +45,10 @@ pub struct GatewayConfig {
     pub commit_deadline: Duration,
     /// How long missing replicas are copied before a commit.
     pub replica_deadline: Duration,
+    /// How long a call waits for a tracker that cannot be reached, as while it restarts.
+    pub tracker_patience: Duration,
+    /// What datanodes are shown.
+    pub tokens: Tokens,
     /// What `/openapi.json` describes.
     pub document: Document,
 }
@@ -60,6 +65,8 @@ impl Default for GatewayConfig {
             chain_stall: Duration::from_secs(45),
             commit_deadline: Duration::from_secs(30),
             replica_deadline: Duration::from_mins(1),
+            tracker_patience: Duration::from_secs(30),
+            tokens: Tokens::none(),
             document: Document::Public,
         }
     }

@@ -17,6 +17,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use crate::config::GatewayConfig;
 use crate::lease::Lease;
 use crate::metrics::{GatewayMetrics, Refusal};
+use crate::patience::Patient;
 use crate::pool::Pool;
 
 /// The world as the doors see it.
@@ -71,9 +72,12 @@ impl Gateway {
         } = parts;
         let metrics = GatewayMetrics::register(&registry)?;
         let lease = Lease::new(LeaseId::from_u128(rng.u128()), tracker.clone());
+        let patience = config.tracker_patience;
+        let tracker = Patient::shared(tracker, clock.clone(), patience, metrics.clone());
+        let http = HttpClient::new(connector.clone()).with_tokens(config.tokens.clone());
         let gateway = Arc::new(Self {
-            streams: WriteStreams::new(connector.clone()),
-            datanodes: DatanodeClient::new(HttpClient::new(connector)),
+            streams: WriteStreams::new(connector.clone()).with_tokens(config.tokens.clone()),
+            datanodes: DatanodeClient::new(http),
             pool: Arc::new(Pool::new(lease.clone(), clock.clone(), &config)),
             uploads: Arc::new(Semaphore::new(config.max_uploads)),
             downloads: Arc::new(Semaphore::new(config.max_downloads)),

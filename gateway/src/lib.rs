@@ -13,6 +13,7 @@ mod headers;
 mod lease;
 mod metrics;
 mod names;
+mod patience;
 mod pool;
 mod run;
 mod upload;

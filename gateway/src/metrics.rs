@@ -95,6 +95,10 @@ pub struct GatewayMetrics {
     pub digest_mismatches: IntCounter,
     /// Replicas copied before a commit.
     pub completed_replicas: IntCounter,
+    /// Tries of calls that waited for a tracker that was not reached.
+    pub tracker_retries: IntCounter,
+    /// Calls that waited in vain.
+    pub tracker_given_up: IntCounter,
     /// Limits hit.
     pub refusals: CounterBy<Refusal>,
 }
@@ -133,6 +137,14 @@ impl GatewayMetrics {
             digest_mismatches: count(
                 "digest_mismatches_total",
                 "Uploads whose bytes did not match a digest header",
+            )?,
+            tracker_retries: count(
+                "tracker_retries_total",
+                "Calls repeated because the tracker was not reached or not ready",
+            )?,
+            tracker_given_up: count(
+                "tracker_given_up_total",
+                "Calls that failed although they waited for the tracker as long as they may",
             )?,
             completed_replicas: count(
                 "completed_replicas_total",

@@ -74,6 +74,9 @@ pub struct RegisterRequest {
     pub zone: Option<String>,
     /// Kubernetes node, if there is one; its own uuid stands in for it otherwise.
     pub host: Option<String>,
+    /// Kubernetes pod, if it runs in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
     /// The highest fence that it accepted.
     pub fence: Fence,
     /// Volume and load.

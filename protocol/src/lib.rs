@@ -1,6 +1,7 @@
 //! What the roles of dfs say to each other: ids, wire types, routes, error codes and the frames of
 //! the chunk stream. Pure data: nothing in this crate opens a socket or a file.
 
+pub mod admission;
 pub mod calls;
 pub mod checksum;
 pub mod chunk;

@@ -59,6 +59,10 @@ codes! {
     InvalidCursor = 400, "invalid-cursor", "The cursor is not valid";
     /// A parameter is out of its range.
     InvalidParameter = 400, "invalid-parameter", "A parameter is not valid";
+    /// No cluster token, or none that is accepted.
+    Unauthorized = 401, "unauthorized", "The request needs the cluster token";
+    /// The administrator said no.
+    Refused = 403, "refused", "The datanode was refused";
     /// Nothing by that name.
     NotFound = 404, "not-found", "Not found";
     /// The route knows other methods.
@@ -93,6 +97,8 @@ codes! {
     Internal = 500, "internal", "The server failed";
     /// Not now.
     Unavailable = 503, "unavailable", "The service is not available now";
+    /// The tracker's volume holds no catalog although there was one.
+    CatalogLost = 503, "catalog-lost", "The catalog is lost and waits to be rebuilt";
     /// The tracker still gathers reports.
     SafeMode = 503, "safe-mode", "The tracker is still gathering chunk reports";
     /// Too few datanodes for a write.

@@ -12,6 +12,19 @@ pub const CHUNK_ORIGIN_HEADER: &str = "x-dfs-chunk-origin";
 /// Start of the routes that only other roles call.
 pub const INTERNAL_PREFIX: &str = "/internal/";
 
+/// Whether a route of a tracker's or datanode's API port is for everybody, also where the cluster has
+/// a token: files and read-only status. Everything that is not named here needs the token.
+pub fn is_public(method: &str, path: &str) -> bool {
+    match path {
+        "/" | "/openapi.json" | tracker::STATUS => matches!(method, "GET" | "HEAD"),
+        "/upload" | "/files" | "/uploads" => true,
+        _ => {
+            let files = ["/download/", "/files/", "/uploads/"];
+            files.iter().any(|prefix| path.starts_with(prefix))
+        }
+    }
+}
+
 /// Admin listener and public doors.
 pub mod admin {
     /// The process runs.
@@ -42,6 +55,18 @@ pub mod tracker {
     pub const FSCK: &str = "/fsck";
     /// Deleted and replaced versions.
     pub const TRASH: &str = "/trash";
+    /// Lets a pending datanode in, or says where an admitted one is now (POST).
+    pub const ADMIT: &str = "/nodes/{id}/admit";
+    /// Says no to a pending datanode (POST).
+    pub const REFUSE: &str = "/nodes/{id}/refuse";
+    /// Acknowledges that a dead datanode's volume is gone for ever (POST).
+    pub const LOST: &str = "/nodes/{id}/lost";
+    /// Registrations that were refused lately.
+    pub const REFUSALS: &str = "/refusals";
+    /// Whether there is a catalog.
+    pub const CATALOG: &str = "/catalog";
+    /// Builds a lost catalog anew (POST).
+    pub const CATALOG_REBUILD: &str = "/catalog/rebuild";
     /// May these datanodes stop now?
     pub const OK_TO_STOP: &str = "/ok-to-stop";
 }

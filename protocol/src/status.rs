@@ -238,6 +238,15 @@ pub struct DatanodeStatus {
     pub version: String,
     /// While decommissioning: chunks that still need a copy elsewhere.
     pub chunks_remaining: Option<u64>,
+    /// Kubernetes pod, as it announced it.
+    #[serde(default)]
+    pub pod: Option<String>,
+    /// UID of the claim (PVC) that its uuid is bound to since its admission.
+    #[serde(default)]
+    pub volume: Option<String>,
+    /// Why it was refused, while it is.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// `GET /chunks?file=`.

@@ -3,11 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dfs_protocol::ClusterId;
 use dfs_protocol::chunk::DEFAULT_CHUNK_SIZE;
 use dfs_runtime::server::ServerLimits;
+use dfs_runtime::token::Tokens;
 
 use crate::plan::Policy;
 use crate::store::JournalMode;
+
+/// Who lets newcomers in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AdmissionPolicy {
+    /// Whoever reaches the port, with the token where there is one, is in.
+    #[default]
+    Auto,
+    /// A newcomer waits until an administrator admits it.
+    Operator,
+}
 
 /// Knobs of the tracker.
 #[derive(Debug, Clone)]
@@ -48,6 +60,12 @@ pub struct TrackerConfig {
     pub reserve_bytes: u64,
     /// Bytes kept aside so that deletions still work on a full volume.
     pub ballast_bytes: u64,
+    /// Who may call, and what datanodes are shown.
+    pub tokens: Tokens,
+    /// Who lets newcomers in.
+    pub admission: AdmissionPolicy,
+    /// The cluster whose catalog must be here: where there is none, none is made (it is lost).
+    pub expect_cluster: Option<ClusterId>,
     /// How often the loops look.
     pub tick: Duration,
     /// Limits of the API listener.
@@ -76,6 +94,9 @@ impl TrackerConfig {
             quick_repair: false,
             reserve_bytes: 64 * 1024 * 1024,
             ballast_bytes: 16 * 1024 * 1024,
+            tokens: Tokens::none(),
+            admission: AdmissionPolicy::Auto,
+            expect_cluster: None,
             tick: Duration::from_millis(250),
             server: ServerLimits::default(),
         }

@@ -1,9 +1,11 @@
 //! The tracker's own routes: what datanodes and gateways call. The public doors come from the
 //! gateway crate and are mounted beside these.
 
+mod admission;
+
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -12,10 +14,11 @@ use dfs_client::tracker::dispatch;
 use dfs_protocol::datanode::{
     ChunkReport, Heartbeat, HeartbeatReply, RegisterRequest, RegisterResponse,
 };
-use dfs_protocol::routes::tracker as routes;
+use dfs_protocol::routes::{is_public, tracker as routes};
 use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
 use dfs_runtime::server::PeerAddr;
+use dfs_runtime::token::Guard;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
@@ -46,7 +49,23 @@ pub fn router(tracker: Arc<Tracker>) -> Router {
             &format!("{}{{name}}", routes::CALL_PREFIX),
             post(call).layer(axum::extract::DefaultBodyLimit::max(CALL_LIMIT)),
         )
+        .merge(admission::router())
         .with_state(tracker)
+}
+
+/// The routes of the tracker's port: its own and `doors` (the gateway's), behind the cluster token
+/// where there is one.
+pub fn guarded(tracker: Arc<Tracker>, doors: Router) -> Router {
+    let noting = tracker.clone();
+    let guard = Guard::new(tracker.config.tokens.clone(), is_public);
+    let guard = guard.on_refused(Arc::new(move |request: &Request, problem: &Problem| {
+        let from_datanode = [routes::REGISTER, routes::HEARTBEAT, routes::CHUNK_REPORT];
+        if from_datanode.contains(&request.uri().path()) {
+            let peer = request.extensions().get::<PeerAddr>();
+            noting.note_wrong_token(peer.map(|peer| peer.0.ip()), problem);
+        }
+    }));
+    guard.wrap(router(tracker).merge(doors))
 }
 
 #[derive(Debug, Deserialize)]

@@ -208,12 +208,20 @@ impl JournalSet {
     }
 
     /// Where to begin with a datanode that this tracker has not written to yet. One that has the
-    /// newest stored record has all before it, since records are only ever sent in order.
+    /// newest stored record has all before it, since records are only ever sent in order; one whose
+    /// journal is damaged there gets all that the catalog still has.
     async fn first_missing(&self, at: &DatanodeAddress, last: u64) -> Result<u64, ClientError> {
         let Some(newest) = self.stored(last, at).await?.into_iter().next() else {
             return Ok(1);
         };
-        let page = self.datanodes.journal_page(at, last).await?;
+        let page = match self.datanodes.journal_page(at, last).await {
+            Ok(page) => page,
+            Err(error) if error.is(ErrorCode::DataUnavailable) => {
+                tracing::warn!(datanode = %at.id, %error, "a damaged journal is sent everything again");
+                return Ok(1);
+            }
+            Err(error) => return Err(error),
+        };
         let held = decode_journal_page(&page).unwrap_or_default();
         let has_newest = held
             .iter()

@@ -5,6 +5,7 @@ pub mod config;
 pub mod http;
 mod journal_set;
 mod loops;
+pub mod lost;
 pub mod metrics;
 pub mod model;
 pub mod plan;
@@ -12,7 +13,7 @@ pub mod rebuild;
 pub mod service;
 pub mod store;
 
-pub use config::TrackerConfig;
+pub use config::{AdmissionPolicy, TrackerConfig};
 pub use journal_set::decode_journal_page;
 pub use service::{StartError, Tracker, TrackerParts};
 
@@ -41,8 +42,17 @@ pub struct Running {
 
 /// Opens the embedded catalog of `config.dir`. Blocking work is done on a blocking thread.
 ///
-/// Errors: [`StoreError`]: locked, damaged, of a newer format.
+/// Errors: [`StoreError`]: locked, damaged, of a newer format, half rebuilt.
 pub async fn open_engine(
+    disk: SharedDisk,
+    config: &TrackerConfig,
+) -> Result<Arc<dyn Engine>, StoreError> {
+    rebuild::refuse_unfinished(disk.clone(), config.dir.clone()).await?;
+    open_any_engine(disk, config).await
+}
+
+/// As [`open_engine`], also while a rebuild fills it.
+async fn open_any_engine(
     disk: SharedDisk,
     config: &TrackerConfig,
 ) -> Result<Arc<dyn Engine>, StoreError> {
@@ -102,7 +112,7 @@ pub async fn run(
         RequestMetrics::register(registry)?,
         IN_FLIGHT,
     );
-    let router = edge.wrap(http::router(tracker.clone()).merge(doors));
+    let router = edge.wrap(http::guarded(tracker.clone(), doors));
     let metrics = ServerMetrics::register(registry, "api")?;
     let limits = tracker.config.server.clone();
     let over = tokio::select! {

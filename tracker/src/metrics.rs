@@ -1,5 +1,6 @@
 //! The tracker's numbers. Those that describe the present are set by the loops on every tick.
 
+use dfs_protocol::admission::RefusalReason;
 use dfs_protocol::datanode::Damage;
 use dfs_protocol::status::{ChunkHealth, RepairPriority};
 use dfs_runtime::metrics::{counter, gauge, registered};
@@ -22,6 +23,12 @@ pub struct TrackerMetrics {
     pub writes_refused: IntCounter,
     /// Leases refused at a limit.
     pub lease_refusals: IntCounter,
+    /// Batches of placements cut short.
+    pub placements_withheld: IntCounter,
+    /// Registrations refused, by reason.
+    pub registrations_refused: IntCounterVec,
+    /// Datanodes that wait to be admitted.
+    pub pending: IntGauge,
     /// Chunks by health.
     pub chunks: IntGaugeVec,
     /// Chunks that wait for repair, by priority.
@@ -95,6 +102,23 @@ impl TrackerMetrics {
                 registry,
                 "dfs_tracker_lease_refusals_total",
                 "Write leases refused at a limit.",
+            )?,
+            placements_withheld: counter(
+                registry,
+                "dfs_tracker_placements_withheld_total",
+                "Batches of placements cut short because the room left was promised to other writers.",
+            )?,
+            registrations_refused: counters(
+                registry,
+                "dfs_tracker_registrations_refused_total",
+                "Registrations of datanodes that were refused, by reason.",
+                "reason",
+                &RefusalReason::ALL.map(RefusalReason::as_str),
+            )?,
+            pending: gauge(
+                registry,
+                "dfs_tracker_pending_datanodes",
+                "Datanodes that wait to be admitted.",
             )?,
             chunks: gauges(
                 registry,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_client::blocks::read_blocks;
@@ -11,8 +11,8 @@ use dfs_client::datanode::{DatanodeClient, InventoryEntry};
 use dfs_client::{ClientError, HttpClient};
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress, SealedChunk};
 use dfs_protocol::datanode::JournalRecord;
-use dfs_protocol::{ChunkId, ClusterId, FileId};
-use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk};
+use dfs_protocol::{ChunkId, ClusterId, ErrorCode, FileId};
+use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk, replace_durably};
 
 use crate::config::TrackerConfig;
 use crate::model::op::Op;
@@ -20,13 +20,16 @@ use crate::service::TrackerParts;
 use crate::store::checkpoint::{self, Loaded};
 use crate::store::lost_found::{self, FoundChunk};
 use crate::store::rebuild::{RebuildOptions, RebuildReport, rebuild as replay};
+use crate::store::redb::{has_catalog, remove_catalog};
 use crate::store::{
     Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, Engine, NullJournal, StoreError,
 };
-use crate::{decode_journal_page, open_engine};
+use crate::{decode_journal_page, open_any_engine};
 
 /// A checkpoint while it is read back; lies in the tracker's directory.
 const SPOOL: &str = "checkpoint.staged";
+/// Lies in the tracker's directory while a rebuild is not finished.
+const UNFINISHED: &str = "rebuild.unfinished";
 
 /// What a rebuild did.
 #[derive(Debug, Clone)]
@@ -52,6 +55,17 @@ pub enum RebuildFailure {
         /// Why.
         source: ClientError,
     },
+    /// Damage took the end of a journal, and nobody else has it: the newest changes may be lost.
+    #[error(
+        "the journal of the datanode at {address} lost its records from {from} on, and no other has any: \
+         bring back another datanode, or allow the gap and lose what they changed"
+    )]
+    LostEnd {
+        /// Whose.
+        address: String,
+        /// The first that is lost.
+        from: u64,
+    },
     /// A datanode's answer makes no sense.
     #[error("datanode at {address} answered what cannot be read: {what}")]
     Malformed {
@@ -65,6 +79,14 @@ pub enum RebuildFailure {
     Clusters {
         /// What they say.
         found: Vec<Option<ClusterId>>,
+    },
+    /// The datanodes belong to another cluster than the tracker does.
+    #[error("the datanodes belong to cluster {found}, and {expected} is to be rebuilt")]
+    OtherCluster {
+        /// What they say.
+        found: ClusterId,
+        /// What was expected.
+        expected: ClusterId,
     },
     /// The spool file failed.
     #[error("the directory cannot be written: {0}")]
@@ -96,15 +118,20 @@ pub async fn rebuild(
     options: RebuildOptions,
     parts: TrackerParts,
 ) -> Result<Rebuilt, RebuildFailure> {
-    let client = DatanodeClient::new(HttpClient::new(parts.connector.clone()));
-    let datanodes = identify(&client, addresses).await?;
-    let engine = open_engine(disk.clone(), config).await?;
+    let http = HttpClient::new(parts.connector.clone()).with_tokens(config.tokens.clone());
+    let client = DatanodeClient::new(http);
+    let datanodes = identify(&client, addresses, config.expect_cluster).await?;
+    begin(disk.clone(), config.dir.clone()).await?;
+    let engine = open_any_engine(disk.clone(), config).await?;
     let checkpoint = newest_checkpoint(&client, &datanodes, &disk, &config.dir).await?;
     let from = checkpoint
         .as_ref()
         .map_or(1, |(loaded, _)| loaded.trailer.sequence + 1);
-    let records = journals(&client, &datanodes, from).await?;
+    let Journals { records, damage } = journals(&client, &datanodes, from).await?;
     tracing::info!(records = records.len(), from, "journals were read");
+    if !options.allow_gap {
+        refuse_lost_end(&records, &damage)?;
+    }
     let filling = engine.clone();
     let report = tokio::task::spawn_blocking(move || {
         let mut spool = checkpoint.map(|(_, file)| Spool { file, position: 0 });
@@ -120,10 +147,7 @@ pub async fn rebuild(
             .counters
             .files
     };
-    match disk.remove(&config.dir.join(SPOOL)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    finish(disk, config.dir.clone()).await?;
     Ok(Rebuilt {
         datanodes: datanodes.len(),
         report,
@@ -132,9 +156,64 @@ pub async fn rebuild(
     })
 }
 
+/// Marks the directory: a catalog is not whole until every chunk that nothing explains has its name,
+/// or collection would take it for an orphan. One that is there already is not marked: it is not filled.
+async fn begin(disk: SharedDisk, dir: PathBuf) -> Result<(), RebuildFailure> {
+    let marking = move || {
+        disk.create_dir_all(&dir)?;
+        if has_catalog(&disk, &dir)? {
+            return Ok(());
+        }
+        replace_durably(disk.as_ref(), &dir, UNFINISHED, b"a rebuild is under way\n")
+    };
+    Ok(tokio::task::spawn_blocking(marking).await??)
+}
+
+async fn finish(disk: SharedDisk, dir: PathBuf) -> Result<(), RebuildFailure> {
+    let unmarking = move || remove_leftovers(&disk, &dir);
+    Ok(tokio::task::spawn_blocking(unmarking).await??)
+}
+
+fn remove_leftovers(disk: &SharedDisk, dir: &Path) -> io::Result<()> {
+    for name in [SPOOL, UNFINISHED] {
+        match disk.remove(&dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    disk.sync_dir(dir)
+}
+
+/// Empties a directory of a catalog that is not whole, and of what a rebuild left there (blocking).
+pub(crate) fn clear(disk: &SharedDisk, dir: &Path) -> io::Result<()> {
+    // The mark goes last.
+    remove_catalog(disk, dir)?;
+    remove_leftovers(disk, dir)
+}
+
+/// Refuses a catalog whose rebuild was not finished.
+pub(crate) async fn refuse_unfinished(disk: SharedDisk, dir: PathBuf) -> Result<(), StoreError> {
+    let looking = move || match disk.list(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+        Ok(entries) => Ok(entries.iter().any(|entry| entry.name == UNFINISHED)),
+    };
+    let found = tokio::task::spawn_blocking(looking).await;
+    let found = found.unwrap_or_else(|error| Err(io::Error::other(error)));
+    match found {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(StoreError::PartlyLoaded),
+        Err(source) => Err(StoreError::Io {
+            doing: "looking at the catalog's directory",
+            source,
+        }),
+    }
+}
+
 async fn identify(
     client: &DatanodeClient,
     addresses: &[String],
+    expected: Option<ClusterId>,
 ) -> Result<Vec<DatanodeAddress>, RebuildFailure> {
     let mut datanodes = Vec::new();
     let mut clusters = Vec::new();
@@ -156,7 +235,13 @@ async fn identify(
     clusters.sort_unstable();
     clusters.dedup();
     match clusters.as_slice() {
-        [Some(_)] => Ok(datanodes),
+        [Some(cluster)] => match expected {
+            Some(expected) if expected != *cluster => Err(RebuildFailure::OtherCluster {
+                found: *cluster,
+                expected,
+            }),
+            _ => Ok(datanodes),
+        },
         _ => Err(RebuildFailure::Clusters { found: clusters }),
     }
 }
@@ -331,24 +416,40 @@ async fn spool_chunk(
     Err(format!("chunk {}: {reason}", chunk.id))
 }
 
+/// All copies of all records that can be read.
+#[derive(Debug, Default)]
+struct Journals {
+    records: Vec<JournalRecord>,
+    /// Whose journal lost records, and from which sequence on.
+    damage: Vec<(String, u64)>,
+}
+
 async fn journals(
     client: &DatanodeClient,
     datanodes: &[DatanodeAddress],
     from: u64,
-) -> Result<Vec<JournalRecord>, RebuildFailure> {
-    let mut records = Vec::new();
+) -> Result<Journals, RebuildFailure> {
+    let mut found = Journals::default();
     for at in datanodes {
-        let mut next = from;
+        let (mut next, mut damaged) = (from, false);
         loop {
             let address = at.address.clone();
-            let page =
-                client
-                    .journal_page(at, next)
-                    .await
-                    .map_err(|source| RebuildFailure::Datanode {
-                        address: address.clone(),
-                        source,
-                    })?;
+            let page = if damaged {
+                client.journal_page_past_damage(at, next).await
+            } else {
+                client.journal_page(at, next).await
+            };
+            let page = match page {
+                Ok(page) => page,
+                // The other journals may have what is lost here: the gap check decides.
+                Err(error) if error.is(ErrorCode::DataUnavailable) && !damaged => {
+                    tracing::warn!(address, %error, "a damaged journal is read past its damage");
+                    found.damage.push((address, next));
+                    damaged = true;
+                    continue;
+                }
+                Err(source) => return Err(RebuildFailure::Datanode { address, source }),
+            };
             let page = decode_journal_page(&page).ok_or(RebuildFailure::Malformed {
                 address,
                 what: "its journal",
@@ -357,10 +458,28 @@ async fn journals(
                 break;
             };
             next = last + 1;
-            records.extend(page);
+            found.records.extend(page);
         }
     }
-    Ok(records)
+    Ok(found)
+}
+
+/// A hole in the middle shows as a gap; one at the very end would not: somebody else must have a
+/// record from there on.
+fn refuse_lost_end(
+    records: &[JournalRecord],
+    damage: &[(String, u64)],
+) -> Result<(), RebuildFailure> {
+    let newest = records.iter().map(|record| record.sequence).max();
+    let lost = damage
+        .iter()
+        .find(|(_, from)| newest.is_none_or(|newest| newest < *from));
+    lost.map_or(Ok(()), |(address, from)| {
+        Err(RebuildFailure::LostEnd {
+            address: address.clone(),
+            from: *from,
+        })
+    })
 }
 
 /// Puts chunks that nothing explains under `lost+found/`; returns how many files that makes.

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use dfs_protocol::{DatanodeId, TrashId, VersionId};
 
 use super::address::Address;
+use super::token::TokenArgs;
 
 /// Where the store is and how it is spoken of.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +21,9 @@ pub struct ClientArgs {
     #[arg(long, env = "DFS_RETRIES", default_value_t = 6,
           value_parser = clap::value_parser!(u32).range(0..=100))]
     pub retries: u32,
+    /// The cluster token, where the store asks for one.
+    #[command(flatten)]
+    pub token: TokenArgs,
 }
 
 /// How results are written.

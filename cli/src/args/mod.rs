@@ -5,6 +5,7 @@ mod client;
 mod normalise;
 mod operator;
 mod roles;
+mod token;
 mod units;
 
 use std::ffi::OsString;
@@ -20,10 +21,11 @@ pub use client::{
 pub use normalise::normalise;
 pub use operator::OperatorArgs;
 pub use roles::{
-    ADMIN_PORT_OFFSET, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs, Listening,
-    MetaArgs, MetaCommand, PolicyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
+    ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
+    Listening, MetaArgs, MetaCommand, PolicyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
     TrackerOptions,
 };
+pub use token::TokenArgs;
 pub use units::{ParseUnitError, parse_duration, parse_size};
 
 const EXIT_CODES: &str = "\

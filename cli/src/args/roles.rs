@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use dfs_protocol::ClusterId;
 
 use super::address::{Address, DEFAULT_TRACKER_PORT};
+use super::token::TokenArgs;
 use super::units::{parse_duration, parse_size};
 
 /// The admin listener's port is the API's plus this.
@@ -121,6 +123,43 @@ pub struct TrackerOptions {
     /// How it decides.
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// The cluster token.
+    #[command(flatten)]
+    pub token: TokenArgs,
+    /// Who lets new datanodes in: whoever reaches the port is in, or the operator admits them
+    #[arg(long, env = "DFS_ADMISSION", value_enum, default_value_t = Admission::Auto)]
+    pub admission: Admission,
+    /// Id of the cluster whose catalog must be here. Where there is none, none is made: the tracker
+    /// waits for a rebuild
+    #[arg(
+        long,
+        env = "DFS_EXPECT_CLUSTER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub expect_cluster: ExpectedCluster,
+}
+
+/// A cluster's id, or nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpectedCluster(pub Option<ClusterId>);
+
+impl std::str::FromStr for ExpectedCluster {
+    type Err = dfs_protocol::ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let given = Some(text.trim()).filter(|text| !text.is_empty());
+        Ok(Self(given.map(str::parse).transpose()?))
+    }
+}
+
+/// Who lets new datanodes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Admission {
+    /// Whoever reaches the port, with the token where there is one
+    Auto,
+    /// An administrator, one by one
+    Operator,
 }
 
 /// How a tracker decides.
@@ -202,6 +241,9 @@ pub struct RebuildArgs {
     /// Go on over missing journal records; what they changed is lost
     #[arg(long)]
     pub allow_gap: bool,
+    /// The cluster token.
+    #[command(flatten)]
+    pub token: TokenArgs,
 }
 
 /// `dfs meta`.
@@ -244,6 +286,9 @@ pub struct DatanodeArgs {
     /// Kubernetes node (or machine): replicas are spread over these first
     #[arg(long, env = "DFS_HOST")]
     pub host: Option<String>,
+    /// Kubernetes pod that it runs in: tells the administrator who asks to be let in
+    #[arg(long, env = "DFS_POD")]
+    pub pod: Option<String>,
     /// HOST:PORT that peers reach it by [default: what it listens on]
     #[arg(long, env = "DFS_ADVERTISE")]
     pub advertise: Option<Address>,
@@ -253,6 +298,9 @@ pub struct DatanodeArgs {
     /// Bytes per second that the scrub may read
     #[arg(long, env = "DFS_SCRUB_RATE", value_parser = parse_size)]
     pub scrub_rate: Option<u64>,
+    /// The cluster token.
+    #[command(flatten)]
+    pub token: TokenArgs,
 }
 
 /// `dfs gateway`.
@@ -264,6 +312,13 @@ pub struct GatewayArgs {
     /// The tracker
     #[arg(long, env = "DFS_TRACKER", default_value = "http://127.0.0.1:6000")]
     pub tracker: Address,
+    /// How long a request waits for a tracker that is restarting
+    #[arg(long, env = "DFS_TRACKER_PATIENCE", default_value = "30s",
+          value_parser = parse_duration)]
+    pub tracker_patience: Duration,
+    /// The cluster token.
+    #[command(flatten)]
+    pub token: TokenArgs,
 }
 
 /// `dfs dev`.
@@ -285,6 +340,9 @@ pub struct DevArgs {
     /// How the tracker decides.
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// The cluster token.
+    #[command(flatten)]
+    pub token: TokenArgs,
 }
 
 impl DevArgs {

@@ -8,6 +8,7 @@ use super::place::{bind, failed, prepare};
 use super::{DRAIN, World};
 use crate::args::{DatanodeArgs, Listening, Role};
 use crate::exit::Failure;
+use crate::tokens;
 
 /// Runs a datanode until the shutdown.
 pub async fn run_datanode(
@@ -16,7 +17,8 @@ pub async fn run_datanode(
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
     let place = args.listen.resolve(Role::Datanode);
-    let config = config(args, &place)?;
+    let mut config = config(args, &place)?;
+    config.tokens = tokens::of_role(&args.token, &world, &shutdown).await?;
     let listener = bind(place.api, "--port").await?;
     let admin = bind(place.admin, "--admin-port").await?;
     prepare(world.disk.clone(), place.dir.clone()).await?;
@@ -57,6 +59,7 @@ fn config(args: &DatanodeArgs, place: &Listening) -> Result<DatanodeConfig, Fail
     let mut config = DatanodeConfig::new(place.dir.clone(), args.tracker.as_str(), advertise);
     config.zone.clone_from(&args.zone);
     config.host.clone_from(&args.host);
+    config.pod.clone_from(&args.pod);
     if let Some(bytes) = args.reserve {
         config.space.reserve_bytes = bytes;
     }

@@ -15,6 +15,7 @@ use dfs_runtime::disk::DiskLock;
 use dfs_runtime::request::{RequestEdge, RequestMetrics};
 use dfs_runtime::server::{ServerMetrics, serve};
 use dfs_runtime::shutdown::{Shutdown, ShutdownTrigger, shutdown_pair};
+use dfs_runtime::token::Tokens;
 use dfs_tracker::{Running, TrackerConfig};
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -28,6 +29,7 @@ use super::tracker::{open_tracker, tracker_config, tracker_router};
 use crate::args::{DevArgs, PolicyArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::tokens;
 
 /// Kept by the process that uses the directory.
 const LOCK: &str = "dev.lock";
@@ -55,6 +57,8 @@ pub struct DevConfig {
     pub datanodes: u32,
     /// How the tracker decides. The factor is never more than there are datanodes.
     pub policy: PolicyArgs,
+    /// Who may call what is not public.
+    pub tokens: Tokens,
 }
 
 /// A store that runs in this process.
@@ -94,6 +98,7 @@ pub async fn run_dev(
         dir: args.directory(),
         datanodes: args.datanodes,
         policy: args.policy.clone(),
+        tokens: tokens::of_role(&args.token, &world, &shutdown).await?,
     };
     let dev = Dev::start(&config, &world, listener, &shutdown).await?;
     let status = tokio::select! {
@@ -282,6 +287,7 @@ impl DevConfig {
         let mut config = tracker_config(self.dir.join("tracker"), &self.policy);
         config.replication_factor = config.replication_factor.min(datanodes);
         config.cache_bytes = CACHE_BYTES;
+        config.tokens = self.tokens.clone();
         config.server.drain = DRAIN;
         config
     }
@@ -330,6 +336,7 @@ async fn start_datanode(
         Registry::new_custom(None, Some(labels)).map_err(|error| failed(&what, &error))?;
     let mut datanode_config = DatanodeConfig::new(dir, peer, peer);
     datanode_config.limits.drain = DRAIN;
+    datanode_config.tokens = config.tokens.clone();
     let seams = DatanodeSeams {
         disk: world.disk.clone(),
         clock: world.clock.clone(),

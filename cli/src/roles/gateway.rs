@@ -12,6 +12,7 @@ use super::place::{bind, failed};
 use super::{DRAIN, World};
 use crate::args::{GatewayArgs, Role};
 use crate::exit::Failure;
+use crate::tokens;
 
 /// Requests under way at once.
 const IN_FLIGHT: usize = 1024;
@@ -25,7 +26,8 @@ pub async fn run_gateway(
     let place = args.listen.resolve(Role::Gateway);
     let listener = bind(place.api, "--port").await?;
     let admin_listener = bind(place.admin, "--admin-port").await?;
-    let http = HttpClient::new(world.connector.clone());
+    let tokens = tokens::of_role(&args.token, &world, &shutdown).await?;
+    let http = HttpClient::new(world.connector.clone()).with_tokens(tokens.clone());
     let parts = GatewayParts {
         tracker: Arc::new(HttpTracker::new(http, args.tracker.as_str())),
         connector: world.connector,
@@ -35,7 +37,11 @@ pub async fn run_gateway(
         shutdown: shutdown.clone(),
     };
     let config = StandAlone {
-        gateway: GatewayConfig::default(),
+        gateway: GatewayConfig {
+            tracker_patience: args.tracker_patience,
+            tokens,
+            ..GatewayConfig::default()
+        },
         limits: ServerLimits {
             drain: DRAIN,
             ..ServerLimits::default()

@@ -4,6 +4,7 @@ use std::io::{BufReader, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
+use dfs_runtime::shutdown::shutdown_pair;
 use dfs_tracker::rebuild::{Rebuilt, rebuild};
 use dfs_tracker::store::checkpoint;
 use dfs_tracker::store::rebuild::RebuildOptions;
@@ -16,12 +17,16 @@ use crate::args::RebuildArgs;
 use crate::exit::Failure;
 use crate::human;
 use crate::output::{Output, stdout_failure};
+use crate::tokens;
 
 /// Builds the catalog anew from the datanodes, into an empty directory.
 pub async fn run_rebuild(args: &RebuildArgs, world: World, out: &Output) -> Result<(), Failure> {
     prepare(world.disk.clone(), args.dir.clone()).await?;
     let mut config = TrackerConfig::new(args.dir.clone());
     config.replication_factor = args.replication;
+    // It ends by itself: the tokens need no second look.
+    let (_never, shutdown) = shutdown_pair();
+    config.tokens = tokens::of_role(&args.token, &world, &shutdown).await?;
     let addresses: Vec<_> = args.datanodes.iter().map(ToString::to_string).collect();
     let options = RebuildOptions {
         allow_gap: args.allow_gap,

@@ -40,6 +40,7 @@ async fn start_at(address: &str, dir: &Path, options: &str) -> Result<Store, Fai
         dir: dir.to_path_buf(),
         datanodes: args.datanodes,
         policy: args.policy,
+        tokens: dfs_runtime::token::Tokens::none(),
     };
     let world = World::real();
     let listener = TcpListener::bind(address).await.unwrap();

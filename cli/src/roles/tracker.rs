@@ -8,14 +8,16 @@ use dfs_gateway::{Document, GatewayConfig, GatewayParts, doors};
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
 use dfs_runtime::server::ServerMetrics;
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
-use dfs_tracker::store::JournalMode;
-use dfs_tracker::{Running, TrackerConfig, TrackerParts};
+use dfs_tracker::lost::find_or_recover;
+use dfs_tracker::store::{Engine, JournalMode};
+use dfs_tracker::{AdmissionPolicy, Running, TrackerConfig, TrackerParts};
 use prometheus::Registry;
 
 use super::place::{bind, failed, prepare};
 use super::{DRAIN, World};
 use crate::args::{self, PolicyArgs, Role, TrackerOptions};
 use crate::exit::{Exit, Failure};
+use crate::tokens;
 
 /// The tracker's knobs as the command line sets them.
 pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
@@ -56,15 +58,20 @@ pub async fn run_tracker(
     let admin_listener = bind(place.admin, "--admin-port").await?;
     prepare(world.disk.clone(), place.dir.clone()).await?;
     let registry = Registry::new();
-    let config = tracker_config(place.dir.clone(), &options.policy);
+    let mut config = tracker_config(place.dir.clone(), &options.policy);
+    config.tokens = tokens::of_role(&options.token, &world, &shutdown).await?;
+    config.expect_cluster = options.expect_cluster.0;
+    config.admission = match options.admission {
+        args::Admission::Auto => AdmissionPolicy::Auto,
+        args::Admission::Operator => AdmissionPolicy::Operator,
+    };
     let failure = |error: &dyn std::error::Error| failed("run the tracker", error);
     dfs_runtime::process::register(&registry, "tracker").map_err(|error| failure(&error))?;
-    let (running, doors) = open_tracker(&config, &world, &registry, &shutdown).await?;
     let readiness = Readiness::new();
-    readiness.set("catalog", Ok(()));
+    readiness.set("catalog", Err("being opened".to_owned()));
     let admin_metrics =
         ServerMetrics::register(&registry, "admin").map_err(|error| failure(&error))?;
-    // Health is told until the very end.
+    // Health is told from the very beginning to the very end.
     let (stop, stopping) = shutdown_pair();
     let admin = tokio::spawn(serve_admin(
         admin_listener,
@@ -72,6 +79,15 @@ pub async fn run_tracker(
         admin_metrics,
         stopping,
     ));
+    let parts = parts(&world, &registry);
+    let disk = world.disk.clone();
+    let found = find_or_recover(disk, &config, &parts, &readiness, listener, &shutdown);
+    let what = format!("open the catalog in {}", config.dir.display());
+    let found = found.await.map_err(|error| failed(&what, &error))?;
+    let Some((engine, listener)) = found else {
+        return Ok(());
+    };
+    let (running, doors) = start_tracker(engine, &config, &world, &registry, &shutdown).await?;
     tracing::info!(api = %place.api, admin = %place.admin, dir = %place.dir.display(), "the tracker serves");
     let over = dfs_tracker::run(running, doors, listener, &registry, shutdown).await;
     stop.trigger();
@@ -94,13 +110,28 @@ pub(super) async fn open_tracker(
     let engine = dfs_tracker::open_engine(world.disk.clone(), config)
         .await
         .map_err(|error| failed(&what, &error))?;
-    let parts = TrackerParts {
+    start_tracker(engine, config, world, registry, shutdown).await
+}
+
+fn parts(world: &World, registry: &Registry) -> TrackerParts {
+    TrackerParts {
         clock: world.clock.clone(),
         rng: world.rng.clone(),
         connector: world.connector.clone(),
         registry: registry.clone(),
-    };
-    let running = dfs_tracker::start(engine, config.clone(), parts, shutdown)
+    }
+}
+
+/// Starts the tracker on an open catalog and makes its doors.
+async fn start_tracker(
+    engine: Arc<dyn Engine>,
+    config: &TrackerConfig,
+    world: &World,
+    registry: &Registry,
+    shutdown: &Shutdown,
+) -> Result<(Running, Router), Failure> {
+    let what = format!("open the catalog in {}", config.dir.display());
+    let running = dfs_tracker::start(engine, config.clone(), parts(world, registry), shutdown)
         .await
         .map_err(|error| failed(&what, &error))?;
     let parts = GatewayParts {
@@ -112,6 +143,7 @@ pub(super) async fn open_tracker(
         shutdown: shutdown.clone(),
     };
     let config = GatewayConfig {
+        tokens: config.tokens.clone(),
         document: Document::PublicAndAdmin {
             more: dfs_tracker::http::openapi_paths(),
         },
@@ -123,5 +155,5 @@ pub(super) async fn open_tracker(
 
 /// The tracker's own routes beside its doors.
 pub(super) fn tracker_router(running: &Running, doors: Router) -> Router {
-    dfs_tracker::http::router(Arc::clone(&running.tracker)).merge(doors)
+    dfs_tracker::http::guarded(Arc::clone(&running.tracker), doors)
 }

@@ -6,6 +6,7 @@ mod files;
 
 use dfs_client::HttpClient;
 use dfs_protocol::{FilePath, PathPrefix};
+use dfs_runtime::token::Tokens;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 #[cfg(test)]
@@ -26,6 +27,15 @@ impl Store {
         Self {
             http,
             address: address.into(),
+        }
+    }
+
+    /// Every request carries the cluster token.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tokens) -> Self {
+        Self {
+            http: self.http.with_tokens(tokens),
+            ..self
         }
     }
 

@@ -22,6 +22,7 @@ use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Output, is_closed_output};
 use crate::session::Session;
+use crate::tokens;
 use crate::transfer::{Progress, Tally};
 
 /// What a command gets from its process.
@@ -39,10 +40,13 @@ pub struct Environment {
 pub async fn run(command: Command, environment: Environment) -> Exit {
     let out = environment.out.clone();
     let ended = match client_of(&command) {
-        Some(client) => {
-            let session = Session::new(client, environment.connector, environment.out);
-            dispatch(&session, command, environment.stdin).await
-        }
+        Some(client) => match tokens::of_client(client).await {
+            Ok(tokens) => {
+                let session = Session::new(client, environment.connector, environment.out);
+                dispatch(&session.with_tokens(tokens), command, environment.stdin).await
+            }
+            Err(failure) => Err(failure),
+        },
         None => Err(Failure::usage("dfs", "this is a role, not a client verb")),
     };
     out.set_bar(None);

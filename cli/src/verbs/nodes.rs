@@ -202,6 +202,9 @@ mod tests {
             last_heartbeat: Some("2026-05-04T03:02:01Z".parse().unwrap()),
             version: "0.1.0".to_owned(),
             chunks_remaining: None,
+            pod: None,
+            volume: None,
+            refused: None,
         }
     }
 

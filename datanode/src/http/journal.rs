@@ -39,6 +39,9 @@ pub async fn append(
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
     from: u64,
+    /// Go on over what damage took, as a rebuild does that reads other journals too.
+    #[serde(default)]
+    past_damage: bool,
 }
 
 /// Records from a sequence on: each a postcard value after its length as u32 little-endian.
@@ -47,7 +50,7 @@ pub async fn page(
     ApiQuery(query): ApiQuery<PageQuery>,
 ) -> Result<Response, ProblemResponse> {
     let page = ctx
-        .blocking(move |ctx| ctx.journal.page(query.from))
+        .blocking(move |ctx| ctx.journal.page(query.from, query.past_damage))
         .await?;
     let records = page.map_err(|error| ctx.journal_problem(&error))?;
     let mut bytes = Vec::new();

@@ -22,6 +22,7 @@ use dfs_protocol::frame::WRITE_STREAM_PROTOCOL;
 use dfs_protocol::routes::{DATANODE_HEADER, FENCE_HEADER, datanode};
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Fence, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
+use dfs_runtime::token::Guard;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -34,9 +35,11 @@ use crate::write_stream;
 /// What handlers share.
 pub type Ctx = State<Arc<Context>>;
 
-/// The routes of one datanode, without the request layer.
+/// The routes of one datanode, without the request layer. Where the cluster has a token, every one of
+/// them needs it, and it is looked at before anything else: an order's fence is acted upon.
 pub fn router(ctx: Arc<Context>) -> Router {
-    Router::new()
+    let guard = Guard::new(ctx.config.tokens.clone(), |_, _| false);
+    let routes = Router::new()
         .route(datanode::IDENTITY, get(identity))
         .route(datanode::UPLOAD_CHUNK, post(upload::upload))
         .route(datanode::DOWNLOAD_CHUNK, get(read::download))
@@ -45,8 +48,8 @@ pub fn router(ctx: Arc<Context>) -> Router {
         .route(datanode::CHUNK, get(chunk_state))
         .route(datanode::INVENTORY, get(inventory))
         .route(datanode::JOURNAL, post(journal::append).get(journal::page))
-        .layer(from_fn_with_state(Arc::clone(&ctx), gate))
-        .with_state(ctx)
+        .layer(from_fn_with_state(Arc::clone(&ctx), gate));
+    guard.wrap(routes).with_state(ctx)
 }
 
 /// Refuses what is meant for another datanode (I21) and what a deposed tracker orders (I8, I20).

@@ -108,6 +108,9 @@ pub struct Found {
 pub struct SegmentScan {
     /// Whole records from the beginning.
     pub records: Vec<Found>,
+    /// Whole records behind damage that took payloads only: headers lead from one to the next. What a
+    /// search through damaged bytes turns up is not among them, since a payload may look like a record.
+    pub behind: Vec<Found>,
     /// Where the last of them ends.
     pub end: u64,
     /// What comes after.
@@ -125,6 +128,8 @@ pub enum Tail {
     Rot {
         /// Highest sequence among the records that still read behind the damage.
         highest: Option<u64>,
+        /// Whether every record from the damage to the end is accounted for by its header.
+        mapped: bool,
     },
 }
 
@@ -132,6 +137,7 @@ pub enum Tail {
 pub fn scan(bytes: &[u8], number: u64, is_last: bool) -> SegmentScan {
     let mut scan = SegmentScan {
         records: Vec::new(),
+        behind: Vec::new(),
         end: 0,
         tail: Tail::Clean,
     };
@@ -163,12 +169,33 @@ pub fn scan(bytes: &[u8], number: u64, is_last: bool) -> SegmentScan {
             None => behind += 1,
         }
     }
-    scan.tail = if is_last && !acknowledged {
-        Tail::Torn
-    } else {
-        Tail::Rot { highest }
+    if is_last && !acknowledged {
+        scan.tail = Tail::Torn;
+        return scan;
+    }
+    let upto = follow_headers(bytes, at, &mut scan.behind);
+    scan.tail = Tail::Rot {
+        highest,
+        mapped: upto == bytes.len(),
     };
     scan
+}
+
+/// Collects whole records from `at` on, over damaged payloads, until a header does not read. Where.
+fn follow_headers(bytes: &[u8], mut at: usize, whole: &mut Vec<Found>) -> usize {
+    if at < SEGMENT_HEADER_LEN {
+        return at;
+    }
+    while let Some(head) = bytes.get(at..).and_then(RecordHead::decode) {
+        if record_at(bytes, at).is_some() {
+            whole.push(Found {
+                at: at as u64,
+                head,
+            });
+        }
+        at = at.saturating_add(RECORD_HEADER_LEN + head.length as usize);
+    }
+    at
 }
 
 fn record_at(bytes: &[u8], at: usize) -> Option<RecordHead> {

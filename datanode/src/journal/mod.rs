@@ -98,6 +98,8 @@ struct Segment {
     highest: u64,
     /// The first sequence that damage in this segment may have taken.
     lost_from: Option<u64>,
+    /// Where that ends, if it is known.
+    lost_before: Option<u64>,
 }
 
 /// What an append needs to become durable, without the lock.
@@ -226,10 +228,12 @@ impl Journal {
     }
 
     /// Records from sequence `from` on in order of sequence and fence, about 8 MiB at most, whole
-    /// sequences only: the next page begins after the last sequence. Empty at the end.
-    pub fn page(&self, from: u64) -> Result<Vec<JournalRecord>, JournalError> {
+    /// sequences only: the next page begins after the last sequence. Empty at the end. Ends before
+    /// what damage took and nobody sent again, unless `past_damage`: then the reader must find out by
+    /// itself what is missing.
+    pub fn page(&self, from: u64, past_damage: bool) -> Result<Vec<JournalRecord>, JournalError> {
         let state = self.lock();
-        let lost = state.segments.values().filter_map(|s| s.lost_from).min();
+        let lost = state.first_lost(from).filter(|_| !past_damage);
         let mut page: Vec<JournalRecord> = Vec::new();
         let mut bytes = 0;
         for ((sequence, epoch, incarnation), place) in state.records.range((from, Epoch(0), 0)..) {
@@ -288,6 +292,25 @@ impl Journal {
 }
 
 impl State {
+    /// The first sequence from `from` on that damage took and of which no record can be read.
+    fn first_lost(&self, from: u64) -> Option<u64> {
+        let first_of = |(number, segment): (&u64, &Segment)| {
+            let begin = segment.lost_from?.max(from);
+            // Records are sent in order: what lies behind tells where the hole ends at the latest.
+            let behind = self.records.iter().filter(|(_, at)| at.segment > *number);
+            let end = behind.map(|((sequence, ..), _)| *sequence).min();
+            let end = end.unwrap_or(u64::MAX);
+            let mut lost = begin..segment.lost_before.unwrap_or(u64::MAX).min(end);
+            lost.find(|sequence| !self.holds(*sequence))
+        };
+        self.segments.iter().filter_map(first_of).min()
+    }
+
+    fn holds(&self, sequence: u64) -> bool {
+        let of_it = (sequence, Epoch(0), 0)..(sequence + 1, Epoch(0), 0);
+        self.records.range(of_it).next().is_some()
+    }
+
     fn read(&self, place: &Place) -> Result<Vec<u8>, JournalError> {
         let file = self.segments.get(&place.segment).map(|s| &s.file);
         let mut payload = vec![0; place.length as usize];
@@ -335,6 +358,7 @@ impl Segment {
             end,
             highest,
             lost_from: None,
+            lost_before: None,
         }
     }
 
@@ -428,16 +452,21 @@ fn load(
     let readable = found.records.iter().map(|r| r.head.sequence).max();
     let highest = readable.unwrap_or(0).max(before);
     let mut segment = Segment::new(file, path, found.end, highest);
-    if let Tail::Rot { highest: behind } = found.tail {
+    if let Tail::Rot {
+        highest: behind,
+        mapped,
+    } = found.tail
+    {
         segment.lost_from = Some(highest + 1);
         segment.highest = highest.max(behind.unwrap_or(0)).max(highest + 1);
+        segment.lost_before = mapped.then_some(segment.highest + 1);
         tracing::error!(
             segment = number,
             from = highest + 1,
             "the journal is damaged; a rebuild must read these records from other datanodes"
         );
     }
-    for record in found.records {
+    for record in found.records.into_iter().chain(found.behind) {
         let head = record.head;
         state.records.insert(
             (head.sequence, head.fence.epoch, head.fence.incarnation.0),

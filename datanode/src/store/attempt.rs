@@ -10,7 +10,7 @@ use dfs_protocol::frame::Resume;
 use dfs_protocol::{ChunkId, ChunkVersion};
 use dfs_runtime::disk::DiskFile;
 
-use super::error::{StoreError, is_full};
+use super::error::StoreError;
 use super::files::{Claim, Shared};
 use super::layout::{chunk_path, fan_out};
 use super::record::{
@@ -87,14 +87,13 @@ impl Attempt {
     }
 
     fn write_error(&self, doing: &'static str, error: std::io::Error) -> StoreError {
-        self.shared.metrics.write_errors.inc();
-        if is_full(&error) {
-            return StoreError::NoSpace {
+        match self.shared.write_error(doing, error) {
+            StoreError::NoSpace { .. } => StoreError::NoSpace {
                 needed: self.new.expected,
                 free: self.shared.space.room().map_or(0, |room| room.free),
-            };
+            },
+            other => other,
         }
-        StoreError::disk(doing, error)
     }
 
     /// Writes footer and header and makes the file's bytes durable.

@@ -20,6 +20,7 @@ use super::layout::{
     CHUNKS_DIR, QUARANTINE_DIR, RETIRED_DIR, STAGING_DIR, chunk_name, chunk_path, fan_out,
 };
 use super::reader::RecordReader;
+use super::refusal::Refusal;
 use super::scan::{Damaged, scan};
 use super::space::{Room, SpaceGuard, SpaceLimits};
 use super::{ChunkRead, ChunkStore, NewChunk, SetAside, StagedChunk};
@@ -46,6 +47,7 @@ pub struct Shared {
     pub(super) index: ReplicaIndex,
     pub(super) space: Arc<SpaceGuard>,
     pub(super) fail_stop: FailStop,
+    refusal: Refusal,
     pub(super) metrics: StoreMetrics,
     clock: SharedClock,
     /// Chunks being written; each has one writer.
@@ -84,6 +86,7 @@ impl FileChunkStore {
             index: ReplicaIndex::new(found.replicas, corrupt),
             space,
             fail_stop: FailStop::default(),
+            refusal: Refusal::default(),
             metrics,
             clock,
             claims: Mutex::default(),
@@ -252,6 +255,14 @@ impl ChunkStore for FileChunkStore {
         self.shared.space.room()
     }
 
+    fn refuses_writes(&self) -> bool {
+        self.shared.refusal.stands()
+    }
+
+    fn try_disk(&self) {
+        self.shared.try_disk();
+    }
+
     fn set_aside_count(&self) -> SetAside {
         SetAside {
             quarantined: self.shared.quarantined.load(Ordering::Relaxed),
@@ -270,6 +281,56 @@ impl Shared {
         i64::try_from(self.clock.monotonic().as_secs()).unwrap_or(i64::MAX)
     }
 
+    /// A write that the disk refused, as an error. From here on chunks should go elsewhere, which the
+    /// next heartbeat says at once; a disk that is only full says so by its room.
+    pub(super) fn write_error(&self, doing: &'static str, error: io::Error) -> StoreError {
+        self.metrics.write_errors.inc();
+        let error = StoreError::disk(doing, error);
+        let refused = matches!(error, StoreError::Disk { .. });
+        if refused && self.refusal.note(self.clock.monotonic()) {
+            tracing::error!(
+                error = error.describe(),
+                "the disk refuses writes: no chunks are taken until it writes again"
+            );
+            self.metrics.refuses_writes.set(1);
+            self.index.hurry();
+        }
+        error
+    }
+
+    fn try_disk(&self) {
+        let now = self.clock.monotonic();
+        if !self.refusal.is_due(now) {
+            return;
+        }
+        let tried = self.trial_write();
+        self.refusal.tried(tried.is_ok(), now);
+        match tried {
+            Ok(()) => {
+                tracing::info!("the disk writes again: chunks are taken");
+                self.metrics.refuses_writes.set(0);
+                self.index.hurry();
+            }
+            Err(error) => tracing::warn!(%error, "the disk still refuses writes"),
+        }
+    }
+
+    /// What a chunk does to the disk, but for the fsync. A file left here goes at the next start.
+    fn trial_write(&self) -> io::Result<()> {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let at = |name: &str| {
+            let name = format!("{name}.{number}{STAGED_SUFFIX}");
+            self.root.join(STAGING_DIR).join(name)
+        };
+        let (first, second) = (at("trial"), at("tried"));
+        let file = self.disk.open(&first, OpenMode::CreateNew)?;
+        let moved = file
+            .write_all_at(&[0; 4096], 0)
+            .and_then(|()| self.disk.rename(&first, &second));
+        let left = if moved.is_ok() { &second } else { &first };
+        moved.and(self.disk.remove(left))
+    }
+
     /// A new file under `staging/`. Its name is unique; only its header says what it is.
     pub(super) fn new_staged(
         &self,
@@ -282,7 +343,7 @@ impl Shared {
         let file = self
             .disk
             .open(&path, OpenMode::CreateNew)
-            .map_err(|e| StoreError::disk("making a staged file", e))?;
+            .map_err(|e| self.write_error("making a staged file", e))?;
         Ok((path, file))
     }
 
@@ -294,7 +355,7 @@ impl Shared {
         if !made.contains(&dir) {
             self.disk
                 .create_dir_all(&dir)
-                .map_err(|e| StoreError::disk("making a directory", e))?;
+                .map_err(|e| self.write_error("making a directory", e))?;
             made.insert(dir.clone());
         }
         Ok(dir)

@@ -10,6 +10,7 @@ pub mod index;
 pub mod layout;
 pub mod reader;
 pub mod record;
+pub mod refusal;
 pub mod scan;
 pub mod space;
 pub mod volume;
@@ -74,6 +75,11 @@ pub trait ChunkStore: Debug + Send + Sync + 'static {
     fn index(&self) -> &ReplicaIndex;
     /// Room for chunks.
     fn room(&self) -> io::Result<Room>;
+    /// Whether the disk refuses writes: a new chunk would most likely fail. A trial that is due is
+    /// made by [`ChunkStore::try_disk`].
+    fn refuses_writes(&self) -> bool;
+    /// Makes a trial write when one is due.
+    fn try_disk(&self);
     /// Files set aside in all, and files that are not ours.
     fn set_aside_count(&self) -> SetAside;
     /// Tells when the store has failed and the process must stop (I14).

@@ -4,15 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_e2e::cluster::Cluster;
 use dfs_e2e::ledger::{Content, sha256_hex};
 use dfs_e2e::store::Store;
 use dfs_e2e::wait::eventually;
+use dfs_protocol::datanode::AdminState;
 use http::StatusCode;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::kit::{CHUNK_BYTES, DEADLINE, Model, options};
+use crate::world::{id_of, node, post};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i01_any_single_named_datanode_is_enough_to_read_what_was_acknowledged() {
@@ -149,5 +154,58 @@ async fn check_known(store: &Store, known: &BTreeMap<String, Content>) {
         let head = store.door.head(&format!("/files/{path}")).await.unwrap();
         assert_eq!(head.status, StatusCode::OK);
         assert_eq!(head.header("content-length"), content.size.to_string());
+    }
+}
+
+/// Sends a whole file and hangs up without waiting for the answer.
+async fn send_and_hang_up(cluster: &Cluster, path: &str, body: &[u8], patience: Duration) {
+    let mut stream = TcpStream::connect(cluster.tracker.address).await.unwrap();
+    let head = format!(
+        "PUT /files/{path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body).await.unwrap();
+    // Not a wait for anything: where in the commit the client is gone is what varies.
+    tokio::time::sleep(patience).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i03_i25_fault_23_who_hangs_up_after_the_last_byte_leaves_a_whole_file_or_none() {
+    let mut cluster = Cluster::start(options(4)).await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    for number in 0..120 {
+        let bytes = cluster.bytes(500);
+        let patience = Duration::from_micros(cluster.rng.u64(0..25_000));
+        let path = format!("dropped/{number}");
+        send_and_hang_up(&cluster, &path, &bytes, patience).await;
+        model.note(&path, bytes.into());
+    }
+    // Whatever was still under way is over once a later change is answered.
+    model.put(&mut cluster, "last", 500).await;
+    let there = store.list("dropped/").await;
+    eprintln!("{} of 120 took effect", there.len());
+    assert!(!there.is_empty(), "nobody hung up after the commit began");
+    for path in &there {
+        assert!(store.get(path).await == model.bytes(path), "{path}");
+    }
+    store.wait_fsck_clean(DEADLINE).await;
+    // A datanode goes: the verdict must have counted those files too.
+    let leaving = id_of(&cluster, 0).await;
+    let _ = post(&store, &format!("/nodes/{leaving}/decommission"))
+        .await
+        .ok();
+    eventually("it is decommissioned", DEADLINE, || async {
+        let seen = node(&store, leaving).await;
+        let gone = seen
+            .as_ref()
+            .is_some_and(|seen| seen.admin == AdminState::Decommissioned);
+        gone.then_some(()).ok_or_else(|| format!("{seen:?}"))
+    })
+    .await;
+    cluster.kill_datanode(0).await;
+    for path in &there {
+        assert!(store.get(path).await == model.bytes(path), "{path}");
     }
 }

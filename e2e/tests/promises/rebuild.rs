@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dfs_e2e::cluster::{Cluster, Options, SOON};
+use dfs_e2e::cluster::{Cluster, Options, Role, SOON};
 use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::status::ChunkHealth;
 use dfs_tracker::store::rebuild::RebuildOptions;
@@ -306,4 +306,52 @@ async fn a_new_checkpoint_never_counts_as_missing() {
         }
     })
     .await;
+}
+
+/// The first journal segment of a datanode.
+fn segment(cluster: &Cluster, number: usize) -> std::path::PathBuf {
+    let journal = cluster.datanodes[number].dir.join("journal");
+    let entries = std::fs::read_dir(journal).unwrap();
+    entries.map(|entry| entry.unwrap().path()).min().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_fault_18_journals_that_rot_in_different_places_stop_neither_a_rebuild_nor_writes() {
+    let mut cluster = Cluster::start(Options {
+        datanodes: 3,
+        ..one_checkpoint()
+    })
+    .await;
+    let store = cluster.store();
+    for number in 0..30 {
+        store.put(&format!("f{number}"), vec![number; 700]).await;
+    }
+    let before = look(&store).await;
+    cluster.wipe_tracker().await;
+    for number in 0..3u64 {
+        let index = usize::try_from(number).unwrap();
+        cluster.kill_datanode(index).await;
+        let path = segment(&cluster, index);
+        let length = std::fs::metadata(&path).unwrap().len();
+        flip(&path, length * (number + 2) / 6);
+        cluster.start_datanode(index).await;
+    }
+    dfs_e2e::wait::eventually("each sees its damage", DEADLINE, || async {
+        let damaged = |role: &Role| role.metric("dfs_datanode_journal_damaged_segments");
+        let seen: Vec<f64> = cluster.datanodes.iter().map(damaged).collect();
+        let all = seen.iter().all(|count| *count > 0.5);
+        all.then_some(()).ok_or_else(|| format!("{seen:?}"))
+    })
+    .await;
+    let rebuilt = cluster
+        .rebuild_tracker(&[0, 1, 2], RebuildOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(rebuilt.files, before.len() as u64, "{rebuilt:?}");
+    cluster.start_tracker().await;
+    store.wait_ready(3, DEADLINE).await;
+    assert_eq!(look(&store).await, before);
+    // Three datanodes, three replicas: every damaged journal has to take records again.
+    store.put("after", cluster.bytes(10)).await;
+    store.wait_fsck_clean(DEADLINE).await;
 }

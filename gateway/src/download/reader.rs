@@ -172,7 +172,9 @@ impl Reader {
             ClientError::Refused(problem) => {
                 !problem.is(ErrorCode::WrongDatanode) && !error.is_transient()
             }
-            ClientError::Unreachable { .. } | ClientError::TimedOut { .. } => false,
+            ClientError::NotConnected { .. }
+            | ClientError::Unreachable { .. }
+            | ClientError::TimedOut { .. } => false,
         };
         if !is_suspect {
             return;

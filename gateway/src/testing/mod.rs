@@ -76,6 +76,7 @@ pub(crate) fn config() -> GatewayConfig {
         chain_stall: Duration::from_secs(2),
         commit_deadline: Duration::from_secs(2),
         replica_deadline: Duration::from_secs(5),
+        tracker_patience: Duration::ZERO,
         ..GatewayConfig::default()
     }
 }

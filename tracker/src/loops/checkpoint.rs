@@ -12,7 +12,6 @@ use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, FileId, LeaseId};
 
 use super::Work;
 use crate::model::op::{CheckpointRecord, Op};
-use crate::model::replicas::Expected;
 use crate::plan::placement::{self, PlacementRequest};
 use crate::service::Tracker;
 use crate::store::checkpoint::{CheckpointPages, PAGE_BYTES};
@@ -150,32 +149,17 @@ async fn take(tracker: &Arc<Tracker>) -> Result<CheckpointRecord, CheckpointErro
         chunks: written.iter().map(|(chunk, _)| *chunk).collect(),
         created,
     };
-    let mut kept = tracker.catalog.meta().await?.checkpoints;
-    kept.push(record.clone());
-    kept.drain(..kept.len().saturating_sub(KEPT));
-    tracker
-        .catalog
-        .submit(Op::SetCheckpoints {
-            checkpoints: kept.clone(),
-        })
-        .await?;
-    let now = tracker.clock.monotonic();
-    let mut state = tracker.state();
-    let factor = tracker.config.replication_factor;
-    state.expect_checkpoints(kept, factor, now);
-    for (chunk, holders) in written {
-        let kind = ChunkKind::Checkpoint;
-        let expected = Expected {
-            chunk,
-            factor,
-            kind,
-        };
-        // Until the next heartbeats report them they must not count as missing.
-        state.replicas.commit_chunk(expected, &holders, now);
-    }
-    state
-        .leases
-        .committed(record.chunks.iter().map(|chunk| chunk.id));
+    let holders = written
+        .into_iter()
+        .map(|(chunk, held)| (chunk.id, held))
+        .collect();
+    let mut checkpoints = tracker.catalog.meta().await?.checkpoints;
+    checkpoints.push(record.clone());
+    checkpoints.drain(..checkpoints.len().saturating_sub(KEPT));
+    // Until heartbeats report them they must not count as missing.
+    tracker.state().checkpoint_holders = holders;
+    let op = Op::SetCheckpoints { checkpoints };
+    tracker.catalog.submit(op).await?;
     Ok(record)
 }
 

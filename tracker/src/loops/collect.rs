@@ -82,35 +82,21 @@ async fn carry_out(tracker: &Tracker, plan: GcPlan) -> Result<(), SubmitError> {
         }
     }
     if !condemn.is_empty() {
-        let asked: Vec<ChunkId> = condemn.iter().map(|(chunk, ..)| *chunk).collect();
         let op = Op::Condemn {
             chunks: condemn,
             now: tracker.clock.wall(),
         };
-        let outcome = tracker.catalog.submit(op).await;
-        // Also what an outcome leaves out, or one that is unknown: the catalog may have condemned it
-        // before, and this tracker must hear of it to delete it.
-        tracker.state().condemned_lately.extend(asked);
-        if let OpOutcome::Condemned { chunks, .. } = outcome? {
+        if let OpOutcome::Condemned { chunks, .. } = tracker.catalog.submit(op).await? {
             tracing::info!(
                 chunks = chunks.len(),
                 "chunks that nothing names are condemned"
             );
             tracker.metrics.condemned.inc_by(chunks.len() as u64);
-            tracker.state().forget(&chunks, now);
         }
     }
     if !forget.is_empty() {
-        tracker
-            .catalog
-            .submit(Op::Forget {
-                chunks: forget.clone(),
-            })
-            .await?;
-        let mut state = tracker.state();
-        for chunk in forget {
-            state.condemned.remove(chunk);
-        }
+        let op = Op::Forget { chunks: forget };
+        tracker.catalog.submit(op).await?;
     }
     Ok(())
 }
@@ -129,7 +115,7 @@ async fn empty_trash(tracker: &Tracker) -> Result<(), SubmitError> {
         return Ok(());
     }
     let op = Op::Purge {
-        ids: ids.clone(),
+        ids,
         now: tracker.clock.wall(),
     };
     if let OpOutcome::Condemned { chunks, purged } = tracker.catalog.submit(op).await? {
@@ -140,13 +126,8 @@ async fn empty_trash(tracker: &Tracker) -> Result<(), SubmitError> {
             "the trash was emptied"
         );
         tracker.metrics.purged.inc_by(purged);
-        let mut state = tracker.state();
-        state.forget(&chunks, now);
-        for id in ids {
-            state.trash.remove(id);
-        }
         if early {
-            state.trash.purged_early(now);
+            tracker.state().trash.purged_early(now);
         }
     }
     Ok(())

@@ -34,6 +34,7 @@ impl Work for Pulse {
             state.sync(now);
             state.replicas.expire_promises(patience, now);
             state.leases.expire(now);
+            state.pending.expire(now);
             state.note_partition(now);
             let state = &mut *state;
             if state.safe_mode.tick(&state.datanodes, &state.replicas, now) {
@@ -126,6 +127,7 @@ fn publish(tracker: &Tracker, now: Duration) {
     metrics.repair_active.set(i64::from(state.tasks.copies()));
     metrics.repair_remaining.set(whole(counters.repair_bytes));
     metrics.held.set(i64::from(state.hold(now).is_some()));
+    metrics.pending.set(whole(state.pending.len() as u64));
     metrics.safe_mode.set(i64::from(state.in_safe_mode()));
     let mut by_liveness = [0; 3];
     for node in state.datanodes.serving() {

@@ -125,14 +125,10 @@ async fn decommissioned(
         .catalog
         .submit(Op::PutDatanode {
             id,
-            record: record.clone(),
+            from: Some(AdminState::Decommissioning),
+            record,
         })
         .await?;
-    let now = tracker.clock.monotonic();
-    let mut state = tracker.state();
-    // Known already, so the limit cannot be met.
-    let _known = state.datanodes.put(id, record, now);
-    state.sync(now);
     tracing::info!(datanode = %id, "decommissioned: every chunk has its full factor elsewhere");
     Ok(())
 }

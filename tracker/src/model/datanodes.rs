@@ -35,6 +35,17 @@ impl Default for LivenessPolicy {
 }
 
 impl LivenessPolicy {
+    /// What so long a silence means.
+    pub fn judge(&self, silent: Duration) -> Liveness {
+        if silent >= self.dead_window() {
+            Liveness::Dead
+        } else if silent >= self.heartbeat_interval * self.suspect_after {
+            Liveness::Suspect
+        } else {
+            Liveness::Live
+        }
+    }
+
     /// Silence after which a datanode is dead; also the window in which a majority must be heard.
     pub fn dead_window(&self) -> Duration {
         self.heartbeat_interval * self.dead_after
@@ -75,6 +86,8 @@ pub struct Datanode {
     pub fence: Fence,
     /// Version of its program.
     pub version: String,
+    /// Kubernetes pod, as it last announced it.
+    pub pod: Option<String>,
     /// How well its chunk set is known.
     pub picture: Picture,
     /// Bytes promised to writers since, decaying with each heartbeat.
@@ -107,8 +120,9 @@ impl Datanode {
         }
     }
 
-    /// Bytes that new chunks may still take.
-    pub fn free_bytes(&self) -> u64 {
+    /// Bytes that new chunks may still take and that were not promised to other writers. A promise
+    /// may never be used, so that it bears on the choice of a datanode and never refuses a write.
+    pub fn unpromised_bytes(&self) -> u64 {
         self.stats.free_bytes.saturating_sub(self.reserved_bytes)
     }
 
@@ -266,6 +280,13 @@ impl DatanodeTable {
         Heard::Fresh
     }
 
+    /// Notes the pod that it announced.
+    pub fn set_pod(&mut self, id: DatanodeId, pod: Option<String>) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.pod = pod;
+        }
+    }
+
     /// Says how well the chunk set is known after a delta or a report.
     pub fn set_picture(&mut self, id: DatanodeId, in_sync: bool) {
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -302,14 +323,9 @@ impl DatanodeTable {
 
     /// Whether it is heard. One that was not heard in this tracker's life is never live.
     pub fn liveness(&self, node: &Datanode, now: Duration) -> Liveness {
-        let silent = now.saturating_sub(node.silent_since());
-        let interval = self.policy.heartbeat_interval;
-        if silent >= interval * self.policy.dead_after {
-            Liveness::Dead
-        } else if node.last_heard.is_none() || silent >= interval * self.policy.suspect_after {
-            Liveness::Suspect
-        } else {
-            Liveness::Live
+        match self.policy.judge(self.silence(node, now)) {
+            Liveness::Live if node.last_heard.is_none() => Liveness::Suspect,
+            judged => judged,
         }
     }
 
@@ -325,12 +341,12 @@ impl DatanodeTable {
     }
 
     /// Whether a new chunk of `bytes` may be put there: live, in service, not read-only, with
-    /// space, and its chunk set reported in this tracker's life.
+    /// space by its own account, and its chunk set reported in this tracker's life.
     pub fn placeable(&self, node: &Datanode, bytes: u64, now: Duration) -> bool {
         node.record.admin == AdminState::InService
             && !node.stats.read_only
             && node.picture != Picture::Unknown
-            && node.free_bytes() >= bytes
+            && node.stats.free_bytes >= bytes
             && self.liveness(node, now) == Liveness::Live
     }
 
@@ -339,6 +355,15 @@ impl DatanodeTable {
         self.iter()
             .filter(|node| self.placeable(node, bytes, now))
             .collect()
+    }
+
+    /// Whether a chunk of `bytes` finds all its datanodes without the room that other writers were
+    /// promised: what is placed ahead of need must not be placed beyond that.
+    pub fn has_unpromised_room(&self, bytes: u64, factor: u32, now: Duration) -> bool {
+        let placeable = self.all_placeable(bytes, now);
+        let wanted = placeable.len().min(factor as usize);
+        let roomy = |node: &&&Datanode| node.unpromised_bytes() >= bytes;
+        placeable.iter().filter(roomy).count() >= wanted
     }
 
     /// How its replicas are to be judged.
@@ -392,6 +417,7 @@ fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
         stats: DatanodeStats::default(),
         fence: Fence::default(),
         version: String::new(),
+        pod: None,
         picture: Picture::Unknown,
         reserved_bytes: 0,
         reserved_writes: 0,

@@ -69,6 +69,9 @@ pub struct LeasedChunk {
     pub targets: Vec<DatanodeId>,
     /// The factor aimed at; 0 when this tracker learned of it by a renewal.
     pub wanted: u32,
+    /// A commit names it: it may be part of a file before this tracker's picture shows that. One
+    /// that was only placed ahead of need is not.
+    pub named: bool,
 }
 
 /// Every leased chunk.
@@ -102,6 +105,7 @@ impl LeaseTable {
     ) -> Result<(), LeaseRefused> {
         self.room_for(lease, placed.iter().map(|(chunk, _)| *chunk))?;
         for (chunk, targets) in placed {
+            let named = false;
             self.put(
                 chunk,
                 LeasedChunk {
@@ -109,6 +113,7 @@ impl LeaseTable {
                     renewed: now,
                     targets,
                     wanted,
+                    named,
                 },
             );
         }
@@ -125,13 +130,16 @@ impl LeaseTable {
         self.room_for(lease, chunks.iter().copied())?;
         for chunk in chunks {
             self.abandoned.remove(chunk);
-            let (targets, wanted) = match self.chunks.get_mut(chunk) {
+            let (targets, wanted, named) = match self.chunks.get_mut(chunk) {
                 Some(known) if known.lease == lease => {
                     known.renewed = now;
                     continue;
                 }
-                Some(known) => (std::mem::take(&mut known.targets), known.wanted),
-                None => (Vec::new(), 0),
+                Some(known) => {
+                    let targets = std::mem::take(&mut known.targets);
+                    (targets, known.wanted, known.named)
+                }
+                None => (Vec::new(), 0, false),
             };
             self.put(
                 *chunk,
@@ -140,13 +148,23 @@ impl LeaseTable {
                     renewed: now,
                     targets,
                     wanted,
+                    named,
                 },
             );
         }
         Ok(())
     }
 
-    /// Drops chunks that a commit named.
+    /// A commit names these chunks, and may take effect from now on.
+    pub fn name(&mut self, chunks: &[ChunkId]) {
+        for chunk in chunks {
+            if let Some(known) = self.chunks.get_mut(chunk) {
+                known.named = true;
+            }
+        }
+    }
+
+    /// Drops chunks that a commit made part of a file.
     pub fn committed(&mut self, chunks: impl IntoIterator<Item = ChunkId>) {
         for chunk in chunks {
             self.drop_chunk(chunk);

@@ -6,4 +6,6 @@ pub mod health;
 pub mod hearing;
 pub mod leases;
 pub mod op;
+pub mod pending;
+pub mod refusals;
 pub mod replicas;

@@ -46,8 +46,17 @@ pub struct CondemnedRecord {
     pub condemned: Timestamp,
 }
 
-/// A datanode as the catalog remembers it.
+/// What an administrator found a datanode to be when it was let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The pod that it runs in.
+    pub pod: String,
+    /// UID of the claim (PVC) that holds its volume: the uuid stays bound to it.
+    pub volume: String,
+}
+
+/// A datanode as the catalog remembers it. Its bytes: [`crate::store::datanode_value`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatanodeRecord {
     /// What the administrator wants of it.
     pub admin: AdminState,
@@ -59,6 +68,8 @@ pub struct DatanodeRecord {
     pub address: String,
     /// When it was first admitted or announced.
     pub registered: Timestamp,
+    /// Set by the administrator who admitted it.
+    pub claim: Option<Claim>,
 }
 
 /// One change, with the wall time at which it was asked for (stamps only, never decisions).
@@ -144,6 +155,8 @@ pub enum Op {
     PutDatanode {
         /// Whose.
         id: DatanodeId,
+        /// The admin state on which this was decided; refused when another came first.
+        from: Option<AdminState>,
         /// What.
         record: DatanodeRecord,
     },

@@ -1,8 +1,10 @@
 //! Decisions as pure functions: `plan(view, limits, now, rng) -> plan`. Loops carry plans out and
 //! record them; a planner that is run on its own recorded result plans nothing more.
 
+pub mod admission;
 pub mod decommission;
 pub mod gc;
+pub mod loss;
 pub mod placement;
 pub mod removal;
 pub mod repair;

@@ -1,5 +1,5 @@
-//! Where replicas go. Distinct host first, then zone spread, then free space and load by the
-//! better of two random choices, so that load spreads; id last.
+//! Where replicas go. Distinct host first, then zone spread, then room that nobody was promised, then
+//! free space and load by the better of two random choices, so that load spreads; id last.
 
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct PlacementScore {
     pub host_taken: bool,
     /// Replicas in its zone; 0 when zones are unknown.
     pub in_zone: u32,
+    /// All its room was promised to other writers, who may or may not use it.
+    pub promised: bool,
     /// Used share of its volume in tenths.
     pub fullness: u64,
     /// Streams being written there.
@@ -39,8 +41,15 @@ pub struct PlacementScore {
 
 impl PlacementScore {
     /// What must not be traded for balance.
-    fn spread(&self) -> (bool, bool, u32) {
-        (self.avoided, self.host_taken, self.in_zone)
+    fn spread(&self) -> (bool, bool, u32, bool) {
+        let Self {
+            avoided,
+            host_taken,
+            in_zone,
+            promised,
+            ..
+        } = *self;
+        (avoided, host_taken, in_zone, promised)
     }
 }
 
@@ -81,7 +90,7 @@ fn chain(
     let mut taken: Vec<(Label, Option<Label>)> = Vec::new();
     let mut targets = Vec::new();
     while targets.len() < request.factor as usize {
-        let Some(best) = pick(datanodes, &candidates, &taken, request.avoid, rng) else {
+        let Some(best) = pick(datanodes, &candidates, &taken, request, rng) else {
             break;
         };
         let chosen = candidates.swap_remove(best);
@@ -103,7 +112,12 @@ pub fn choose_target(
 ) -> Option<DatanodeId> {
     let mut candidates = datanodes.all_placeable(bytes, now);
     candidates.retain(|node| admits(node));
-    let best = pick(datanodes, &candidates, taken, &[], rng)?;
+    let request = PlacementRequest {
+        factor: 1,
+        bytes,
+        avoid: &[],
+    };
+    let best = pick(datanodes, &candidates, taken, &request, rng)?;
     candidates.get(best).map(|node| node.id)
 }
 
@@ -119,13 +133,13 @@ fn pick(
     datanodes: &DatanodeTable,
     candidates: &[&Datanode],
     taken: &[(Label, Option<Label>)],
-    avoid: &[DatanodeId],
+    request: &PlacementRequest<'_>,
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
     let zoned = datanodes.spread_rule().zones > 0;
     let scores: Vec<PlacementScore> = candidates
         .iter()
-        .map(|node| score(node, taken, avoid, zoned))
+        .map(|node| score(node, taken, request, zoned))
         .collect();
     let spread = scores.iter().map(PlacementScore::spread).min()?;
     let equal: Vec<usize> = (0..scores.len())
@@ -142,7 +156,7 @@ fn pick(
 fn score(
     node: &Datanode,
     taken: &[(Label, Option<Label>)],
-    avoid: &[DatanodeId],
+    request: &PlacementRequest<'_>,
     zoned: bool,
 ) -> PlacementScore {
     let (host, zone) = labels(node);
@@ -150,11 +164,13 @@ fn score(
         .iter()
         .filter(|(_, other)| zoned && *other == zone)
         .count();
-    let used = node.stats.capacity_bytes.saturating_sub(node.free_bytes());
+    let free = node.unpromised_bytes();
+    let used = node.stats.capacity_bytes.saturating_sub(free);
     PlacementScore {
-        avoided: avoid.contains(&node.id),
+        avoided: request.avoid.contains(&node.id),
         host_taken: taken.iter().any(|(other, _)| *other == host),
         in_zone: u32::try_from(in_zone).unwrap_or(u32::MAX),
+        promised: free < request.bytes,
         fullness: used.saturating_mul(10) / node.stats.capacity_bytes.max(1),
         load: node.write_load(),
         id: node.id,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::Verdict;
 use dfs_protocol::{ChunkId, DatanodeId};
 
@@ -76,9 +77,15 @@ pub fn safe_to_remove(view: &RemovalView<'_>, node: DatanodeId, now: Duration) -
         let left = proven_elsewhere(view, &chunk, &nodes, ReplicaUse::Count);
         found.note(chunk.expected.chunk.id, left < chunk.expected.factor);
     }
+    // No commit counts a replica on a datanode that is leaving: what is placed there ahead of need
+    // will not rest on it, unless its commit began before.
+    let takes_part = view
+        .datanodes
+        .get(node)
+        .is_some_and(|node| node.record.admin == AdminState::InService);
     for (chunk, leased) in view.leases.leased(now) {
         let touches = leased.targets.is_empty() || leased.targets.contains(&node);
-        found.note_leased(chunk, touches);
+        found.note_leased(chunk, touches && (takes_part || leased.named));
     }
     found.verdict("chunks would not have their full replication factor")
 }

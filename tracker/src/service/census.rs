@@ -11,6 +11,7 @@ use dfs_protocol::status::{
 };
 use dfs_protocol::{DatanodeId, Problem};
 
+use super::admission::describe_pending;
 use super::reads::no_file;
 use super::{State, Tracker};
 use crate::model::datanodes::Datanode;
@@ -93,9 +94,9 @@ impl Tracker {
             .datanodes
             .iter()
             .filter(|node| node.record.admin != AdminState::Tombstoned);
-        known
-            .map(|node| describe(&state, node, leaving.get(&node.id).copied(), now))
-            .collect()
+        let described =
+            known.map(|node| describe(&state, node, leaving.get(&node.id).copied(), now));
+        described.chain(describe_pending(&state, now)).collect()
     }
 
     /// One datanode.
@@ -174,6 +175,7 @@ fn describe(
     chunks_remaining: Option<u64>,
     now: Duration,
 ) -> DatanodeStatus {
+    let claim = node.record.claim.as_ref();
     DatanodeStatus {
         id: node.id,
         address: node.record.address.clone(),
@@ -185,15 +187,21 @@ fn describe(
         last_heartbeat: node.last_heartbeat,
         version: node.version.clone(),
         chunks_remaining,
+        pod: node.pod.clone().or_else(|| Some(claim?.pod.clone())),
+        volume: claim.map(|claim| claim.volume.clone()),
+        refused: None,
     }
 }
 
 fn count_datanodes(state: &State, now: Duration) -> DatanodeCounts {
-    let mut counts = DatanodeCounts::default();
+    let mut counts = DatanodeCounts {
+        pending: state.pending.len() as u64,
+        ..DatanodeCounts::default()
+    };
     for node in state.datanodes.iter() {
         match node.record.admin {
             AdminState::Tombstoned => continue,
-            AdminState::Pending => counts.pending += 1,
+            AdminState::Pending => continue,
             AdminState::Decommissioning => counts.decommissioning += 1,
             AdminState::InService | AdminState::Decommissioned => {}
         }

@@ -118,6 +118,15 @@ impl Tracker {
         if self.catalog.meta().await?.sequence != before {
             return Ok(false);
         }
+        let state = self.state();
+        for (id, _) in &recorded {
+            if !state.replicas.is_known(*id) {
+                let detail =
+                    "the tracker's memory lacks this chunk: restart the tracker".to_owned();
+                check.find(FsckProblem::Dangling, Some(*id), detail);
+            }
+        }
+        drop(state);
         for (id, references) in recorded {
             let found = check.references.remove(&id).unwrap_or(0);
             if found != references {

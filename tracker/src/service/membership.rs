@@ -21,49 +21,19 @@ const REMEMBER_PATIENCE: Duration = Duration::from_secs(1);
 const COMMANDS_PER_REPLY: usize = 64;
 
 impl Tracker {
-    /// Takes a datanode's announcement in. On one machine whoever reaches this port is in.
-    ///
-    /// Errors: `wrong-cluster`; `conflict` when the uuid is in use by another live datanode.
-    pub async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse, Problem> {
-        self.same_cluster(request.cluster)?;
-        let id = request.datanode;
-        let known = self
-            .state()
-            .datanodes
-            .get(id)
-            .map(|node| node.record.clone());
-        if known
-            .as_ref()
-            .is_some_and(|record| record.admin == AdminState::Tombstoned)
-        {
-            return Ok(self.registered(Admission::Reset));
-        }
-        self.refuse_twin(&request).await?;
-        self.meet_fence(request.fence).await?;
-        let record = DatanodeRecord {
-            admin: known
-                .as_ref()
-                .map_or(AdminState::InService, |record| record.admin),
-            zone: request.zone.clone(),
-            host: request.host.clone(),
-            address: request.address.clone(),
-            registered: known
-                .as_ref()
-                .map_or_else(|| self.clock.wall(), |old| old.registered),
-        };
-        self.welcome(&request, record.clone())?;
-        if known.is_none() {
-            tracing::info!(datanode = %id, address = request.address, "a datanode joined");
-        }
-        self.remember(id, record).await?;
-        Ok(self.registered(Admission::Admitted))
-    }
-
     /// Takes a datanode in, for this tracker's life.
-    fn welcome(&self, request: &RegisterRequest, record: DatanodeRecord) -> Result<(), Problem> {
+    pub(super) fn welcome(
+        &self,
+        request: &RegisterRequest,
+        mut record: DatanodeRecord,
+    ) -> Result<(), Problem> {
         let id = request.datanode;
         let now = self.clock.monotonic();
         let mut state = self.state();
+        if let Some(known) = state.datanodes.get(id) {
+            // What an administrator said since the record was read stands.
+            record.admin = known.record.admin;
+        }
         state
             .datanodes
             .put(id, record, now)
@@ -86,13 +56,20 @@ impl Tracker {
         state
             .datanodes
             .register(id, message, request.version.clone(), now, self.clock.wall());
+        state.datanodes.set_pod(id, request.pod.clone());
+        state.pending.remove(id);
         state.sync(now);
         Ok(())
     }
 
     /// Makes a datanode's record durable. Does not wait for long: the journals that must confirm
     /// the change may be the very datanodes that wait for this answer.
-    async fn remember(&self, id: DatanodeId, record: DatanodeRecord) -> Result<(), Problem> {
+    pub(super) async fn remember(
+        &self,
+        id: DatanodeId,
+        from: Option<AdminState>,
+        record: DatanodeRecord,
+    ) -> Result<(), Problem> {
         let stored = self
             .catalog
             .read(move |snapshot| snapshot.get_datanode(id))
@@ -100,52 +77,12 @@ impl Tracker {
         if stored.as_ref() == Some(&record) {
             return Ok(());
         }
-        let change = self.catalog.submit(Op::PutDatanode { id, record });
+        let change = self.catalog.submit(Op::PutDatanode { id, from, record });
         match tokio::time::timeout(REMEMBER_PATIENCE, change).await {
             // Too late or unconfirmed: in the tracker's own catalog it is, or will be, in order.
             Err(_) | Ok(Ok(_) | Err(SubmitError::Unconfirmed { .. })) => Ok(()),
             Ok(Err(error)) => Err(error.into()),
         }
-    }
-
-    /// Calls back whoever listens at `address` and takes what it says of itself as announced; its
-    /// own registration, which says more, follows.
-    ///
-    /// Errors: `unavailable` when nobody answers; as for [`Self::register`].
-    pub async fn register_by_address(&self, address: &str) -> Result<serde_json::Value, Problem> {
-        let identity = self
-            .datanode_client
-            .identity(address)
-            .await
-            .map_err(|error| {
-                Problem::new(
-                    ErrorCode::Unavailable,
-                    format!("no datanode answers: {error}"),
-                )
-                .next("start it first: dfs datanode --port PORT --tracker URL")
-            })?;
-        self.same_cluster(identity.cluster)?;
-        let known = self.state().datanodes.get(identity.datanode).is_some();
-        if !known {
-            let record = DatanodeRecord {
-                admin: AdminState::InService,
-                zone: None,
-                host: None,
-                address: address.to_owned(),
-                registered: self.clock.wall(),
-            };
-            let (id, now) = (identity.datanode, self.clock.monotonic());
-            let put = self.state().datanodes.put(id, record.clone(), now);
-            put.map_err(|full| Problem::new(ErrorCode::TooManyRequests, full.to_string()))?;
-            self.remember(id, record).await?;
-        }
-        Ok(serde_json::json!({
-            "datanode": identity.datanode,
-            "address": address,
-            "cluster": self.cluster,
-            "announced": true,
-            "already_known": known,
-        }))
     }
 
     /// Takes a heartbeat in and gives work back.
@@ -276,25 +213,11 @@ impl Tracker {
             }
         }
         self.may_act()?;
-        record.admin = admin;
+        let from = Some(std::mem::replace(&mut record.admin, admin));
         self.catalog
-            .submit(Op::PutDatanode {
-                id,
-                record: record.clone(),
-            })
+            .submit(Op::PutDatanode { id, from, record })
             .await?;
         tracing::info!(datanode = %id, ?admin, "the admin state of a datanode was changed");
-        let now = self.clock.monotonic();
-        let mut state = self.state();
-        // The limit on datanodes cannot be met by one that is there already.
-        let _known = state.datanodes.put(id, record, now);
-        if admin == AdminState::Tombstoned {
-            // It resets itself, so that nothing ordered or doubtful is left.
-            let _given_up = state.tasks.restarted(id);
-            state.replicas.clear_datanode(id);
-        }
-        state.sync(now);
-        drop(state);
         self.describe_datanode(id).ok_or_else(|| no_datanode(id))
     }
 
@@ -336,7 +259,7 @@ impl Tracker {
         }
     }
 
-    fn registered(&self, admission: Admission) -> RegisterResponse {
+    pub(super) fn registered(&self, admission: Admission) -> RegisterResponse {
         RegisterResponse {
             cluster: self.cluster,
             fence: self.fence(),
@@ -346,7 +269,7 @@ impl Tracker {
         }
     }
 
-    fn same_cluster(&self, cluster: Option<ClusterId>) -> Result<(), Problem> {
+    pub(super) fn same_cluster(&self, cluster: Option<ClusterId>) -> Result<(), Problem> {
         match cluster {
             Some(other) if other != self.cluster => Err(Problem::new(
                 ErrorCode::WrongCluster,
@@ -360,41 +283,9 @@ impl Tracker {
         }
     }
 
-    /// Two processes with one uuid (a copied volume) must not both be in: the one that is heard
-    /// stays, unless it is gone for three heartbeats or is the same process at a new address.
-    async fn refuse_twin(&self, request: &RegisterRequest) -> Result<(), Problem> {
-        let rival = {
-            let state = self.state();
-            let now = self.clock.monotonic();
-            let node = state.datanodes.get(request.datanode);
-            node.filter(|node| {
-                node.instance
-                    .is_some_and(|instance| instance != request.instance)
-                    && node.record.address != request.address
-                    && state.datanodes.liveness(node, now) == dfs_protocol::datanode::Liveness::Live
-            })
-            .map(|node| (node.record.address.clone(), node.instance))
-        };
-        let Some((address, instance)) = rival else {
-            return Ok(());
-        };
-        match self.datanode_client.identity(&address).await {
-            Ok(identity)
-                if identity.datanode == request.datanode && Some(identity.instance) == instance =>
-            {
-                Err(Problem::new(
-                    ErrorCode::Conflict,
-                    format!("datanode {} is alive at {address}", request.datanode),
-                )
-                .next("a volume must not be copied: give this datanode an empty directory"))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Compares a datanode's fence with ours (design: max of stored and reported, plus one, at
     /// start; deposed later).
-    async fn meet_fence(&self, reported: Fence) -> Result<(), Problem> {
+    pub(super) async fn meet_fence(&self, reported: Fence) -> Result<(), Problem> {
         let ours = self.fence();
         if ours.admits(reported) && reported.epoch <= ours.epoch || reported.epoch < ours.epoch {
             return Ok(());
@@ -419,7 +310,6 @@ impl Tracker {
         let fence = self.new_fence(reported.epoch);
         tracing::info!(%fence, %reported, "datanodes know a later epoch: going above it");
         self.catalog.submit(Op::BeginEpoch { fence }).await?;
-        self.set_fence(fence);
         Ok(())
     }
 }

@@ -1,10 +1,14 @@
 //! The tracker as a service: what doors, gateways and datanodes call. Each file is one side of it;
 //! decisions come from `plan`, durable changes go through `store`.
 
+mod admission;
 mod api;
+mod applied;
 mod census;
+mod committing;
 mod fsck;
 mod membership;
+mod placing;
 mod reads;
 mod state;
 mod trash;
@@ -35,8 +39,8 @@ use crate::model::datanodes::Picture;
 use crate::model::op::Op;
 use crate::plan::removal::{ok_to_stop, safe_to_remove};
 use crate::store::{
-    Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, Engine, StoreError, SubmitError,
-    new_trash_id,
+    Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, CommitObserver, Engine, StoreError,
+    SubmitError, new_trash_id,
 };
 
 /// Chunks of one page while the catalog is loaded.
@@ -106,7 +110,7 @@ impl Tracker {
             connector,
             registry,
         } = parts;
-        let http = HttpClient::new(connector.clone());
+        let http = HttpClient::new(connector.clone()).with_tokens(config.tokens.clone());
         let deposed = watch::Sender::new(None);
         let journal = JournalSet::new(http.clone(), clock.clone(), deposed.clone());
         let catalog = Catalog::open(
@@ -127,7 +131,7 @@ impl Tracker {
             metrics: TrackerMetrics::register(&registry)?,
             journal,
             datanode_client: DatanodeClient::new(http),
-            write_streams: WriteStreams::new(connector),
+            write_streams: WriteStreams::new(connector).with_tokens(config.tokens.clone()),
             started: clock.monotonic(),
             fence: Mutex::new(meta.fence),
             raising: tokio::sync::Mutex::new(()),
@@ -143,9 +147,10 @@ impl Tracker {
         });
         let roster: Weak<dyn RosterSource> = Arc::<Self>::downgrade(&tracker);
         tracker.journal.attach(tracker.catalog.clone(), roster);
+        let observer: Weak<dyn CommitObserver> = Arc::<Self>::downgrade(&tracker);
+        tracker.catalog.observe(observer);
         let fence = tracker.new_fence(meta.fence.epoch);
         tracker.catalog.submit(Op::BeginEpoch { fence }).await?;
-        tracker.set_fence(fence);
         tracker.load().await?;
         Ok(tracker)
     }

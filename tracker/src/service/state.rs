@@ -1,6 +1,7 @@
 //! What changes between two messages: everything the tracker knows and does not persist, behind one
 //! lock that is never held across an await.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
@@ -11,6 +12,8 @@ use crate::model::comparison::Comparison;
 use crate::model::datanodes::{Datanode, DatanodeTable};
 use crate::model::leases::LeaseTable;
 use crate::model::op::{CheckpointRecord, ChunkRecord};
+use crate::model::pending::PendingTable;
+use crate::model::refusals::RefusalLog;
 use crate::model::replicas::{Expected, ReplicaMap};
 use crate::plan::gc::CondemnedTable;
 use crate::plan::removal::RemovalView;
@@ -29,6 +32,10 @@ pub struct State {
     pub policy: Policy,
     /// What is known of each datanode.
     pub datanodes: DatanodeTable,
+    /// Those that wait to be admitted.
+    pub pending: PendingTable,
+    /// Registrations that were refused lately.
+    pub refusals: RefusalLog,
     /// Where replicas are.
     pub replicas: ReplicaMap,
     /// Write leases.
@@ -43,6 +50,8 @@ pub struct State {
     pub comparison: Comparison,
     /// Checkpoints on datanodes, oldest first: as in the catalog.
     pub checkpoints: Vec<CheckpointRecord>,
+    /// Who sealed the chunks of a checkpoint that is being recorded.
+    pub checkpoint_holders: BTreeMap<ChunkId, Vec<DatanodeId>>,
     /// Condemned chunks, as in the catalog.
     pub condemned: CondemnedTable,
     /// Chunks that a change condemned and whose records were not read yet.
@@ -62,6 +71,8 @@ impl State {
     pub fn new(policy: Policy, comparison: Comparison) -> Self {
         Self {
             datanodes: DatanodeTable::new(policy.liveness, policy.datanodes),
+            pending: PendingTable::default(),
+            refusals: RefusalLog::default(),
             replicas: ReplicaMap::new(),
             leases: LeaseTable::new(policy.leases),
             tasks: TaskTable::new(),
@@ -69,6 +80,7 @@ impl State {
             last_partition: None,
             comparison,
             checkpoints: Vec::new(),
+            checkpoint_holders: BTreeMap::new(),
             condemned: CondemnedTable::new(),
             condemned_lately: Vec::new(),
             trash: TrashTable::new(),
@@ -178,6 +190,13 @@ impl State {
         self.replicas.load_chunk(expected(id, record));
     }
 
+    /// Forgets what a tombstoned datanode holds: if it ever comes back it resets itself, so that
+    /// nothing ordered or doubtful is left.
+    pub fn write_off(&mut self, id: DatanodeId) {
+        let _given_up = self.tasks.restarted(id);
+        self.replicas.clear_datanode(id);
+    }
+
     /// Takes a datanode's answer to an order in.
     pub fn finish_task(&mut self, datanode: DatanodeId, finished: &FinishedTask, now: Duration) {
         let Some(task) = self.tasks.answered(datanode, finished.task) else {
@@ -206,25 +225,25 @@ impl State {
         factor: u32,
         now: Duration,
     ) {
-        let old = std::mem::take(&mut self.checkpoints);
-        for chunk in checkpoints.iter().flat_map(|checkpoint| &checkpoint.chunks) {
-            let kind = ChunkKind::Checkpoint;
-            self.replicas.load_chunk(Expected {
+        let old = std::mem::replace(&mut self.checkpoints, checkpoints);
+        let ids = |kept: &[CheckpointRecord]| -> BTreeSet<ChunkId> {
+            kept.iter().flat_map(|c| &c.chunks).map(|c| c.id).collect()
+        };
+        let (before, kept) = (ids(&old), ids(&self.checkpoints));
+        let mut holders = std::mem::take(&mut self.checkpoint_holders);
+        for chunk in self.checkpoints.iter().flat_map(|c| &c.chunks) {
+            let expected = Expected {
                 chunk: *chunk,
                 factor,
-                kind,
-            });
+                kind: ChunkKind::Checkpoint,
+            };
+            let held = holders.remove(&chunk.id).unwrap_or_default();
+            self.replicas.commit_chunk(expected, &held, now);
         }
-        for chunk in old.iter().flat_map(|checkpoint| &checkpoint.chunks) {
-            let kept = checkpoints
-                .iter()
-                .flat_map(|c| &c.chunks)
-                .any(|c| c.id == chunk.id);
-            if !kept {
-                self.replicas.forget_chunk(chunk.id, now);
-            }
+        for dropped in before.difference(&kept) {
+            self.replicas.forget_chunk(*dropped, now);
         }
-        self.checkpoints = checkpoints;
+        self.leases.committed(kept);
     }
 
     /// Orders a replica to be read through, unless that is under way; says whether it was ordered.

@@ -41,10 +41,7 @@ impl Tracker {
             now: self.clock.wall(),
         };
         match self.catalog.submit(op).await? {
-            OpOutcome::File { file, .. } => {
-                self.state().trash.remove(id);
-                Ok(*file)
-            }
+            OpOutcome::File { file, .. } => Ok(*file),
             other => Err(unexpected(&other)),
         }
     }
@@ -64,12 +61,7 @@ impl Tracker {
                 format!("the trash holds no entry {}", request.id),
             )
             .next("list it: dfs trash list")),
-            OpOutcome::Condemned { chunks, .. } => {
-                let mut state = self.state();
-                state.forget(&chunks, self.clock.monotonic());
-                state.trash.remove(request.id);
-                Ok(Nothing {})
-            }
+            OpOutcome::Condemned { .. } => Ok(Nothing {}),
             other => Err(unexpected(&other)),
         }
     }

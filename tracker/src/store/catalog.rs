@@ -1,6 +1,6 @@
 //! The handle of the durable catalog: submit changes, read pictures.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -14,7 +14,7 @@ use dfs_runtime::clock::SharedClock;
 use dfs_runtime::rng::SharedRng;
 
 use super::codec::{KeyChange, encode, encode_batch, replay};
-use super::committer::{Committer, Message, Submission};
+use super::committer::{CommitObserver, Committer, Message, Observed, Submission};
 use super::error::{StoreError, SubmitError};
 use super::journal::{JournalMode, JournalSink};
 use super::keys::{self, Counters};
@@ -84,6 +84,7 @@ struct Inner {
     metrics: CatalogMetrics,
     poison: watch::Sender<Option<String>>,
     confirmed: watch::Receiver<u64>,
+    observed: Observed,
     committer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -99,12 +100,14 @@ impl Catalog {
         let poison = watch::Sender::new(None);
         let reads = Arc::new(Semaphore::new(config.limits.concurrent_reads.max(1)));
         let metrics = config.metrics.clone();
+        let observed = Observed::default();
         let committer = Committer::start(
             Arc::clone(&engine),
             config,
             waiting,
             poison.clone(),
             confirmed_sender,
+            Arc::clone(&observed),
         );
         Ok(Self {
             inner: Arc::new(Inner {
@@ -114,9 +117,16 @@ impl Catalog {
                 metrics,
                 poison,
                 confirmed,
+                observed,
                 committer: Mutex::new(Some(committer)),
             }),
         })
+    }
+
+    /// Tells from now on who hears of every change; set once.
+    pub fn observe(&self, observer: Weak<dyn CommitObserver>) {
+        // Only the first counts: a catalog belongs to one tracker.
+        let _first = self.inner.observed.set(observer);
     }
 
     /// Submits a change. `Ok` means durable in the engine and, in mode sync, in the journals. The

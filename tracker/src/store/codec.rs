@@ -36,15 +36,7 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 /// Decodes what [`encode`] wrote; `what` names it in errors.
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
-        Some((&VALUE_FORMAT, body)) => match postcard::take_from_bytes(body) {
-            Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(StoreError::Corrupt {
-                detail: format!("{what} has {} bytes too many", rest.len()),
-            }),
-            Err(error) => Err(StoreError::Corrupt {
-                detail: format!("{what} cannot be decoded: {error}"),
-            }),
-        },
+        Some((&VALUE_FORMAT, body)) => decode_body(what, body),
         Some((&found, _)) => Err(StoreError::FormatUnknown {
             what,
             found,
@@ -52,6 +44,22 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T
         }),
         None => Err(StoreError::Corrupt {
             detail: format!("{what} is empty"),
+        }),
+    }
+}
+
+/// Decodes what follows the format byte.
+pub(super) fn decode_body<T: DeserializeOwned>(
+    what: &'static str,
+    body: &[u8],
+) -> Result<T, StoreError> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(StoreError::Corrupt {
+            detail: format!("{what} has {} bytes too many", rest.len()),
+        }),
+        Err(error) => Err(StoreError::Corrupt {
+            detail: format!("{what} cannot be decoded: {error}"),
         }),
     }
 }

@@ -2,7 +2,8 @@
 //! one transaction, commits it while the batch travels to the journals, and answers all of them
 //! when both are durable. No timer: a batch is what gathered while the batch before was written.
 
-use std::sync::Arc;
+use std::fmt::Debug;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +20,18 @@ use super::kv::Engine;
 use super::metrics::{CatalogMetrics, kind};
 use super::shipper::{ShipError, Shipper, trail};
 use crate::model::op::{Op, OpOutcome};
+
+/// Hears what every batch changed, in the catalog's serial order, once it is durable there: before
+/// the journals confirm, and whether or not anyone still waits for the answer. What is known beside
+/// the catalog is brought up to date here and nowhere else; a client that hangs up, or journals that
+/// fail, must not leave the two apart.
+pub trait CommitObserver: Debug + Send + Sync {
+    /// The changes of one batch and what became of each. Must not block for long.
+    fn committed(&self, ops: &[Op], results: &[Result<OpOutcome, ApplyRefusal>]);
+}
+
+/// Filled in once the observer is there: it may itself hold the catalog.
+pub(super) type Observed = Arc<OnceLock<Weak<dyn CommitObserver>>>;
 
 /// A change and who waits for it.
 #[derive(Debug)]
@@ -42,6 +55,7 @@ pub(super) struct Committer {
     clock: SharedClock,
     metrics: CatalogMetrics,
     shipper: Arc<Shipper>,
+    observed: Observed,
     /// The last committed sequence, for the trailing journal.
     committed: watch::Sender<u64>,
 }
@@ -53,6 +67,7 @@ impl Committer {
         waiting: mpsc::Receiver<Message>,
         poison: watch::Sender<Option<String>>,
         confirmed: watch::Sender<u64>,
+        observed: Observed,
     ) -> JoinHandle<()> {
         let CatalogConfig {
             journal,
@@ -83,6 +98,7 @@ impl Committer {
             clock,
             metrics,
             shipper,
+            observed,
             committed,
         };
         tokio::spawn(this.run(waiting))
@@ -183,11 +199,15 @@ impl Committer {
             let limits = self.limits;
             let confirmed = *self.shipper.confirmed.borrow();
             let (clock, metrics) = (Arc::clone(&self.clock), self.metrics.clone());
+            let observed = Arc::clone(&self.observed);
             blocking(move || {
-                let written = write_batch(engine.as_ref(), &ops, limits, confirmed, ready);
+                let written = write_batch(engine.as_ref(), &ops, limits, confirmed, ready)?;
                 let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
                 metrics.commit_seconds.observe(seconds);
-                written
+                if let Some(observer) = observed.get().and_then(Weak::upgrade) {
+                    observer.committed(&ops, &written.results);
+                }
+                Ok(written)
             })
         };
         let shipping = async {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use dfs_protocol::datanode::AdminState;
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Fence, Problem, TrashId, VersionId};
 
 /// An engine failed, or its bytes make no sense.
@@ -152,6 +153,14 @@ pub enum ApplyRefusal {
         /// Which datanode.
         datanode: DatanodeId,
     },
+    /// What a datanode's record says was decided on an older one.
+    #[error("datanode {datanode} is {admin:?} by now")]
+    AdminChanged {
+        /// Whose.
+        datanode: DatanodeId,
+        /// What it is now.
+        admin: AdminState,
+    },
     /// Another tracker has begun a later epoch.
     #[error("fence {offered} is not later than {stored}")]
     Fenced {
@@ -206,6 +215,7 @@ impl ApplyRefusal {
             }
             Self::ChunkCondemned { .. } | Self::Superseded { .. } => "stale",
             Self::ReplicaNotInService { .. } => "replica-not-in-service",
+            Self::AdminChanged { .. } => "admin-changed",
             Self::Fenced { .. } => "fenced",
             Self::TooManyFiles { .. } => "too-many-files",
             Self::Tombstoned { .. } => "tombstoned",
@@ -223,6 +233,7 @@ impl ApplyRefusal {
             | Self::DirectoryInTheWay { .. }
             | Self::PathTaken { .. }
             | Self::ReplicaNotInService { .. }
+            | Self::AdminChanged { .. }
             | Self::Tombstoned { .. } => ErrorCode::Conflict,
             Self::ChunkCondemned { .. } | Self::Superseded { .. } => ErrorCode::Stale,
             Self::Fenced { .. } => ErrorCode::Fenced,
@@ -242,6 +253,7 @@ impl ApplyRefusal {
             Self::PathTaken { .. } => "choose another name, or delete what is there first",
             Self::ChunkCondemned { .. } | Self::Superseded { .. } => "upload again",
             Self::ReplicaNotInService { .. } => "copy the replica to a datanode in service",
+            Self::AdminChanged { .. } => "look at it again: dfs nodes",
             Self::Fenced { .. } => "another tracker acts: this one must stop",
             Self::TooManyFiles { .. } => "move its directories one by one",
             Self::Tombstoned { .. } => "let the datanode register under a new uuid",

@@ -70,7 +70,7 @@ pub fn sequence(sequence: u64) -> [u8; 8] {
 }
 
 /// The cluster's id; none in an empty store.
-pub(super) fn read_cluster(txn: &dyn ReadTxn) -> Result<Option<ClusterId>, StoreError> {
+pub(crate) fn read_cluster(txn: &dyn ReadTxn) -> Result<Option<ClusterId>, StoreError> {
     let bytes = txn.get(Table::Meta, CLUSTER)?;
     bytes
         .map(|bytes| decode("the cluster id", &bytes))

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod codec;
 mod committer;
+pub mod datanode_value;
 pub mod error;
 pub mod frame;
 pub mod journal;
@@ -28,6 +29,7 @@ pub mod snapshot;
 mod tests;
 
 pub use catalog::{Catalog, CatalogConfig, CatalogLimits, new_trash_id};
+pub use committer::CommitObserver;
 pub use error::{ApplyRefusal, StoreError, SubmitError};
 pub use journal::{JournalError, JournalMode, JournalSink, NullJournal};
 pub use keys::Counters;

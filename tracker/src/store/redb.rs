@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::redb::{
@@ -123,6 +123,21 @@ fn open_file(
         }));
     }
     Ok(Ok(file))
+}
+
+/// Whether a directory holds a catalog's file, whatever is in it (blocking).
+pub(crate) fn has_catalog(disk: &SharedDisk, dir: &Path) -> io::Result<bool> {
+    Ok(disk.list(dir)?.iter().any(|entry| entry.name == FILE))
+}
+
+/// Removes the files of a catalog that is not whole (blocking). No tracker may have it open.
+pub(crate) fn remove_catalog(disk: &SharedDisk, dir: &Path) -> io::Result<()> {
+    for entry in disk.list(dir)? {
+        if [FILE, STAGED].contains(&entry.name.as_str()) {
+            disk.remove(&dir.join(&entry.name))?;
+        }
+    }
+    disk.sync_dir(dir)
 }
 
 fn close_database(database: Database) -> Result<(), StoreError> {

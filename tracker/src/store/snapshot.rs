@@ -9,6 +9,7 @@ use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Fence, FilePath, TrashId};
 use std::ops::Bound;
 
 use super::codec::decode;
+use super::datanode_value;
 use super::error::StoreError;
 use super::keys::{self, Counters};
 use super::kv::{Direction, ReadTxn, Span, Table};
@@ -68,7 +69,10 @@ impl<'t> Snapshot<'t> {
 
     /// A datanode's record.
     pub fn get_datanode(&self, id: DatanodeId) -> Result<Option<DatanodeRecord>, StoreError> {
-        self.get(Table::Datanodes, &keys::datanode(id), "a datanode record")
+        let bytes = self.txn.get(Table::Datanodes, &keys::datanode(id))?;
+        bytes
+            .map(|bytes| datanode_value::decode(&bytes))
+            .transpose()
     }
 
     /// Files behind `after`, in byte order of paths.
@@ -92,7 +96,7 @@ impl<'t> Snapshot<'t> {
     ) -> Result<Vec<(ChunkId, ChunkRecord)>, StoreError> {
         let key = after.map(keys::chunk);
         let pairs = self.page(Table::Chunks, key.as_ref().map(<[u8; 16]>::as_slice), limit)?;
-        with_ids(pairs, ChunkId::from_bytes, "a chunk record")
+        with_ids(pairs, ChunkId::from_bytes, "a chunk record", decode)
     }
 
     /// Condemned chunks behind `after`, by id.
@@ -104,7 +108,7 @@ impl<'t> Snapshot<'t> {
         let key = after.map(keys::chunk);
         let key = key.as_ref().map(<[u8; 16]>::as_slice);
         let pairs = self.page(Table::Condemned, key, limit)?;
-        with_ids(pairs, ChunkId::from_bytes, "a condemned record")
+        with_ids(pairs, ChunkId::from_bytes, "a condemned record", decode)
     }
 
     /// Entries of the trash behind `after`, by id: oldest first with ids of
@@ -125,7 +129,12 @@ impl<'t> Snapshot<'t> {
     /// Every datanode that was ever registered.
     pub fn datanodes(&self) -> Result<Vec<(DatanodeId, DatanodeRecord)>, StoreError> {
         let pairs = self.page(Table::Datanodes, None, usize::MAX)?;
-        with_ids(pairs, DatanodeId::from_bytes, "a datanode record")
+        with_ids(
+            pairs,
+            DatanodeId::from_bytes,
+            "a datanode record",
+            |_, bytes| datanode_value::decode(bytes),
+        )
     }
 
     /// The single values.
@@ -188,16 +197,17 @@ impl<'t> Snapshot<'t> {
     }
 }
 
-fn with_ids<I, T: DeserializeOwned>(
+fn with_ids<I, T>(
     pairs: Vec<super::kv::Pair>,
     id: impl Fn([u8; 16]) -> I,
     what: &'static str,
+    value_of: impl Fn(&'static str, &[u8]) -> Result<T, StoreError>,
 ) -> Result<Vec<(I, T)>, StoreError> {
     let decode_pair = |(key, value): super::kv::Pair| {
         let key: [u8; 16] = key.try_into().map_err(|_| StoreError::Corrupt {
             detail: format!("the key of {what} is no id"),
         })?;
-        Ok((id(key), decode(what, &value)?))
+        Ok((id(key), value_of(what, &value)?))
     };
     pairs.into_iter().map(decode_pair).collect()
 }

@@ -83,12 +83,13 @@ impl ReplicaMap {
         let kind = self.slot(at).kind();
         let mut replicas = Vec::new();
         for node in self.slot(at).nodes.as_slice().to_vec() {
-            if let Some(sealed) = self.reported(at, node) {
+            for sealed in self.versions(at, node) {
                 replicas.push((node, sealed));
                 self.node_mut(node).unknown.insert(chunk);
             }
             self.node_mut(node).slots.remove(at);
             self.irregular.remove(&(at, node));
+            self.further.remove(&(at, node));
             self.promised.remove(&(at, node));
         }
         for node in self.damaged_of(at) {
@@ -142,7 +143,8 @@ impl ReplicaMap {
         let Some(node) = self.intern(datanode) else {
             return false;
         };
-        let named: BTreeSet<ChunkId> = replicas.iter().map(|replica| replica.chunk.id).collect();
+        let named = replicas.iter().map(|r| (r.chunk.id, r.chunk.version));
+        let named: BTreeSet<(ChunkId, ChunkVersion)> = named.collect();
         self.drop_unnamed(node, &named);
         for replica in replicas {
             self.put_replica(node, replica, now);
@@ -181,14 +183,11 @@ impl ReplicaMap {
             return;
         };
         let held = match self.index.get(&chunk.into()) {
-            Some(at) => self.reported(*at, node),
-            None => self
-                .unknown
-                .get(&chunk)
-                .and_then(|unknown| unknown.of(node)),
+            Some(at) => self.versions(*at, node),
+            None => self.unknown_versions(chunk, node),
         };
-        if let Some(sealed) = held.filter(|sealed| sealed.version == version) {
-            self.take_back(node, &sealed);
+        if let Some(sealed) = held.iter().find(|sealed| sealed.version == version) {
+            self.take_back(node, sealed);
         }
     }
 
@@ -259,13 +258,12 @@ impl ReplicaMap {
             kind,
         } = expected;
         let nodes = self.slot(at).nodes.as_slice().to_vec();
-        let held: Vec<_> = nodes
-            .iter()
-            .filter_map(|node| Some((*node, self.reported(at, *node)?)))
-            .collect();
+        let held = nodes.iter().map(|node| (*node, self.versions(at, *node)));
+        // One that is only promised holds nothing to be arranged.
+        let held: Vec<_> = held.filter(|(_, versions)| !versions.is_empty()).collect();
         self.slot_mut(at).expect(&chunk, factor, kind);
-        for (node, sealed) in held {
-            self.set_irregular(at, node, sealed);
+        for (node, versions) in held {
+            self.arrange(at, node, versions);
         }
         self.reassess(at);
     }
@@ -276,16 +274,21 @@ impl ReplicaMap {
             kind,
         } = *replica;
         if let Some(at) = self.index.get(&sealed.id.into()).copied() {
-            let held = self.reported(at, node);
-            if held == Some(sealed) {
+            let held = self.versions(at, node);
+            if held.contains(&sealed) {
                 return;
             }
-            if let Some(old) = held {
-                self.node_mut(node).digest.remove(&old);
+            // A volume holds one file of each version.
+            if let Some(old) = held.iter().find(|held| held.version == sealed.version) {
+                self.take_back(node, old);
             }
             self.node_mut(node).digest.insert(&sealed);
             self.attach(at, node, sealed);
             self.reassess(at);
+            return;
+        }
+        let held = self.unknown_versions(sealed.id, node);
+        if held.contains(&sealed) {
             return;
         }
         let unknown = self.unknown.entry(sealed.id).or_insert_with(|| Unknown {
@@ -293,16 +296,14 @@ impl ReplicaMap {
             first_seen: now,
             replicas: Vec::new(),
         });
-        let held = unknown.of(node);
-        if held == Some(sealed) {
-            return;
-        }
-        unknown.replicas.retain(|(n, _)| *n != node);
+        let old = held.iter().find(|held| held.version == sealed.version);
+        let replaced = |(n, other): &(u16, SealedChunk)| *n == node && Some(other) == old;
+        unknown.replicas.retain(|replica| !replaced(replica));
         unknown.replicas.push((node, sealed));
         let node = self.node_mut(node);
         node.unknown.insert(sealed.id);
-        if let Some(old) = held {
-            node.digest.remove(&old);
+        if let Some(old) = old {
+            node.digest.remove(old);
         }
         node.digest.insert(&sealed);
     }
@@ -310,9 +311,11 @@ impl ReplicaMap {
     /// Removes exactly this replica; another version stays.
     fn take_back(&mut self, node: u16, sealed: &SealedChunk) {
         if let Some(at) = self.index.get(&sealed.id.into()).copied() {
-            if self.reported(at, node) == Some(*sealed) {
+            let mut versions = self.versions(at, node);
+            if versions.contains(sealed) {
                 self.node_mut(node).digest.remove(sealed);
-                self.detach(at, node);
+                versions.retain(|held| held != sealed);
+                self.arrange(at, node, versions);
                 self.reassess(at);
             } else if self.promised.contains_key(&(at, node)) && self.slot(at).expected() == *sealed
             {
@@ -324,30 +327,30 @@ impl ReplicaMap {
         let Some(unknown) = self.unknown.get_mut(&sealed.id) else {
             return;
         };
-        if unknown.of(node) != Some(*sealed) {
+        if !unknown.replicas.contains(&(node, *sealed)) {
             return;
         }
-        unknown.replicas.retain(|(n, _)| *n != node);
+        unknown.replicas.retain(|held| *held != (node, *sealed));
+        let last = unknown.replicas.iter().all(|(n, _)| *n != node);
         if unknown.replicas.is_empty() {
             self.unknown.remove(&sealed.id);
         }
         let node = self.node_mut(node);
-        node.unknown.remove(&sealed.id);
         node.digest.remove(sealed);
+        if last {
+            node.unknown.remove(&sealed.id);
+        }
     }
 
-    /// Takes back every reported replica of a datanode whose chunk is not named.
-    fn drop_unnamed(&mut self, node: u16, named: &BTreeSet<ChunkId>) {
-        let known = self
-            .node(node)
-            .slots
-            .iter()
-            .filter_map(|at| self.reported(at, node));
+    /// Takes back every reported replica of a datanode that is not named.
+    fn drop_unnamed(&mut self, node: u16, named: &BTreeSet<(ChunkId, ChunkVersion)>) {
+        let known = self.node(node).slots.iter();
+        let known = known.flat_map(|at| self.versions(at, node));
         let unknown = self.node(node).unknown.iter();
-        let unknown = unknown.filter_map(|id| self.unknown.get(id)?.of(node));
+        let unknown = unknown.flat_map(|id| self.unknown_versions(*id, node));
         let gone: Vec<SealedChunk> = known
             .chain(unknown)
-            .filter(|sealed| !named.contains(&sealed.id))
+            .filter(|sealed| !named.contains(&(sealed.id, sealed.version)))
             .collect();
         for sealed in gone {
             self.take_back(node, &sealed);
@@ -358,28 +361,55 @@ impl ReplicaMap {
     /// and is back was written anew: damage of the old one is no longer its own.
     fn attach(&mut self, at: u32, node: u16, sealed: SealedChunk) {
         let promised = self.promised.remove(&(at, node)).is_some();
+        let mut versions = Vec::new();
         if self.node_mut(node).slots.insert(at) {
             self.slot_mut(at).nodes.push(node);
             self.damaged.remove(&(at, node));
-        } else if promised || self.irregular.contains_key(&(at, node)) {
+        } else if promised {
             self.damaged.remove(&(at, node));
+        } else {
+            if self.irregular.contains_key(&(at, node)) {
+                self.damaged.remove(&(at, node));
+            }
+            versions = self.versions(at, node);
         }
-        self.set_irregular(at, node, sealed);
+        versions.push(sealed);
+        self.arrange(at, node, versions);
+    }
+
+    /// Of the versions that a datanode holds the expected one is judged, else the newest.
+    fn arrange(&mut self, at: u32, node: u16, mut versions: Vec<SealedChunk>) {
+        let expected = self.slot(at).expected();
+        versions.sort_by_key(|held| (*held == expected, held.version));
+        let Some(judged) = versions.pop() else {
+            self.detach(at, node);
+            return;
+        };
+        if judged == expected {
+            self.irregular.remove(&(at, node));
+        } else {
+            self.irregular.insert((at, node), judged);
+        }
+        if versions.is_empty() {
+            self.further.remove(&(at, node));
+        } else {
+            self.further.insert((at, node), versions);
+        }
     }
 
     fn detach(&mut self, at: u32, node: u16) {
         self.promised.remove(&(at, node));
         self.irregular.remove(&(at, node));
+        self.further.remove(&(at, node));
         self.node_mut(node).slots.remove(at);
         self.slot_mut(at).nodes.remove(node);
     }
 
-    fn set_irregular(&mut self, at: u32, node: u16, sealed: SealedChunk) {
-        if sealed == self.slot(at).expected() {
-            self.irregular.remove(&(at, node));
-        } else {
-            self.irregular.insert((at, node), sealed);
-        }
+    fn unknown_versions(&self, chunk: ChunkId, node: u16) -> Vec<SealedChunk> {
+        let unknown = self.unknown.get(&chunk);
+        let replicas = unknown.iter().flat_map(|unknown| &unknown.replicas);
+        let own = replicas.filter(|(holder, _)| *holder == node);
+        own.map(|(_, sealed)| *sealed).collect()
     }
 
     fn take_unknown(&mut self, chunk: ChunkId) -> Vec<(u16, SealedChunk)> {
@@ -396,15 +426,6 @@ impl ReplicaMap {
             .range((at, 0)..=(at, u16::MAX))
             .map(|(_, node)| *node)
             .collect()
-    }
-}
-
-impl Unknown {
-    fn of(&self, node: u16) -> Option<SealedChunk> {
-        self.replicas
-            .iter()
-            .find(|(n, _)| *n == node)
-            .map(|(_, sealed)| *sealed)
     }
 }
 

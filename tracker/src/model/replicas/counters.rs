@@ -126,9 +126,11 @@ impl ReplicaMap {
                 queues[Queue::Irregular.index()].insert(at);
             }
             for node in slot.nodes.as_slice() {
-                if let Some(sealed) = self.reported(at, *node) {
-                    digests[usize::from(*node)].insert(&sealed);
-                } else if !self.promised.contains_key(&(at, *node)) {
+                let versions = self.versions(at, *node);
+                for sealed in &versions {
+                    digests[usize::from(*node)].insert(sealed);
+                }
+                if versions.is_empty() && !self.promised.contains_key(&(at, *node)) {
                     return Err(format!(
                         "{} lists a datanode that does not list it",
                         slot.id
@@ -194,12 +196,10 @@ impl ReplicaMap {
     /// Whether some stale, corrupt or newer replica is on a volume.
     fn has_irregular(&self, at: u32) -> bool {
         let slot = self.slot(at);
+        let mut nodes = slot.nodes.as_slice().iter();
         slot.odd()
-            && slot
-                .nodes
-                .as_slice()
-                .iter()
-                .any(|node| !self.class(at, *node).good())
+            && (nodes.any(|node| !self.class(at, *node).good())
+                || self.further_of(at).next().is_some())
     }
 
     /// Marks whether the side maps hold anything of this slot, and forgets replicas set aside that
@@ -209,6 +209,7 @@ impl ReplicaMap {
         let damaged = self.damaged.range(range.clone()).next().is_some();
         let odd = damaged
             || self.irregular.range(range.clone()).next().is_some()
+            || self.further.range(range.clone()).next().is_some()
             || self.promised.range(range.clone()).next().is_some();
         self.slot_mut(at).set_odd(odd);
         if !damaged {

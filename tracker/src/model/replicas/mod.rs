@@ -9,13 +9,14 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, SealedChunk, SetDigest};
 use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::{ChunkHealth, RepairPriority};
-use dfs_protocol::{ChunkId, DatanodeId};
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 
 use super::datanodes::DatanodeTable;
 use super::health::{HolderView, Label, ReplicaClass, SpreadRule};
@@ -130,6 +131,9 @@ pub struct ReplicaMap {
     node_index: BTreeMap<DatanodeId, u16>,
     /// Reported replicas that are not what the catalog expects.
     irregular: BTreeMap<(u32, u16), SealedChunk>,
+    /// What a datanode reported beside the version that is judged: a writer that did not hear of a
+    /// seal goes on under the next version, and then both are on the volume.
+    further: BTreeMap<(u32, u16), Vec<SealedChunk>>,
     /// Replicas of the expected version that their datanode found bad.
     damaged: BTreeSet<(u32, u16)>,
     /// Replicas that a commit named and no report has shown yet, and since when.
@@ -307,9 +311,7 @@ impl ReplicaMap {
         }
         match self.irregular.get(&(at, node)) {
             None => ReplicaClass::Valid,
-            Some(sealed) if sealed.version < slot.version => ReplicaClass::Stale,
-            Some(sealed) if sealed.version > slot.version => ReplicaClass::Newer,
-            Some(_) => ReplicaClass::Corrupt,
+            Some(sealed) => other_than(slot.version, sealed.version),
         }
     }
 
@@ -333,6 +335,30 @@ impl ReplicaMap {
             let irregular = self.irregular.get(&(at, node)).copied();
             irregular.unwrap_or_else(|| self.slot(at).expected())
         })
+    }
+
+    /// Every version that the datanode reported of a slot.
+    fn versions(&self, at: u32, node: u16) -> Vec<SealedChunk> {
+        let judged = self.reported(at, node);
+        let further = self.further.get(&(at, node)).into_iter().flatten().copied();
+        judged.into_iter().chain(further).collect()
+    }
+
+    /// See [`Self::further`]. One of the expected version is never among them.
+    fn further_of(&self, at: u32) -> impl Iterator<Item = ReplicaView> + '_ {
+        let slot = self.slot(at);
+        let range = slot
+            .odd()
+            .then(|| self.further.range((at, 0)..=(at, u16::MAX)));
+        let all = range.into_iter().flatten();
+        all.flat_map(|((_, node), versions)| versions.iter().map(move |sealed| (*node, *sealed)))
+            .map(move |(node, sealed)| ReplicaView {
+                datanode: self.node(node).id,
+                holder: self.node(node).view,
+                class: other_than(slot.version, sealed.version),
+                sealed,
+                present: true,
+            })
     }
 
     fn view_of(&self, at: u32) -> ChunkView {
@@ -359,6 +385,7 @@ impl ReplicaMap {
                     sealed: self.irregular.get(&(at, node)).copied().unwrap_or(expected),
                     present,
                 })
+                .chain(self.further_of(at))
                 .collect(),
         }
     }
@@ -378,5 +405,14 @@ impl ReplicaMap {
                 .map(|(n, sealed)| (self.node(*n).id, *sealed))
                 .collect(),
         }
+    }
+}
+
+/// The class of a replica that is not what the catalog expects.
+fn other_than(expected: ChunkVersion, version: ChunkVersion) -> ReplicaClass {
+    match version.cmp(&expected) {
+        Ordering::Less => ReplicaClass::Stale,
+        Ordering::Greater => ReplicaClass::Newer,
+        Ordering::Equal => ReplicaClass::Corrupt,
     }
 }

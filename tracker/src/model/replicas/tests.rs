@@ -10,7 +10,7 @@ use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 use proptest::prelude::*;
 
 use super::super::health::{HolderView, Label, ReplicaClass, SpreadRule};
-use super::{Expected, ReplicaMap};
+use super::{Expected, Queue, ReplicaMap};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -178,13 +178,45 @@ fn a_forgotten_chunk_becomes_unknown_and_comes_back_when_loaded() {
     map.check_derived().unwrap();
 }
 
+/// A writer that did not hear of a seal goes on under the next version: both lie on the volume.
+#[test]
+fn i07_two_versions_of_a_chunk_on_one_volume_are_both_known_and_the_expected_one_counts() {
+    let mut map = map(1);
+    let (old, good) = (chunk(1, 1), chunk(1, 2));
+    for order in [[old, good], [good, old]] {
+        assert!(report(&mut map, 1, &order), "before the commit");
+        assert_eq!(map.unknown(id(1)).unwrap().replicas.len(), 2);
+        map.commit_chunk(expected(good, 1), &[node(1)], SECOND);
+        assert_eq!(classes(&map, 1), [ReplicaClass::Valid, ReplicaClass::Stale]);
+        assert!(report(&mut map, 1, &order), "after it");
+        assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::Healthy);
+        assert_eq!(map.queue_len(Queue::Irregular), 1);
+        map.check_derived().unwrap();
+        map.remove_replica(node(1), id(1), ChunkVersion(1));
+        assert_eq!(classes(&map, 1), [ReplicaClass::Valid]);
+        assert_eq!(map.queue_len(Queue::Irregular), 0);
+        assert!(report(&mut map, 1, &order));
+        map.remove_replica(node(1), id(1), ChunkVersion(2));
+        assert_eq!(classes(&map, 1), [ReplicaClass::Stale]);
+        assert!(report(&mut map, 1, &order));
+        map.forget_chunk(id(1), SECOND);
+        assert_eq!(
+            map.unknown(id(1)).unwrap().replicas.len(),
+            2,
+            "gc sees both"
+        );
+        map.check_derived().unwrap();
+        assert!(report(&mut map, 1, &[]));
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Load(u128, u32, u32),
     Commit(u128, Vec<u128>),
     Forget(u128),
     Add(u128, u128, u32, bool),
-    Remove(u128, u128),
+    Remove(u128, u128, u32),
     Report(u128, Vec<(u128, u32)>),
     Corrupt(u128, u128),
     Live(u128, bool),
@@ -192,7 +224,7 @@ enum Step {
     Rule(u32),
     Clear(u128),
     Expire,
-    Deleted(u128, u128),
+    Deleted(u128, u128, u32),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -203,8 +235,11 @@ fn steps() -> impl Strategy<Value = Step> {
         c.clone().prop_map(Step::Forget),
         (n.clone(), c.clone(), v.clone(), any::<bool>())
             .prop_map(|(n, c, v, b)| Step::Add(n, c, v, b)),
-        (n.clone(), c.clone()).prop_map(|(n, c)| Step::Remove(n, c)),
-        (n.clone(), prop::collection::vec((c.clone(), v), 0..10))
+        (n.clone(), c.clone(), v.clone()).prop_map(|(n, c, v)| Step::Remove(n, c, v)),
+        (
+            n.clone(),
+            prop::collection::vec((c.clone(), v.clone()), 0..10)
+        )
             .prop_map(|(n, r)| Step::Report(n, r)),
         (n.clone(), c.clone()).prop_map(|(n, c)| Step::Corrupt(n, c)),
         (n.clone(), any::<bool>()).prop_map(|(n, b)| Step::Live(n, b)),
@@ -212,12 +247,12 @@ fn steps() -> impl Strategy<Value = Step> {
         (0u32..4).prop_map(Step::Rule),
         n.clone().prop_map(Step::Clear),
         Just(Step::Expire),
-        (n, c).prop_map(|(n, c)| Step::Deleted(n, c)),
+        (n, c, v).prop_map(|(n, c, v)| Step::Deleted(n, c, v)),
     ]
 }
 
-/// What each datanode truly reported.
-type Truth = BTreeMap<u128, BTreeMap<ChunkId, SealedChunk>>;
+/// What each datanode truly reported: its volume holds every version in a file of its own.
+type Truth = BTreeMap<u128, BTreeMap<(ChunkId, ChunkVersion), SealedChunk>>;
 
 fn take(
     map: &mut ReplicaMap,
@@ -238,20 +273,21 @@ fn take(
                 ..chunk(c, v)
             };
             let held = truth.entry(n).or_default();
-            held.insert(id(c), sealed);
+            held.insert((id(c), sealed.version), sealed);
             let digest = SetDigest::of(held.values());
             assert!(map.apply_delta(node(n), &[replica(sealed)], &[], &digest, SECOND));
         }
-        Step::Remove(n, c) => {
+        Step::Remove(n, c, v) => {
             let held = truth.entry(n).or_default();
-            let gone: Vec<_> = held.remove(&id(c)).into_iter().collect();
+            let gone = held.remove(&(id(c), ChunkVersion(v)));
+            let gone: Vec<_> = gone.into_iter().collect();
             let digest = SetDigest::of(held.values());
             assert!(map.apply_delta(node(n), &[], &gone, &digest, SECOND));
         }
         Step::Report(n, replicas) => {
             let held: BTreeMap<_, _> = replicas
                 .into_iter()
-                .map(|(c, v)| (id(c), chunk(c, v)))
+                .map(|(c, v)| ((id(c), ChunkVersion(v)), chunk(c, v)))
                 .collect();
             let all: Vec<_> = held.values().copied().collect();
             assert!(report(map, n, &all));
@@ -283,9 +319,9 @@ fn take(
         Step::Expire => {
             map.expire_promises(SECOND, 9 * SECOND);
         }
-        Step::Deleted(n, c) => {
+        Step::Deleted(n, c, v) => {
             let held = truth.entry(n).or_default();
-            if let Some(sealed) = held.remove(&id(c)) {
+            if let Some(sealed) = held.remove(&(id(c), ChunkVersion(v))) {
                 map.remove_replica(node(n), id(c), sealed.version);
             }
         }

@@ -63,6 +63,7 @@ pub(super) fn record(
         host,
         address: format!("node-{n}:6001"),
         registered: Timestamp::UNIX_EPOCH,
+        claim: None,
     }
 }
 

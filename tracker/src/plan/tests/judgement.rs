@@ -332,3 +332,30 @@ fn chunks_under_a_write_lease_are_in_the_way() {
     cluster.beats(60);
     assert!(remove(&cluster, 4).safe, "the lease ran out");
 }
+
+/// Under steady writes there always are some.
+#[test]
+fn i25_placements_ahead_of_need_do_not_keep_a_leaving_datanode_and_commits_under_way_do() {
+    let mut cluster = Cluster::new(4, 0, 3, 14);
+    let lease = LeaseId::from_u128(1);
+    let placed = vec![(id(1), vec![node(1), node(2), node(3)])];
+    cluster
+        .leases
+        .extend(lease, placed, 3, cluster.now)
+        .unwrap();
+    assert!(
+        !remove(&cluster, 1).safe,
+        "in service it takes what was placed"
+    );
+    cluster.set_admin(1, AdminState::Decommissioning);
+    assert!(remove(&cluster, 1).safe, "no commit counts it from here on");
+    cluster.leases.name(&[id(1)]);
+    assert!(!remove(&cluster, 1).safe, "this commit may have counted it");
+    cluster.leases.renew(lease, &[id(1)], cluster.now).unwrap();
+    assert!(!remove(&cluster, 1).safe, "a renewal changes nothing");
+    cluster.leases.committed([id(1)]);
+    assert!(
+        remove(&cluster, 1).safe,
+        "now the chunk itself is looked at"
+    );
+}

@@ -88,9 +88,33 @@ fn load_spreads_over_equal_datanodes() {
     assert!(hits.values().all(|n| (200..400).contains(n)), "{hits:?}");
 }
 
+/// A promise may never be used: it is no reason to refuse what would fit.
 #[test]
-fn reserved_space_is_not_given_out_twice() {
-    let mut cluster = Cluster::new(1, 0, 1, 4);
+fn promised_room_is_used_last_and_refuses_nobody() {
+    let mut cluster = Cluster::new(3, 0, 2, 4);
     cluster.table.reserve(node(1), GIB);
-    assert!(choose(&cluster.table, &request(1), cluster.now, &mut cluster.rng).is_empty());
+    for _ in 0..50 {
+        let targets = choose(&cluster.table, &request(2), cluster.now, &mut cluster.rng);
+        let targets: BTreeSet<_> = targets.into_iter().collect();
+        assert_eq!(targets, [node(2), node(3)].into());
+    }
+    let targets = choose(&cluster.table, &request(3), cluster.now, &mut cluster.rng);
+    assert_eq!(targets.len(), 3);
+    assert_eq!(targets[2], node(1));
+    cluster.table.reserve(node(2), GIB);
+    cluster.table.reserve(node(3), GIB);
+    let targets = choose(&cluster.table, &request(3), cluster.now, &mut cluster.rng);
+    assert_eq!(targets.len(), 3, "nobody is refused for a promise");
+}
+
+#[test]
+fn room_ahead_of_need_ends_where_a_datanode_of_the_chain_was_promised_away() {
+    let mut cluster = Cluster::new(4, 0, 3, 5);
+    let roomy = |cluster: &Cluster| cluster.table.has_unpromised_room(1000, 3, cluster.now);
+    cluster.table.reserve(node(1), GIB);
+    assert!(roomy(&cluster), "three others have room");
+    cluster.table.reserve(node(2), GIB);
+    assert!(!roomy(&cluster));
+    cluster.beats(64);
+    assert!(roomy(&cluster), "promises fade");
 }

@@ -9,7 +9,7 @@ use dfs_protocol::{ChunkId, DatanodeId, Fence};
 use super::ApplyContext;
 use super::draft::Draft;
 use crate::model::op::{CheckpointRecord, CondemnedRecord, DatanodeRecord, OpOutcome};
-use crate::store::codec::decode;
+use crate::store::datanode_value;
 use crate::store::error::ApplyRefusal;
 use crate::store::keys;
 use crate::store::kv::{Table, WriteTxn};
@@ -29,12 +29,13 @@ pub(super) fn begin_epoch(
 pub(super) fn put_datanode(
     txn: &mut dyn WriteTxn,
     id: DatanodeId,
+    from: Option<AdminState>,
     record: &DatanodeRecord,
 ) -> Result<OpOutcome, ApplyRefusal> {
     let key = keys::datanode(id);
     let current: Option<DatanodeRecord> = txn
         .get(Table::Datanodes, &key)?
-        .map(|bytes| decode("a datanode record", &bytes))
+        .map(|bytes| datanode_value::decode(&bytes))
         .transpose()?;
     if let Some(current) = current {
         if current.admin == AdminState::Tombstoned && record.admin != AdminState::Tombstoned {
@@ -43,8 +44,14 @@ pub(super) fn put_datanode(
         if current == *record {
             return Ok(OpOutcome::Done);
         }
+        if from.is_some_and(|from| from != current.admin) {
+            return Err(ApplyRefusal::AdminChanged {
+                datanode: id,
+                admin: current.admin,
+            });
+        }
     }
-    keys::put(txn, Table::Datanodes, &key, record)?;
+    txn.put(Table::Datanodes, &key, &datanode_value::encode(record)?)?;
     Ok(OpOutcome::Done)
 }
 

@@ -14,6 +14,7 @@ use super::draft::{Draft, Leaving, read_chunk, read_condemned};
 use super::paths::{check_place, check_precondition, check_trash_id, read_file};
 use crate::model::op::{DatanodeRecord, OpOutcome};
 use crate::store::codec::decode;
+use crate::store::datanode_value;
 use crate::store::error::{ApplyRefusal, StoreError};
 use crate::store::keys;
 use crate::store::kv::{ReadTxn, Table, WriteTxn};
@@ -110,7 +111,7 @@ fn check_chunks(txn: &dyn ReadTxn, request: &CommitRequest) -> Result<(), ApplyR
             }
             let record = txn.get(Table::Datanodes, &keys::datanode(*datanode))?;
             let record: Option<DatanodeRecord> = record
-                .map(|bytes| decode("a datanode record", &bytes))
+                .map(|bytes| datanode_value::decode(&bytes))
                 .transpose()?;
             if record.is_none_or(|record| record.admin != AdminState::InService) {
                 return Err(ApplyRefusal::ReplicaNotInService {

@@ -76,7 +76,7 @@ pub fn apply(
         Op::Purge { ids, now } => files::purge(txn, context, ids, *now),
         Op::Condemn { chunks, now } => chunks::condemn_orphans(txn, context, chunks, *now),
         Op::Forget { chunks } => chunks::forget(txn, context, chunks),
-        Op::PutDatanode { id, record } => admin::put_datanode(txn, *id, record),
+        Op::PutDatanode { id, from, record } => admin::put_datanode(txn, *id, *from, record),
         Op::SetCheckpoints { checkpoints } => admin::set_checkpoints(txn, context, checkpoints),
         Op::Adopt { file } => files::adopt(txn, context, file),
     }

@@ -125,6 +125,7 @@ pub(super) fn purge(id: u128) -> Op {
 
 pub(super) fn put_node(admin: AdminState) -> Op {
     Op::PutDatanode {
+        from: None,
         id: NODE,
         record: DatanodeRecord {
             admin,
@@ -132,6 +133,7 @@ pub(super) fn put_node(admin: AdminState) -> Op {
             host: None,
             address: "127.0.0.1:1".to_owned(),
             registered: at(0),
+            claim: None,
         },
     }
 }

@@ -1,0 +1,80 @@
+//! What an administrator (the operator in Kubernetes) says to datanodes that wait or are lost, and
+//! what he sees: refusals, and whether there is a catalog.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use dfs_protocol::admission::{
+    AdmitRequest, CatalogState, CatalogStatus, LostRequest, Refusal, RefuseRequest,
+};
+use dfs_protocol::routes::tracker as routes;
+use dfs_protocol::status::DatanodeStatus;
+use dfs_protocol::{DatanodeId, ErrorCode, Problem};
+use dfs_runtime::problem::{ApiJson, ApiPath, ProblemResponse};
+
+use crate::service::Tracker;
+
+type Service = State<Arc<Tracker>>;
+type Answer<T> = Result<Json<T>, ProblemResponse>;
+
+pub(super) fn router() -> Router<Arc<Tracker>> {
+    Router::new()
+        .route(routes::ADMIT, post(admit))
+        .route(routes::REFUSE, post(refuse))
+        .route(routes::LOST, post(lost))
+        .route(routes::REFUSALS, get(refusals))
+        .route(routes::CATALOG, get(catalog))
+        .route(routes::CATALOG_REBUILD, post(rebuild))
+}
+
+async fn admit(
+    State(tracker): Service,
+    ApiPath(id): ApiPath<DatanodeId>,
+    ApiJson(request): ApiJson<AdmitRequest>,
+) -> Answer<DatanodeStatus> {
+    Ok(Json(tracker.admit(id, request).await?))
+}
+
+async fn refuse(
+    State(tracker): Service,
+    ApiPath(id): ApiPath<DatanodeId>,
+    ApiJson(request): ApiJson<RefuseRequest>,
+) -> Answer<DatanodeStatus> {
+    Ok(Json(tracker.refuse(id, request)?))
+}
+
+/// Without a body nothing is given up.
+async fn lost(
+    State(tracker): Service,
+    ApiPath(id): ApiPath<DatanodeId>,
+    body: Bytes,
+) -> Answer<DatanodeStatus> {
+    let request = if body.is_empty() {
+        LostRequest::default()
+    } else {
+        serde_json::from_slice(&body)
+            .map_err(|error| Problem::new(ErrorCode::InvalidJson, error.to_string()))?
+    };
+    Ok(Json(tracker.lose(id, request).await?))
+}
+
+async fn refusals(State(tracker): Service) -> Json<Vec<Refusal>> {
+    Json(tracker.refusals())
+}
+
+async fn catalog(State(tracker): Service) -> Json<CatalogStatus> {
+    Json(CatalogStatus {
+        state: CatalogState::Open,
+        cluster: tracker.cluster(),
+        detail: String::new(),
+    })
+}
+
+/// A tracker that serves has its catalog: see [`crate::lost`] for one that does not.
+async fn rebuild() -> ProblemResponse {
+    let problem = Problem::new(ErrorCode::Conflict, "the catalog is open: nothing is lost");
+    problem.next("look at GET /catalog").into()
+}
