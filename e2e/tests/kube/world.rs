@@ -23,7 +23,6 @@ pub(crate) struct World {
     /// `host:port` of the ingress controller, when there is one.
     pub(crate) ingress: Option<String>,
     operator: bool,
-    brought_crd: bool,
     started: Instant,
 }
 
@@ -46,7 +45,6 @@ impl World {
             }),
             namespace,
             operator: false,
-            brought_crd: false,
             started: Instant::now(),
         };
         eprintln!("== {scenario}, in {}", world.namespace);
@@ -74,7 +72,6 @@ impl World {
             let args = ["apply", "--server-side", "--force-conflicts", "-f", &crd];
             kubectl(&args).unwrap();
         }
-        self.brought_crd = !crd_is_there;
         self.operator = true;
         let mut args = vec![
             "install",
@@ -172,7 +169,8 @@ impl World {
         }
     }
 
-    /// Everything that this scenario made. What fails here is told, and the rest goes on.
+    /// Everything that this scenario made, except the resource definition: it is cluster-wide, and others may
+    /// use it by now, also while no DfsCluster exists. What fails here is told, and the rest goes on.
     fn take_away(&self) {
         let tell = |ended: Result<String, String>| {
             if let Err(error) = ended {
@@ -190,15 +188,6 @@ impl World {
         let mut args = vec!["delete", "namespace", "--timeout=240s"];
         args.extend([self.namespace.as_str(), self.system.as_str()]);
         tell(kubectl(&args));
-        let in_use = || kubectl(&["get", "dfs", "-A", "-o", "name"]).map(|names| !names.is_empty());
-        if self.brought_crd && in_use() == Ok(false) {
-            tell(kubectl(&[
-                "delete",
-                "crd",
-                "dfsclusters.dfs.io",
-                "--timeout=60s",
-            ]));
-        }
     }
 }
 
