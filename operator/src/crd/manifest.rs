@@ -39,6 +39,9 @@ pub fn manifest() -> Result<CustomResourceDefinition, ManifestError> {
 /// it and no default replaces it. Without the permission it drops it, as if the line were not there.
 fn forbid_null(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
     for property in schema
         .properties
         .iter_mut()

@@ -131,14 +131,15 @@ fn the_scale_subresource_and_the_columns_point_at_fields_that_exist() {
         .into_iter()
         .filter(|path| !path.starts_with(".metadata"))
     {
+        // `.a.b[?(...)].c`: an element of the list b, of which the filter says which.
+        let (list, inner) = path.split_once("[?(").unwrap_or((path, ""));
+        let inner = inner.split_once(")].").map_or("", |(_, inner)| inner);
         let mut field = &version["schema"]["openAPIV3Schema"];
-        for part in path.trim_start_matches('.').split('.') {
-            let (name, filter) = part.split_once("[?(@").unwrap_or((part, ""));
-            field = &field["properties"][name];
-            if !filter.is_empty() {
-                field = &field["items"];
-                break;
-            }
+        for part in list.trim_start_matches('.').split('.') {
+            field = &field["properties"][part];
+        }
+        if !inner.is_empty() {
+            field = &field["items"]["properties"][inner];
         }
         assert!(field["type"].is_string(), "{path} points at nothing");
     }

@@ -17,7 +17,7 @@ fn full() -> Value {
     });
     let resources = json!({
         "requests": {"cpu": "100m", "memory": "64Mi"},
-        "limits": {"cpu": 1, "memory": "128Mi"},
+        "limits": {"cpu": "1", "memory": "128Mi"},
     });
     let mut datanodes = scheduling.clone();
     datanodes["topologySpread"] = json!({"hostname": "DoNotSchedule", "zone": "ScheduleAnyway"});
@@ -142,6 +142,14 @@ fn nonsense() -> Vec<(&'static str, Value)> {
         (
             "spec.tracker",
             json!({"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}),
+        ),
+        (
+            "spec.tracker",
+            json!({"resources": {"limits": {"cpu": -1}}}),
+        ),
+        (
+            "spec.tracker",
+            json!({"resources": {"limits": {"memory": 0}}}),
         ),
         (
             "spec.tracker",

@@ -11,21 +11,21 @@ use kube::{Client, CustomResourceExt as _};
 use serde_json::{Value, json};
 
 /// A namespace that lasts as long as a test.
-pub struct Cluster {
-    pub client: Client,
-    pub namespace: String,
-    pub dfs: Api<DynamicObject>,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) dfs: Api<DynamicObject>,
 }
 
 /// What the API server said no with.
 #[derive(Debug)]
-pub struct Refusal {
-    pub code: u16,
-    pub message: String,
+pub(crate) struct Refusal {
+    pub(crate) code: u16,
+    pub(crate) message: String,
 }
 
 /// Runs a test against the cluster that KUBECONFIG names, if there is to be one.
-pub async fn with_cluster<F: AsyncFnOnce(&Cluster)>(name: &str, test: F) {
+pub(crate) async fn with_cluster<F: AsyncFnOnce(&Cluster)>(name: &str, test: F) {
     if std::env::var_os("DFS_KUBE_TESTS").is_none() {
         println!(
             "skipped: {name} needs a Kubernetes cluster; set DFS_KUBE_TESTS=1 and KUBECONFIG, or run make e2e"
@@ -68,7 +68,11 @@ impl Cluster {
     }
 
     /// Creates it, or only asks whether it could be created.
-    pub async fn create(&self, object: &Value, dry_run: bool) -> Result<DynamicObject, Refusal> {
+    pub(crate) async fn create(
+        &self,
+        object: &Value,
+        dry_run: bool,
+    ) -> Result<DynamicObject, Refusal> {
         let parameters = PostParams {
             dry_run,
             field_manager: Some("tester".to_owned()),
@@ -90,7 +94,7 @@ impl Cluster {
     }
 
     /// Merges a change into a stored object.
-    pub async fn change(&self, name: &str, change: Value) -> Result<DynamicObject, Refusal> {
+    pub(crate) async fn change(&self, name: &str, change: Value) -> Result<DynamicObject, Refusal> {
         let parameters = PatchParams::default();
         refusal(
             self.dfs
@@ -100,7 +104,11 @@ impl Cluster {
     }
 
     /// Server-side apply without force.
-    pub async fn apply(&self, manager: &str, object: &Value) -> Result<DynamicObject, Refusal> {
+    pub(crate) async fn apply(
+        &self,
+        manager: &str,
+        object: &Value,
+    ) -> Result<DynamicObject, Refusal> {
         let name = object["metadata"]["name"]
             .as_str()
             .unwrap_or("nameless")
@@ -115,7 +123,7 @@ impl Cluster {
     }
 
     /// Server-side apply of a status.
-    pub async fn apply_status(
+    pub(crate) async fn apply_status(
         &self,
         manager: &str,
         name: &str,
@@ -134,7 +142,7 @@ impl Cluster {
     }
 
     /// Asks for another number of datanodes, as `kubectl scale` does.
-    pub async fn scale(&self, name: &str, replicas: i64) -> Result<Value, Refusal> {
+    pub(crate) async fn scale(&self, name: &str, replicas: i64) -> Result<Value, Refusal> {
         let change = json!({"spec": {"replicas": replicas}});
         let parameters = PatchParams {
             field_manager: Some("scaler".to_owned()),
@@ -192,7 +200,7 @@ fn refusal<T>(result: Result<T, kube::Error>) -> Result<T, Refusal> {
 }
 
 /// A small cluster that no operator touches.
-pub fn good(name: &str) -> Value {
+pub(crate) fn good(name: &str) -> Value {
     json!({
         "apiVersion": "dfs.io/v1alpha1",
         "kind": "DfsCluster",
@@ -206,7 +214,7 @@ pub fn good(name: &str) -> Value {
 }
 
 /// That with one value elsewhere.
-pub fn with(mut object: Value, pointer: &str, value: Value) -> Value {
+pub(crate) fn with(mut object: Value, pointer: &str, value: Value) -> Value {
     let mut place = &mut object;
     for part in pointer.split('.') {
         place = &mut place[part];
@@ -217,7 +225,7 @@ pub fn with(mut object: Value, pointer: &str, value: Value) -> Value {
 
 impl Refusal {
     /// It was the schema or a rule that said no, and it said so in these words.
-    pub fn says(&self, words: &str) {
+    pub(crate) fn says(&self, words: &str) {
         assert_eq!(self.code, 422, "{}", self.message);
         assert!(
             self.message.contains(words),
