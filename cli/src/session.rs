@@ -28,6 +28,15 @@ pub struct Session {
     reached: AtomicBool,
 }
 
+/// A store that was found without the command line.
+#[derive(Clone)]
+pub struct Door {
+    /// `host:port`, as the connector takes it.
+    pub address: String,
+    /// The cluster token, where one is needed.
+    pub tokens: Tokens,
+}
+
 /// What comes after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterError {
@@ -65,6 +74,14 @@ impl Session {
             store: self.store.with_tokens(tokens),
             ..self
         }
+    }
+
+    /// The same, with the store behind this door.
+    #[must_use]
+    pub fn at(mut self, door: Door) -> Self {
+        let Door { address, tokens } = door;
+        self.store = self.store.at(address, tokens);
+        self
     }
 
     /// Makes a request, again and again while that may help. `what` is what was tried, for people.

@@ -69,6 +69,8 @@ pub struct Http {
     pub address: String,
     /// What requests name as their host: the address, unless a proxy tells stores apart by it.
     pub host: String,
+    /// The cluster token that is shown, if one is.
+    pub token: Option<String>,
 }
 
 impl Http {
@@ -82,6 +84,16 @@ impl Http {
         Self {
             address: address.to_string(),
             host: host.to_string(),
+            token: None,
+        }
+    }
+
+    /// Shows a cluster token.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self
         }
     }
 
@@ -159,6 +171,9 @@ impl Http {
             .method(method)
             .uri(path)
             .header("host", &self.host);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

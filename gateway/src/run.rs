@@ -6,6 +6,7 @@ use std::time::Duration;
 use dfs_client::TrackerApi;
 use dfs_protocol::calls::Nothing;
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
+use dfs_runtime::forwarded::TrustedProxies;
 use dfs_runtime::request::{RequestEdge, RequestMetrics};
 use dfs_runtime::server::{ServerLimits, ServerMetrics, serve};
 use dfs_runtime::shutdown::Shutdown;
@@ -27,6 +28,8 @@ pub struct StandAlone {
     pub limits: ServerLimits,
     /// Requests at once.
     pub in_flight: usize,
+    /// Whose word on the client is taken.
+    pub proxies: TrustedProxies,
 }
 
 /// A gateway that cannot start.
@@ -50,6 +53,7 @@ pub async fn run(
         gateway,
         limits,
         in_flight,
+        proxies,
     } = config;
     let registry = parts.registry.clone();
     dfs_runtime::process::register(&registry, "gateway")?;
@@ -59,7 +63,8 @@ pub async fn run(
         parts.clock.clone(),
         RequestMetrics::register(&registry)?,
         in_flight,
-    );
+    )
+    .trusting(proxies);
     let readiness = Readiness::new();
     let watch = tokio::spawn(watch_tracker(
         parts.tracker.clone(),
@@ -126,6 +131,7 @@ mod tests {
             },
             limits: ServerLimits::default(),
             in_flight: 100,
+            proxies: TrustedProxies::default(),
         };
         let running = tokio::spawn(run(alone, parts, listener, admin, shutdown));
 

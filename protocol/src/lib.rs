@@ -6,6 +6,7 @@ pub mod calls;
 pub mod checksum;
 pub mod chunk;
 pub mod datanode;
+pub mod events;
 pub mod file;
 pub mod frame;
 pub mod ids;

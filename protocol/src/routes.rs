@@ -67,6 +67,8 @@ pub mod tracker {
     pub const CATALOG: &str = "/catalog";
     /// Builds a lost catalog anew (POST).
     pub const CATALOG_REBUILD: &str = "/catalog/rebuild";
+    /// What happened, as server-sent events or one JSON array.
+    pub const EVENTS: &str = "/events";
     /// May these datanodes stop now?
     pub const OK_TO_STOP: &str = "/ok-to-stop";
 }

@@ -125,6 +125,12 @@ pub struct ClusterStatus {
     pub chunks: BTreeMap<ChunkHealth, u64>,
     /// Repair queue.
     pub repair: RepairStatus,
+    /// How evenly the volumes are used.
+    #[serde(default)]
+    pub rebalance: RebalanceStatus,
+    /// Whether replicas can be spread as wanted.
+    #[serde(default)]
+    pub spread: SpreadStatus,
     /// The trash.
     pub trash: TrashStatus,
     /// The journal.
@@ -191,6 +197,41 @@ pub struct RepairTaskStatus {
     pub target: DatanodeId,
     /// How much.
     pub bytes: u64,
+}
+
+/// How evenly the volumes are used.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RebalanceStatus {
+    /// Replicas move to emptier datanodes.
+    pub running: bool,
+    /// Moves under way, until the old replica is deleted.
+    pub active: u64,
+    /// Bytes still to move, those under way included; an estimate.
+    pub bytes_to_go: u64,
+    /// Bytes moved in this tracker's life.
+    pub moved_bytes: u64,
+    /// Percent by which used shares may differ; 0 when it is turned off.
+    pub threshold_percent: u32,
+    /// Set while nothing begins to move whatever the volumes look like: why.
+    pub waits_for: Option<String>,
+}
+
+/// Whether replicas can be spread as wanted: on distinct hosts, and over zones where every
+/// datanode in service names its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SpreadStatus {
+    /// Whether the datanodes that are there can hold a chunk's replicas as wanted.
+    pub possible: bool,
+    /// That in words: what is wanted, and what there is.
+    pub sentence: String,
+    /// The cluster's replication factor.
+    pub wanted: u32,
+    /// Distinct hosts of the datanodes in service that are not dead.
+    pub hosts: u32,
+    /// Zones that count; 0 unless every datanode in service names its own.
+    pub zones: u32,
+    /// Chunks with enough replicas, badly spread.
+    pub badly_spread: u64,
 }
 
 /// The trash.

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod clock;
 pub mod disk;
+pub mod forwarded;
 pub mod metrics;
 pub mod net;
 pub mod problem;

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::clock::SharedClock;
 use crate::disk::{SharedDisk, read_whole};
-use crate::problem::ProblemResponse;
+use crate::problem::{ProblemResponse, with_fallbacks};
 use crate::shutdown::Shutdown;
 
 /// Between two looks at the file.
@@ -323,7 +323,8 @@ impl Guard {
     /// acted upon when it is refused.
     pub fn wrap<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
         if self.tokens.are_demanded() {
-            router.layer(from_fn_with_state(self, guard))
+            // What it answers to a wrong method stands behind the guard as well.
+            with_fallbacks(router).layer(from_fn_with_state(self, guard))
         } else {
             router
         }
@@ -459,7 +460,8 @@ mod tests {
                 get(|| async { "open" }).post(|| async { "changed" }),
             )
             .route("/closed", get(|| async { "closed" }));
-        let router = guard.wrap(routes);
+        // As the request layer does behind it.
+        let router = with_fallbacks(guard.wrap(routes));
         let ask = async |method: &str, path: &str, token: Option<&str>| {
             let mut request = Request::builder().method(method).uri(path);
             if let Some(token) = token {
@@ -474,6 +476,8 @@ mod tests {
         assert_eq!(closed.status(), 401);
         assert!(closed.headers().contains_key(WWW_AUTHENTICATE));
         assert_eq!(ask("GET", "/closed", Some("right")).await.status(), 200);
-        assert_eq!(*refused.lock().unwrap(), ["/open", "/closed"]);
+        assert_eq!(ask("PUT", "/closed", None).await.status(), 401);
+        assert_eq!(ask("PUT", "/closed", Some("right")).await.status(), 405);
+        assert_eq!(*refused.lock().unwrap(), ["/open", "/closed", "/closed"]);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_protocol::ClusterId;
 use dfs_protocol::chunk::DEFAULT_CHUNK_SIZE;
+use dfs_runtime::forwarded::TrustedProxies;
 use dfs_runtime::server::ServerLimits;
 use dfs_runtime::token::Tokens;
 
@@ -52,6 +53,12 @@ pub struct TrackerConfig {
     pub repairs_total: u32,
     /// Most copies under way to or from one datanode.
     pub repairs_per_datanode: u32,
+    /// Percent by which the used shares of two datanodes may differ; 0 turns rebalance off.
+    pub rebalance_threshold: u32,
+    /// Most bytes that begin to move in a second.
+    pub rebalance_rate: u64,
+    /// Datanodes that so many moved bytes would make alike are alike enough.
+    pub rebalance_slack: u64,
     /// Bytes of the engine's cache.
     pub cache_bytes: usize,
     /// Saves the allocator state with each commit: quick restarts, dearer commits.
@@ -70,6 +77,8 @@ pub struct TrackerConfig {
     pub tick: Duration,
     /// Limits of the API listener.
     pub server: ServerLimits,
+    /// Whose word on the client is taken, for logs.
+    pub proxies: TrustedProxies,
 }
 
 impl TrackerConfig {
@@ -90,6 +99,9 @@ impl TrackerConfig {
             checkpoint_interval: Duration::from_mins(15),
             repairs_total: 64,
             repairs_per_datanode: 4,
+            rebalance_threshold: 5,
+            rebalance_rate: 64 * 1024 * 1024,
+            rebalance_slack: 1024 * 1024,
             cache_bytes: 32 * 1024 * 1024,
             quick_repair: false,
             reserve_bytes: 64 * 1024 * 1024,
@@ -99,6 +111,7 @@ impl TrackerConfig {
             expect_cluster: None,
             tick: Duration::from_millis(250),
             server: ServerLimits::default(),
+            proxies: TrustedProxies::default(),
         }
     }
 
@@ -123,6 +136,9 @@ impl TrackerConfig {
         policy.repair.copies_to = self.repairs_per_datanode;
         policy.repair.copies_from = self.repairs_per_datanode;
         policy.repair.copies_total = self.repairs_total;
+        policy.rebalance.threshold = self.rebalance_threshold;
+        policy.rebalance.rate = self.rebalance_rate;
+        policy.rebalance.slack = self.rebalance_slack;
         policy.gc.orphan_age = self.orphan_age;
         policy.gc.forget_after = self.orphan_age * 24;
         policy.trash.retention = self.trash_retention;

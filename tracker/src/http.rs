@@ -2,12 +2,13 @@
 //! gateway crate and are mounted beside these.
 
 mod admission;
+mod events;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use dfs_client::tracker::dispatch;
@@ -36,21 +37,40 @@ pub fn openapi_paths() -> serde_json::Value {
     serde_json::from_str(include_str!("openapi.json")).unwrap_or_default()
 }
 
-/// The routes of datanodes and gateways.
+/// The tracker's own routes.
 pub fn router(tracker: Arc<Tracker>) -> Router {
-    Router::new()
-        .route(routes::REGISTER, get(register_by_port).post(register))
-        .route(routes::HEARTBEAT, post(heartbeat))
-        .route(
-            routes::CHUNK_REPORT,
-            post(chunk_report).layer(axum::extract::DefaultBodyLimit::max(REPORT_LIMIT)),
-        )
-        .route(
-            &format!("{}{{name}}", routes::CALL_PREFIX),
-            post(call).layer(axum::extract::DefaultBodyLimit::max(CALL_LIMIT)),
-        )
-        .merge(admission::router())
-        .with_state(tracker)
+    let mut mounted = Router::new();
+    for (path, methods) in routes() {
+        mounted = mounted.route(&path, methods);
+    }
+    mounted.with_state(tracker)
+}
+
+/// Every path and its methods: a table, so that a test can go over it.
+fn routes() -> Vec<(String, MethodRouter<Arc<Tracker>>)> {
+    let mut all = vec![
+        (
+            routes::REGISTER.to_owned(),
+            get(register_by_port).post(register),
+        ),
+        (routes::HEARTBEAT.to_owned(), post(heartbeat)),
+        (
+            routes::CHUNK_REPORT.to_owned(),
+            post(chunk_report).layer(DefaultBodyLimit::max(REPORT_LIMIT)),
+        ),
+        (
+            format!("{}{{name}}", routes::CALL_PREFIX),
+            post(call).layer(DefaultBodyLimit::max(CALL_LIMIT)),
+        ),
+    ];
+    all.push((routes::EVENTS.to_owned(), get(events::events)));
+    all.extend(admission::routes());
+    all
+}
+
+/// Every path of the tracker's own.
+pub fn paths() -> Vec<String> {
+    routes().into_iter().map(|(path, _)| path).collect()
 }
 
 /// The routes of the tracker's port: its own and `doors` (the gateway's), behind the cluster token
@@ -123,16 +143,27 @@ async fn call(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use dfs_protocol::routes::INTERNAL_PREFIX;
+
     use super::*;
 
     #[test]
     fn the_document_names_every_route_that_people_call() {
-        let paths = openapi_paths();
+        let documented = openapi_paths();
+        let documented: BTreeSet<&String> = documented.as_object().unwrap().keys().collect();
+        let served = paths();
+        let for_people = |path: &&String| !path.starts_with(INTERNAL_PREFIX);
+        assert_eq!(documented, served.iter().filter(for_people).collect());
+        assert_eq!(served.len(), documented.len() + 3);
         let methods = |path: &str| -> Vec<String> {
-            let operations = paths[path].as_object().unwrap();
+            let operations = openapi_paths()[path].as_object().cloned().unwrap();
             operations.keys().cloned().collect()
         };
-        assert_eq!(paths.as_object().unwrap().len(), 1);
+        assert_eq!(methods(routes::EVENTS), ["get", "head"]);
         assert_eq!(methods(routes::REGISTER), ["get", "head", "post"]);
+        assert_eq!(methods(routes::CATALOG), ["get", "head"]);
+        assert_eq!(methods(routes::ADMIT), ["post"]);
     }
 }

@@ -111,7 +111,8 @@ pub async fn run(
         tracker.clock.clone(),
         RequestMetrics::register(registry)?,
         IN_FLIGHT,
-    );
+    )
+    .trusting(tracker.config.proxies.clone());
     let router = edge.wrap(http::guarded(tracker.clone(), doors));
     let metrics = ServerMetrics::register(registry, "api")?;
     let limits = tracker.config.server.clone();

@@ -1,5 +1,9 @@
 //! The tracker's numbers. Those that describe the present are set by the loops on every tick.
 
+mod story;
+
+pub use story::{EventMetrics, RebalanceMetrics};
+
 use dfs_protocol::admission::RefusalReason;
 use dfs_protocol::datanode::Damage;
 use dfs_protocol::status::{ChunkHealth, RepairPriority};
@@ -43,6 +47,8 @@ pub struct TrackerMetrics {
     pub repair_ordered: IntCounterVec,
     /// Orders given up after their timeout.
     pub tasks_expired: IntCounter,
+    /// Moves to emptier datanodes.
+    pub rebalance: RebalanceMetrics,
     /// Replicas whose deletion was ordered, by reason.
     pub deletes: IntCounterVec,
     /// Chunks condemned.
@@ -161,6 +167,7 @@ impl TrackerMetrics {
                 "dfs_tracker_expired_tasks_total",
                 "Orders to datanodes given up after their timeout.",
             )?,
+            rebalance: RebalanceMetrics::register(registry)?,
             deletes: counters(
                 registry,
                 "dfs_tracker_replica_deletes_total",

@@ -2,6 +2,7 @@
 
 mod address;
 mod client;
+mod look;
 mod normalise;
 mod operator;
 mod roles;
@@ -18,12 +19,13 @@ pub use client::{
     NodeArgs, OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs, TrashArgs,
     TrashCommand,
 };
+pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
 pub use normalise::normalise;
 pub use operator::OperatorArgs;
 pub use roles::{
     ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
-    Listening, MetaArgs, MetaCommand, PolicyArgs, RebuildArgs, Role, TrackerArgs, TrackerCommand,
-    TrackerOptions,
+    Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs, Role, TrackerArgs,
+    TrackerCommand, TrackerOptions,
 };
 pub use token::TokenArgs;
 pub use units::{ParseUnitError, parse_duration, parse_size};
@@ -39,6 +41,7 @@ Exit codes:
   6  the bytes are not those that were announced (checksum)
 
 Paths in the store are plain, like docs/a.txt; a slash at the end means a directory.
+ls, get, cat, stat, du and rm take patterns, quoted: 'photos/*.jpg', '**/[0-9]?.log'.
 Where the store listens: --tracker or DFS_TRACKER (default http://127.0.0.1:6000).
 Logs of the roles: DFS_LOG=info, dfs_tracker=debug, ...";
 
@@ -77,6 +80,10 @@ pub enum Command {
     Cmp(CompareArgs),
     /// List files and directories
     Ls(ListArgs),
+    /// Show directories as they nest
+    Tree(TreeArgs),
+    /// Show how much directories hold
+    Du(DiskUsageArgs),
     /// Show what is known of a file
     Stat(StatArgs),
     /// Delete files (they go to the trash where trash is on)
@@ -93,12 +100,16 @@ pub enum Command {
     Chunks(ChunksArgs),
     /// Check the whole store: every finding, then one verdict
     Fsck(FsckArgs),
+    /// Show what happened: datanodes, repair, rebalance
+    Events(EventsArgs),
     /// Empty a datanode so that it can be taken away
     Decommission(NodeArgs),
     /// Take a datanode back into service
     Recommission(NodeArgs),
     /// Show, restore or purge deleted and replaced files
     Trash(TrashArgs),
+    /// Write a shell's completion script to standard output
+    Completions(CompletionsArgs),
 }
 
 /// Reads a command line, `argv[0]` included. The error is clap's: it knows its exit code and

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use dfs_protocol::ClusterId;
+use dfs_runtime::forwarded::TrustedProxies;
 
 use super::address::{Address, DEFAULT_TRACKER_PORT};
 use super::token::TokenArgs;
@@ -138,6 +139,24 @@ pub struct TrackerOptions {
         hide_default_value = true
     )]
     pub expect_cluster: ExpectedCluster,
+    /// Who stands in front.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
+}
+
+/// Who stands between the clients and a role.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ProxyArgs {
+    /// Networks of the proxies in front (CIDR), whose X-Forwarded-For tells the client's address;
+    /// anyone else's is ignored
+    #[arg(
+        long,
+        env = "DFS_TRUSTED_PROXIES",
+        value_name = "CIDR,...",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// A cluster's id, or nothing.
@@ -179,6 +198,14 @@ pub struct PolicyArgs {
     #[arg(long, env = "DFS_HEARTBEAT_INTERVAL", default_value = "1s",
           value_parser = parse_duration)]
     pub heartbeat_interval: Duration,
+    /// Percent by which the used shares of datanodes may differ before replicas move; 0 moves none
+    #[arg(long, env = "DFS_REBALANCE_THRESHOLD", default_value_t = 5, value_name = "PERCENT",
+          value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub rebalance_threshold: u32,
+    /// Most bytes that begin to move in a second
+    #[arg(long, env = "DFS_REBALANCE_RATE", default_value = "64MiB", value_name = "BYTES",
+          value_parser = parse_rate)]
+    pub rebalance_rate: u64,
     /// How long deleted and replaced files stay in the trash; 0 turns the trash off
     #[arg(long, env = "DFS_TRASH_RETENTION", default_value = "24h",
           value_parser = parse_duration)]
@@ -198,6 +225,16 @@ impl PolicyArgs {
     /// Fewest replicas that a write is acknowledged with.
     pub fn min_write(&self) -> u32 {
         self.min_write.unwrap_or_else(|| self.replication.min(2))
+    }
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text) {
+        Ok(0) => Err("a rate of 0 moves nothing; turn rebalance off instead: \
+                      --rebalance-threshold 0"
+            .to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -319,6 +356,9 @@ pub struct GatewayArgs {
     /// The cluster token.
     #[command(flatten)]
     pub token: TokenArgs,
+    /// Who stands in front.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
 }
 
 /// `dfs dev`.
@@ -355,6 +395,17 @@ impl DevArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rebalance_rate_is_not_zero() {
+        assert_eq!(parse_rate("10MiB"), Ok(10 << 20));
+        assert!(
+            parse_rate("0")
+                .unwrap_err()
+                .contains("--rebalance-threshold 0")
+        );
+        assert!(parse_rate("fast").is_err());
+    }
 
     #[test]
     fn a_chunk_size_is_a_multiple_of_a_block_within_limits() {

@@ -47,6 +47,7 @@ pub async fn run_gateway(
             ..ServerLimits::default()
         },
         in_flight: IN_FLIGHT,
+        proxies: args.proxies.trusted_proxies.clone(),
     };
     tracing::info!(api = %place.api, admin = %place.admin, tracker = %args.tracker, "the gateway serves");
     dfs_gateway::run(config, parts, listener, admin_listener, shutdown)

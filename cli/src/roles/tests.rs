@@ -70,6 +70,7 @@ async fn dfs(store: &Store, line: &str, stdin: &[u8]) -> (Exit, Captured) {
         connector: TcpConnector::shared(),
         out: captured.output(),
         stdin: Box::new(Cursor::new(stdin.to_vec())),
+        door: None,
     };
     let exit = verbs::run(command, environment).await;
     (exit, captured)

@@ -25,6 +25,8 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
         replication,
         min_write,
         repair_delay,
+        rebalance_threshold,
+        rebalance_rate,
         heartbeat_interval,
         trash_retention,
         orphan_age,
@@ -35,6 +37,8 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
     config.replication_factor = *replication;
     config.min_write = *min_write;
     config.repair_delay = *repair_delay;
+    config.rebalance_threshold = *rebalance_threshold;
+    config.rebalance_rate = *rebalance_rate;
     config.heartbeat_interval = *heartbeat_interval;
     config.trash_retention = *trash_retention;
     config.orphan_age = *orphan_age;
@@ -65,6 +69,7 @@ pub async fn run_tracker(
         args::Admission::Auto => AdmissionPolicy::Auto,
         args::Admission::Operator => AdmissionPolicy::Operator,
     };
+    config.proxies = options.proxies.trusted_proxies.clone();
     let failure = |error: &dyn std::error::Error| failed("run the tracker", error);
     dfs_runtime::process::register(&registry, "tracker").map_err(|error| failure(&error))?;
     let readiness = Readiness::new();

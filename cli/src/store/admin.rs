@@ -11,6 +11,9 @@ use hyper::body::Incoming;
 use super::answers::TrashList;
 use super::{Store, parameter};
 
+/// The tracker's story.
+const EVENTS: &str = "/events";
+
 impl Store {
     /// `GET /status`.
     pub async fn status(&self) -> Result<ClusterStatus, ClientError> {
@@ -30,17 +33,7 @@ impl Store {
 
     /// `GET /fsck`: one JSON document a line, the last one is the verdict.
     pub async fn fsck(&self) -> Result<Incoming, ClientError> {
-        let request = Request::get(uri(&self.address, tracker::FSCK)?)
-            .body(empty())
-            .map_err(|error| ClientError::Malformed {
-                address: self.address.clone(),
-                detail: error.to_string(),
-            })?;
-        let response = self
-            .http
-            .send(&self.address, request, DEFAULT_TIMEOUT)
-            .await?;
-        Ok(response.into_body())
+        self.stream(tracker::FSCK).await
     }
 
     /// `POST /nodes/ID/decommission` or `/recommission`.
@@ -73,6 +66,33 @@ impl Store {
     pub async fn purge(&self, id: TrashId) -> Result<(), ClientError> {
         self.fetch(Method::DELETE, &format!("{}/{id}", tracker::TRASH))
             .await
+    }
+
+    /// `GET /events?format=json`: what the tracker remembers, after `since` where given.
+    pub async fn events(&self, since: Option<u64>) -> Result<Vec<serde_json::Value>, ClientError> {
+        let since = since.map_or_else(String::new, |id| format!("&since={id}"));
+        let route = format!("{EVENTS}?format=json{since}");
+        self.http.get(&self.address, &route, &[]).await
+    }
+
+    /// `GET /events`: a stream of server-sent events that has no end of its own.
+    pub async fn follow_events(&self, since: Option<u64>) -> Result<Incoming, ClientError> {
+        let since = since.map_or_else(String::new, |id| format!("?since={id}"));
+        self.stream(&format!("{EVENTS}{since}")).await
+    }
+
+    async fn stream(&self, route: &str) -> Result<Incoming, ClientError> {
+        let request = Request::get(uri(&self.address, route)?)
+            .body(empty())
+            .map_err(|error| ClientError::Malformed {
+                address: self.address.clone(),
+                detail: error.to_string(),
+            })?;
+        let response = self
+            .http
+            .send(&self.address, request, DEFAULT_TIMEOUT)
+            .await?;
+        Ok(response.into_body())
     }
 
     async fn fetch(&self, method: Method, route: &str) -> Result<(), ClientError> {

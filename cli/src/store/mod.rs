@@ -39,6 +39,12 @@ impl Store {
         }
     }
 
+    /// The store behind another `host:port`, with the token that it takes.
+    #[must_use]
+    pub fn at(self, address: impl Into<String>, tokens: Tokens) -> Self {
+        Self::new(self.http.with_tokens(tokens), address)
+    }
+
     /// `host:port`.
     pub fn address(&self) -> &str {
         &self.address

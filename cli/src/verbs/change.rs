@@ -5,6 +5,7 @@ use dfs_protocol::{FilePath, PathPrefix};
 use tokio::sync::mpsc;
 
 use super::conclude;
+use super::expand::{Glob, Source, Want};
 use super::list::each_entry;
 use crate::args::{CopyArgs, MoveArgs, RemoveArgs};
 use crate::exit::{Exit, Failure};
@@ -17,28 +18,26 @@ use crate::transfer::{Progress, Tally, run_all};
 const AHEAD: usize = 1024;
 
 pub(super) async fn rm(session: &Session, args: RemoveArgs) -> Result<Exit, Failure> {
-    let paths: Vec<_> = args
-        .paths
-        .iter()
-        .map(|path| RemotePath::parse(path))
-        .collect();
-    if paths.iter().any(RemotePath::is_root) {
+    let paths = args.paths.iter().map(|path| RemotePath::parse(path));
+    let paths = Source::read_all(session, "rm", paths).await?;
+    // A star that a shell found no local name for comes here as it is.
+    let is_everything = |source: &Source| match source {
+        Source::Path(path) => path.is_root(),
+        Source::Glob(glob) => glob.is_everything(),
+    };
+    if paths.iter().any(is_everything) {
         let why = "that would delete everything in the store";
         return Err(Failure::usage("rm /", why).next("name what is to go: `dfs rm -r a/ b/`"));
     }
+    let globs = paths.iter().any(Source::is_glob);
     let (recursive, force) = (args.transfer.recursive, args.force);
     let guard = args.if_match.map_or(FileGuard::None, FileGuard::Version);
     let progress = Progress::new(&session.out, true);
     let (jobs, receiver) = mpsc::channel(AHEAD);
     let plan = async {
         let jobs = jobs;
-        for path in &paths {
-            let planned = if recursive {
-                let below = |path: &FilePath, _: &str| Ok(path.clone());
-                plan_directory(session, "rm", path, &jobs, below).await
-            } else {
-                file(path, "rm").map(Some)
-            };
+        for source in &paths {
+            let planned = plan_removal(session, source, recursive, force, &jobs).await;
             if let Some(job) = planned.transpose() {
                 let _taken = jobs.send(job).await;
             }
@@ -69,7 +68,7 @@ pub(super) async fn rm(session: &Session, args: RemoveArgs) -> Result<Exit, Fail
         },
     );
     let ((), tally) = futures_util::join!(plan, deletions);
-    conclude(session, &progress, "removed", tally, recursive)
+    conclude(session, &progress, "removed", tally, recursive || globs)
 }
 
 pub(super) async fn cp(session: &Session, args: CopyArgs) -> Result<Exit, Failure> {
@@ -271,6 +270,49 @@ async fn plan_directory<J>(
             .next("`dfs ls` shows what there is"));
     }
     file(source, verb).map(Some)
+}
+
+/// Sends what is found below the source; gives back a file that needs no looking for.
+async fn plan_removal(
+    session: &Session,
+    source: &Source,
+    recursive: bool,
+    force: bool,
+    jobs: &mpsc::Sender<Result<FilePath, Failure>>,
+) -> Result<Option<FilePath>, Failure> {
+    match source {
+        Source::Path(path) if recursive => {
+            let below = |path: &FilePath, _: &str| Ok(path.clone());
+            plan_directory(session, "rm", path, jobs, below).await
+        }
+        Source::Path(path) => file(path, "rm").map(Some),
+        Source::Glob(glob) => match plan_glob(session, glob, recursive, jobs).await {
+            Err(failure) if force && failure.exit == Exit::NotFound => Ok(None),
+            planned => planned.map(|()| None),
+        },
+    }
+}
+
+/// Sends each file that matches, and with `-r` each below a directory that matches.
+async fn plan_glob(
+    session: &Session,
+    glob: &Glob,
+    recursive: bool,
+    jobs: &mpsc::Sender<Result<FilePath, Failure>>,
+) -> Result<(), Failure> {
+    let plan = async |entry| {
+        if let ListEntry::File { path, .. } = entry {
+            let _taken = jobs.send(Ok(path)).await;
+        }
+        Ok(())
+    };
+    let each = async |entry| match entry {
+        ListEntry::Directory { path } => {
+            each_entry(session, &format!("rm {path}"), &path, true, &plan).await
+        }
+        file @ ListEntry::File { .. } => plan(file).await,
+    };
+    glob.expand(session, "rm", Want::of(recursive), each).await
 }
 
 fn tell(

@@ -7,6 +7,7 @@ use dfs_protocol::upload::ListEntry;
 use tokio::sync::mpsc;
 
 use super::conclude;
+use super::expand::{Glob, Source, Want};
 use super::list::each_entry;
 use crate::args::GetArgs;
 use crate::exit::{Exit, Failure};
@@ -35,26 +36,31 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<Exit, Failur
     let recursive = args.transfer.recursive;
     let (sources, destination) = split_destination(args.paths);
     let destination = destination.unwrap_or_else(|| PathBuf::from("."));
-    let sources = sources
-        .iter()
-        .map(|source| {
-            let what = format!("get {}", source.display());
-            RemotePath::from_path(source).map_err(|error| Failure::invalid_name(what, &error))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let sources = read_sources(session, &sources).await?;
     if destination.as_os_str() == "-" {
         return to_output(session, &sources).await;
     }
     let spelled = is_local_directory_spelling(&destination);
     let is_directory = spelled || is_directory(&destination).await;
-    let shown = destination.display().to_string();
-    check_destination("get", sources.len(), is_directory, &shown)?;
+    let globs = sources.iter().any(Source::is_glob);
+    check_target(sources.len(), globs, is_directory, &destination)?;
+    let several = sources.len() > 1 || globs;
     let progress = Progress::new(&session.out, args.transfer.quiet);
     let (sender, jobs) = mpsc::channel(AHEAD);
-    let several = sources.len() > 1;
     let plan = async {
         let jobs = sender;
         for source in &sources {
+            let source = match source {
+                Source::Path(path) => path,
+                Source::Glob(glob) => {
+                    let planned =
+                        plan_glob(session, glob, &destination, recursive, &progress, &jobs).await;
+                    if let Err(failure) = planned {
+                        let _taken = jobs.send(Err(failure)).await;
+                    }
+                    continue;
+                }
+            };
             let directory_name = (spelled || several).then(|| source.file_name()).flatten();
             let planned = if recursive {
                 let base = directory_name
@@ -73,11 +79,36 @@ pub(super) async fn get(session: &Session, args: GetArgs) -> Result<Exit, Failur
         progress.say(job.from.to_string());
         let target = Target::File(job.to.clone());
         let got = download(session, &job.from, target, job.announced, &progress).await?;
-        tell(session, &got, &job.to, recursive)?;
+        tell(session, &got, &job.to, recursive || globs)?;
         Ok(got.size)
     });
     let ((), tally) = futures_util::join!(plan, transfers);
-    conclude(session, &progress, "got", tally, recursive)
+    conclude(session, &progress, "got", tally, recursive || globs)
+}
+
+async fn read_sources(session: &Session, sources: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    let paths = sources.iter().map(|source| {
+        let what = format!("get {}", source.display());
+        RemotePath::from_path(source).map_err(|error| Failure::invalid_name(what, &error))
+    });
+    let paths = paths.collect::<Result<Vec<_>, _>>()?;
+    Source::read_all(session, "get", paths).await
+}
+
+/// Whatever matches a pattern may be several files, and needs a directory as several do.
+fn check_target(
+    sources: usize,
+    globs: bool,
+    is_directory: bool,
+    destination: &Path,
+) -> Result<(), Failure> {
+    let shown = destination.display().to_string();
+    check_destination("get", sources, is_directory, &shown)?;
+    if globs && !is_directory {
+        let why = format!("whatever matches cannot all become `{shown}`");
+        return Err(Failure::usage("get", why).next(format!("write `{shown}/`: a directory")));
+    }
+    Ok(())
 }
 
 async fn is_directory(path: &Path) -> bool {
@@ -157,7 +188,40 @@ async fn plan_directory(
     }
 }
 
-async fn to_output(session: &Session, sources: &[RemotePath]) -> Result<Exit, Failure> {
+/// Sends a job for each file that matches. Below the destination they keep their paths from the
+/// first wildcard on, so that no two of them become one.
+async fn plan_glob(
+    session: &Session,
+    glob: &Glob,
+    destination: &Path,
+    recursive: bool,
+    progress: &Progress,
+    jobs: &Jobs,
+) -> Result<(), Failure> {
+    let plan = async |entry| {
+        if let ListEntry::File { path, size, .. } = entry {
+            progress.found(size);
+            let relative = path.as_str().get(glob.base().len()..).unwrap_or("");
+            let job = Job {
+                to: local_target(destination, relative),
+                from: path,
+                announced: true,
+            };
+            let _taken = jobs.send(Ok(job)).await;
+        }
+        Ok(())
+    };
+    let want = Want::of(recursive);
+    let each = async |entry| match entry {
+        ListEntry::Directory { path } => {
+            each_entry(session, &format!("get {path}"), &path, true, &plan).await
+        }
+        file @ ListEntry::File { .. } => plan(file).await,
+    };
+    glob.expand(session, "get", want, each).await
+}
+
+async fn to_output(session: &Session, sources: &[Source]) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for source in sources {
         match one_to_output(session, source).await {
@@ -172,18 +236,33 @@ async fn to_output(session: &Session, sources: &[RemotePath]) -> Result<Exit, Fa
     Ok(exit)
 }
 
-async fn one_to_output(session: &Session, source: &RemotePath) -> Result<(), Failure> {
-    let from = source
-        .file()
-        .map_err(|error| Failure::invalid_name(format!("get {source}"), &error))?;
-    let target = Target::Output(session.out.stdout());
-    let progress = Progress::new(&session.out, true);
-    download(session, &from, target, true, &progress).await?;
-    Ok(())
+async fn one_to_output(session: &Session, source: &Source) -> Result<(), Failure> {
+    let fetch = async |from: &FilePath| {
+        let target = Target::Output(session.out.stdout());
+        let progress = Progress::new(&session.out, true);
+        download(session, from, target, true, &progress).await?;
+        Ok(())
+    };
+    match source {
+        Source::Path(path) => {
+            let from = path
+                .file()
+                .map_err(|error| Failure::invalid_name(format!("get {path}"), &error))?;
+            fetch(&from).await
+        }
+        Source::Glob(glob) => {
+            let each = async |entry| match entry {
+                ListEntry::File { path, .. } => fetch(&path).await,
+                ListEntry::Directory { .. } => Ok(()),
+            };
+            glob.expand(session, "get", Want::Files, each).await
+        }
+    }
 }
 
 pub(super) async fn cat(session: &Session, paths: &[String]) -> Result<Exit, Failure> {
-    let sources: Vec<_> = paths.iter().map(|path| RemotePath::parse(path)).collect();
+    let paths = paths.iter().map(|path| RemotePath::parse(path));
+    let sources = Source::read_all(session, "cat", paths).await?;
     to_output(session, &sources).await
 }
 

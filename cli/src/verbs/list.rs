@@ -1,9 +1,12 @@
 //! `dfs ls` and `dfs stat`.
 
-use dfs_protocol::PathPrefix;
+use std::collections::VecDeque;
+
 use dfs_protocol::upload::ListEntry;
+use dfs_protocol::{FilePath, PathPrefix};
 use jiff::tz::TimeZone;
 
+use super::expand::{Glob, Source, Want};
 use crate::args::ListArgs;
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -33,8 +36,89 @@ pub(super) async fn each_entry(
     }
 }
 
+/// The names of a directory, or those that begin alike, one level of them: a page in memory.
+#[derive(Debug)]
+pub(super) struct Pages {
+    prefix: PathPrefix,
+    /// What was read and not taken yet.
+    entries: VecDeque<ListEntry>,
+    /// Where the next page begins; none before the first.
+    cursor: Option<String>,
+    /// Whether there may be more pages.
+    more: bool,
+}
+
+impl Pages {
+    pub(super) fn new(prefix: PathPrefix) -> Self {
+        Self {
+            prefix,
+            entries: VecDeque::new(),
+            cursor: None,
+            more: true,
+        }
+    }
+
+    pub(super) fn prefix(&self) -> &PathPrefix {
+        &self.prefix
+    }
+
+    /// Takes the next name.
+    pub(super) async fn next(
+        &mut self,
+        session: &Session,
+        what: &str,
+    ) -> Result<Option<ListEntry>, Failure> {
+        self.fill(session, what).await?;
+        Ok(self.entries.pop_front())
+    }
+
+    /// Whether no name is left.
+    pub(super) async fn is_over(&mut self, session: &Session, what: &str) -> Result<bool, Failure> {
+        self.fill(session, what).await?;
+        Ok(self.entries.is_empty())
+    }
+
+    async fn fill(&mut self, session: &Session, what: &str) -> Result<(), Failure> {
+        while self.entries.is_empty() && self.more {
+            let cursor = self.cursor.take();
+            let list = || session.store.list(&self.prefix, false, cursor.as_deref());
+            let page = session.call(what, list).await?;
+            self.entries = page.entries.into();
+            self.more = page.cursor.is_some();
+            self.cursor = page.cursor;
+        }
+        Ok(())
+    }
+}
+
+/// The file of this very name, as listings tell it.
+pub(super) async fn find_file(
+    session: &Session,
+    what: &str,
+    path: &RemotePath,
+) -> Result<Option<ListEntry>, Failure> {
+    let invalid = |error| Failure::invalid_name(what, &error);
+    let file = path.file().map_err(invalid)?;
+    // It is the first name that starts with its own.
+    let itself = PathPrefix::parse(file.as_str()).map_err(invalid)?;
+    let first = Pages::new(itself).next(session, what).await?;
+    Ok(first.filter(|entry| matches!(entry, ListEntry::File { path, .. } if *path == file)))
+}
+
+pub(super) fn nothing_below(what: &str) -> Failure {
+    Failure::new(Exit::NotFound, what, "no file is below it").next("`dfs ls` shows what there is")
+}
+
+pub(super) fn nothing_there(what: &str) -> Failure {
+    let why = "there is no file and no directory by that name";
+    Failure::new(Exit::NotFound, what, why).next("`dfs ls` shows what there is")
+}
+
 pub(super) async fn ls(session: &Session, args: &ListArgs) -> Result<Exit, Failure> {
-    let path = RemotePath::parse(&args.path);
+    let path = match Source::read(session, "ls", RemotePath::parse(&args.path)).await? {
+        Source::Path(path) => path,
+        Source::Glob(glob) => return matching(session, args, &glob).await,
+    };
     let what = format!("ls {path}");
     let invalid = |error| Failure::invalid_name(&what, &error);
     let prefix = path.prefix().map_err(invalid)?;
@@ -48,27 +132,31 @@ pub(super) async fn ls(session: &Session, args: &ListArgs) -> Result<Exit, Failu
         return Ok(Exit::Done);
     }
     if path.is_directory() {
-        return Err(Failure::new(Exit::NotFound, what, "no file is below it")
-            .next("`dfs ls` shows what there is"));
+        return Err(nothing_below(&what));
     }
-    // Not a directory: perhaps a file. It is the first name that starts with its own.
-    let file = path.file().map_err(invalid)?;
-    let itself = PathPrefix::parse(file.as_str()).map_err(invalid)?;
-    let list = || session.store.list(&itself, false, None);
-    let page = session.call(&what, list).await?;
-    let entry = page
-        .entries
-        .into_iter()
-        .find(|entry| matches!(entry, ListEntry::File { path, .. } if *path == file));
-    match entry {
+    match find_file(session, &what, &path).await? {
         Some(entry) => tell(session, args, &entry).map(|()| Exit::Done),
-        None => Err(Failure::new(
-            Exit::NotFound,
-            what,
-            "there is no file and no directory by that name",
-        )
-        .next("`dfs ls` shows what there is")),
+        None => Err(nothing_there(&what)),
     }
+}
+
+/// What matches, directories as themselves; with -r everything below them.
+async fn matching(session: &Session, args: &ListArgs, glob: &Glob) -> Result<Exit, Failure> {
+    let want = if args.recursive {
+        Want::Whole
+    } else {
+        Want::Both
+    };
+    let show = async |entry| match entry {
+        ListEntry::Directory { path } if args.recursive => {
+            let what = format!("ls {path}");
+            let tell = async |entry| tell(session, args, &entry);
+            each_entry(session, &what, &path, true, tell).await
+        }
+        entry => tell(session, args, &entry),
+    };
+    glob.expand(session, "ls", want, show).await?;
+    Ok(Exit::Done)
 }
 
 fn tell(session: &Session, args: &ListArgs, entry: &ListEntry) -> Result<(), Failure> {
@@ -105,7 +193,7 @@ fn row(args: &ListArgs, entry: &ListEntry, zone: TimeZone) -> String {
 pub(super) async fn stat(session: &Session, paths: &[String]) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for path in paths {
-        let shown = stat_one(session, path).await;
+        let shown = stat_argument(session, RemotePath::parse(path)).await;
         if let Err(failure) = shown {
             session.out.failure(&failure);
             exit = exit.and(failure.exit);
@@ -114,13 +202,27 @@ pub(super) async fn stat(session: &Session, paths: &[String]) -> Result<Exit, Fa
     Ok(exit)
 }
 
-async fn stat_one(session: &Session, path: &str) -> Result<(), Failure> {
-    let path = RemotePath::parse(path);
-    let what = format!("stat {path}");
-    let file = path
-        .file()
-        .map_err(|error| Failure::invalid_name(&what, &error))?;
-    let head = session.call(&what, || session.store.head(&file)).await;
+async fn stat_argument(session: &Session, path: RemotePath) -> Result<(), Failure> {
+    match Source::read(session, "stat", path).await? {
+        Source::Path(path) => {
+            let file = path
+                .file()
+                .map_err(|error| Failure::invalid_name(format!("stat {path}"), &error))?;
+            stat_file(session, &file).await
+        }
+        Source::Glob(glob) => {
+            let show = async |entry| match entry {
+                ListEntry::File { path, .. } => stat_file(session, &path).await,
+                ListEntry::Directory { .. } => Ok(()),
+            };
+            glob.expand(session, "stat", Want::Files, show).await
+        }
+    }
+}
+
+async fn stat_file(session: &Session, file: &FilePath) -> Result<(), Failure> {
+    let what = format!("stat {file}");
+    let head = session.call(&what, || session.store.head(file)).await;
     let head = head.map_err(|failure| {
         // The answer to HEAD has no body, so the server could not say what next.
         if failure.exit == Exit::NotFound {

@@ -2,6 +2,8 @@
 
 mod change;
 mod cmp;
+mod events;
+mod expand;
 mod fsck;
 mod get;
 mod list;
@@ -9,9 +11,11 @@ mod nodes;
 mod put;
 mod status;
 mod trash;
+mod tree;
+mod usage;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::Read;
 
@@ -21,7 +25,7 @@ use crate::args::{ClientArgs, Command};
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::output::{Output, is_closed_output};
-use crate::session::Session;
+use crate::session::{Door, Session};
 use crate::tokens;
 use crate::transfer::{Progress, Tally};
 
@@ -33,17 +37,27 @@ pub struct Environment {
     pub out: Output,
     /// Standard input.
     pub stdin: Box<dyn Read + Send>,
+    /// The store, where it is known without the command line.
+    pub door: Option<Door>,
 }
 
 /// Runs a client verb. Role commands are refused: see [`crate::roles`]. The future is not `Send`:
 /// await it where it is made, or join several on one task.
 pub async fn run(command: Command, environment: Environment) -> Exit {
     let out = environment.out.clone();
+    if let Command::Completions(args) = &command {
+        let written = out.line(crate::completions::script(args.shell).trim_end());
+        return finish(&out, written.map(|()| Exit::Done));
+    }
     let ended = match client_of(&command) {
         Some(client) => match tokens::of_client(client).await {
             Ok(tokens) => {
                 let session = Session::new(client, environment.connector, environment.out);
-                dispatch(&session.with_tokens(tokens), command, environment.stdin).await
+                let session = match environment.door {
+                    Some(door) => session.at(door),
+                    None => session.with_tokens(tokens),
+                };
+                dispatch(&session, command, environment.stdin).await
             }
             Err(failure) => Err(failure),
         },
@@ -76,6 +90,9 @@ async fn dispatch(
         Command::Cat(args) => get::cat(session, &args.paths).await,
         Command::Cmp(args) => cmp::cmp(session, args).await,
         Command::Ls(args) => list::ls(session, &args).await,
+        Command::Tree(args) => tree::tree(session, &args).await,
+        Command::Du(args) => usage::du(session, &args).await,
+        Command::Events(args) => events::events(session, &args).await,
         Command::Stat(args) => list::stat(session, &args.paths).await,
         Command::Rm(args) => change::rm(session, args).await,
         Command::Cp(args) => change::cp(session, args).await,
@@ -92,6 +109,7 @@ async fn dispatch(
         | Command::Datanode(_)
         | Command::Gateway(_)
         | Command::Operator(_)
+        | Command::Completions(_)
         | Command::Meta(_) => Err(Failure::usage("dfs", "this is a role, not a client verb")),
     }
 }
@@ -104,6 +122,9 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Cat(args) => &args.client,
         Command::Cmp(args) => &args.client,
         Command::Ls(args) => &args.client,
+        Command::Tree(args) => &args.client,
+        Command::Du(args) => &args.client,
+        Command::Events(args) => &args.client,
         Command::Stat(args) => &args.client,
         Command::Rm(args) => &args.client,
         Command::Cp(args) => &args.client,
@@ -122,6 +143,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         | Command::Datanode(_)
         | Command::Gateway(_)
         | Command::Operator(_)
+        | Command::Completions(_)
         | Command::Meta(_) => return None,
     })
 }

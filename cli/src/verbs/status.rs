@@ -231,6 +231,8 @@ pub(super) mod tests {
             },
             chunks: BTreeMap::from([(ChunkHealth::Healthy, 1300)]),
             repair: RepairStatus::default(),
+            rebalance: dfs_protocol::status::RebalanceStatus::default(),
+            spread: dfs_protocol::status::SpreadStatus::default(),
             trash: dfs_protocol::status::TrashStatus::default(),
             journal: dfs_protocol::status::JournalStatus::default(),
         }

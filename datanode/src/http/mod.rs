@@ -14,7 +14,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, Identity};
@@ -39,17 +39,31 @@ pub type Ctx = State<Arc<Context>>;
 /// them needs it, and it is looked at before anything else: an order's fence is acted upon.
 pub fn router(ctx: Arc<Context>) -> Router {
     let guard = Guard::new(ctx.config.tokens.clone(), |_, _| false);
-    let routes = Router::new()
-        .route(datanode::IDENTITY, get(identity))
-        .route(datanode::UPLOAD_CHUNK, post(upload::upload))
-        .route(datanode::DOWNLOAD_CHUNK, get(read::download))
-        .route(datanode::WRITE_STREAM, get(upgrade))
-        .route(datanode::COPY, post(copy_chunk))
-        .route(datanode::CHUNK, get(chunk_state))
-        .route(datanode::INVENTORY, get(inventory))
-        .route(datanode::JOURNAL, post(journal::append).get(journal::page))
-        .layer(from_fn_with_state(Arc::clone(&ctx), gate));
-    guard.wrap(routes).with_state(ctx)
+    let mut mounted = Router::new();
+    for (path, methods) in routes() {
+        mounted = mounted.route(path, methods);
+    }
+    let mounted = mounted.layer(from_fn_with_state(Arc::clone(&ctx), gate));
+    guard.wrap(mounted).with_state(ctx)
+}
+
+/// Every path and its methods: a table, so that a test can go over it.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Context>>)> {
+    vec![
+        (datanode::IDENTITY, get(identity)),
+        (datanode::UPLOAD_CHUNK, post(upload::upload)),
+        (datanode::DOWNLOAD_CHUNK, get(read::download)),
+        (datanode::WRITE_STREAM, get(upgrade)),
+        (datanode::COPY, post(copy_chunk)),
+        (datanode::CHUNK, get(chunk_state)),
+        (datanode::INVENTORY, get(inventory)),
+        (datanode::JOURNAL, post(journal::append).get(journal::page)),
+    ]
+}
+
+/// Every path of a datanode's port.
+pub fn paths() -> Vec<&'static str> {
+    routes().into_iter().map(|(path, _)| path).collect()
 }
 
 /// Refuses what is meant for another datanode (I21) and what a deposed tracker orders (I8, I20).

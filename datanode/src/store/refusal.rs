@@ -105,7 +105,7 @@ mod tests {
             while !refusal.is_due(now) {
                 now += SECOND;
             }
-            pauses.push((now - begin).as_secs());
+            pauses.push(now.saturating_sub(begin).as_secs());
             refusal.tried(true, now);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);

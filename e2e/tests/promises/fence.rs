@@ -59,7 +59,8 @@ async fn i08_i20_fault_20_a_second_tracker_on_a_copy_deposes_the_first_which_sto
     }
     let acting = Store::new(&second.address);
     acting.wait_ready(3, SOON).await;
-    // The first still thinks that it is heard: what it tries is refused by the datanodes.
+    // The first may still think that it is heard: what it tries is refused by the datanodes. If not,
+    // it asks those that fell silent.
     let refused = first.try_put("from-the-deposed", vec![1; 1000]).await;
     assert!(!refused.is_ok_and(|reply| reply.status.is_success()));
     let refused = first.door.delete("/files/before").await;
@@ -119,6 +120,35 @@ async fn i08_i20_fault_20_a_second_tracker_on_a_copy_deposes_the_first_which_sto
     cluster.point_datanodes_to(second.address);
     cluster.kill_datanode(0).await;
     cluster.start_datanode(0).await;
+    let ended = cluster.end_rival(second).await;
+    assert_eq!(ended, None, "the acting tracker went on");
+}
+
+/// Nobody asks it for anything, and no datanode speaks to it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn i20_fault_20_a_tracker_whose_datanodes_went_to_another_finds_out_by_itself() {
+    let mut cluster = Cluster::start(calm()).await;
+    let mut model = Model::default();
+    model.put(&mut cluster, "before", 1000).await;
+    quiet(&cluster.store()).await;
+    let copy = cluster.copy_tracker("second");
+    let mut second = cluster.rival_tracker(&copy).await;
+    cluster.start_rival(&mut second).await;
+    cluster.point_datanodes_to(second.address);
+    for number in 0..3 {
+        cluster.kill_datanode(number).await;
+        cluster.start_datanode(number).await;
+    }
+    eventually("the deposed tracker stops", DEADLINE, || async {
+        match cluster.tracker.ended() {
+            Some(reason) if reason.contains("later") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let acting = Store::new(&second.address);
+    acting.wait_ready(3, SOON).await;
+    model.check(&acting).await;
     let ended = cluster.end_rival(second).await;
     assert_eq!(ended, None, "the acting tracker went on");
 }

@@ -289,6 +289,15 @@ async fn a_new_checkpoint_never_counts_as_missing() {
     })
     .await;
     let store = cluster.store();
+    // Those of the start may have found two datanodes only, and lack a replica indeed.
+    store.wait_ready(3, DEADLINE).await;
+    store.put("ready", vec![1; 100]).await;
+    let begun = store.status().await.unwrap().journal.sequence;
+    store
+        .wait_status("a checkpoint on all", DEADLINE, |status| {
+            status.healthy && status.journal.checkpoint >= Some(begun)
+        })
+        .await;
     let first = store.status().await.unwrap().journal.checkpoint;
     store.put("some", vec![1; 100]).await;
     let is_newer = |newest: Option<u64>| newest > first && newest.is_some();

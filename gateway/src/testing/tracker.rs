@@ -387,6 +387,8 @@ impl TrackerApi for FakeTracker {
             datanodes: DatanodeCounts::default(),
             chunks: BTreeMap::new(),
             repair: RepairStatus::default(),
+            rebalance: dfs_protocol::status::RebalanceStatus::default(),
+            spread: dfs_protocol::status::SpreadStatus::default(),
             trash: TrashStatus::default(),
             journal: JournalStatus::default(),
         })

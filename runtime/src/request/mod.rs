@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use crate::clock::SharedClock;
+use crate::forwarded::{ClientAddr, TrustedProxies};
 use crate::problem::{self, ProblemResponse};
 use crate::rng::SharedRng;
 use crate::server::PeerAddr;
@@ -42,6 +43,7 @@ pub struct RequestEdge {
     clock: SharedClock,
     metrics: RequestMetrics,
     places: Arc<Semaphore>,
+    proxies: Arc<TrustedProxies>,
 }
 
 impl RequestEdge {
@@ -58,7 +60,15 @@ impl RequestEdge {
             clock,
             metrics,
             places: Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS))),
+            proxies: Arc::default(),
         }
+    }
+
+    /// Takes these proxies' word on who the client is; nobody's unless said.
+    #[must_use]
+    pub fn trusting(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = Arc::new(proxies);
+        self
     }
 
     /// Puts the layer around all routes of a router, fallbacks included. Call it once, last.
@@ -91,13 +101,18 @@ async fn handle(State(edge): State<RequestEdge>, mut request: Request, next: Nex
     let route: Arc<str> = route.as_ref().map_or("none", MatchedPath::as_str).into();
     let method = MethodLabel::of(request.method());
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
+    let client = peer.map(|peer| edge.proxies.client(peer.ip(), request.headers()));
     let span = tracing::info_span!(
         "request",
         id = &*id,
         method = crate::metrics::Label::as_str(method),
         route = &*route,
         peer = peer.map(tracing::field::display),
+        client = client.map(tracing::field::display),
     );
+    if let Some(client) = client {
+        request.extensions_mut().insert(ClientAddr(client));
+    }
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut wanted = HeaderMap::new();
     for value in request.headers().get_all(http::header::ACCEPT) {

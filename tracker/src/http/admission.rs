@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use dfs_protocol::admission::{
     AdmitRequest, CatalogState, CatalogStatus, LostRequest, Refusal, RefuseRequest,
 };
-use dfs_protocol::routes::tracker as routes;
+use dfs_protocol::routes::tracker as paths;
 use dfs_protocol::status::DatanodeStatus;
 use dfs_protocol::{DatanodeId, ErrorCode, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ProblemResponse};
@@ -20,14 +20,16 @@ use crate::service::Tracker;
 type Service = State<Arc<Tracker>>;
 type Answer<T> = Result<Json<T>, ProblemResponse>;
 
-pub(super) fn router() -> Router<Arc<Tracker>> {
-    Router::new()
-        .route(routes::ADMIT, post(admit))
-        .route(routes::REFUSE, post(refuse))
-        .route(routes::LOST, post(lost))
-        .route(routes::REFUSALS, get(refusals))
-        .route(routes::CATALOG, get(catalog))
-        .route(routes::CATALOG_REBUILD, post(rebuild))
+pub(super) fn routes() -> Vec<(String, MethodRouter<Arc<Tracker>>)> {
+    let all = [
+        (paths::ADMIT, post(admit)),
+        (paths::REFUSE, post(refuse)),
+        (paths::LOST, post(lost)),
+        (paths::REFUSALS, get(refusals)),
+        (paths::CATALOG, get(catalog)),
+        (paths::CATALOG_REBUILD, post(rebuild)),
+    ];
+    all.map(|(path, methods)| (path.to_owned(), methods)).into()
 }
 
 async fn admit(

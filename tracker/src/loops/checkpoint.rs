@@ -7,11 +7,13 @@ use std::time::Duration;
 use dfs_client::write_stream::ChunkEvent;
 use dfs_protocol::checksum::{RunningCrc32c, crc32c};
 use dfs_protocol::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64, ChunkKind, ChunkOrigin, SealedChunk};
+use dfs_protocol::events::EventKind;
 use dfs_protocol::frame::{HopFailure, OpenChunk};
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, FileId, LeaseId};
 
 use super::Work;
 use crate::model::op::{CheckpointRecord, Op};
+use crate::model::story::Telling;
 use crate::plan::placement::{self, PlacementRequest};
 use crate::service::Tracker;
 use crate::store::checkpoint::{CheckpointPages, PAGE_BYTES};
@@ -61,6 +63,9 @@ impl Work for Checkpoints {
         match take(tracker).await {
             Ok(record) => {
                 tracker.metrics.checkpoints.inc();
+                let detail = format!("a checkpoint covers the catalog up to {}", record.sequence);
+                let told = Telling::new(EventKind::CheckpointTaken, detail);
+                tracker.tell(told.count(record.chunks.len() as u64));
                 tracing::info!(
                     sequence = record.sequence,
                     chunks = record.chunks.len(),

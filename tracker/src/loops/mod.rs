@@ -5,7 +5,9 @@ mod checkpoint;
 mod collect;
 mod journal;
 mod pulse;
+mod rebalance;
 mod repair;
+mod successor;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         tick,
         shutdown.clone(),
         tracker.clone(),
-        pulse::Pulse::default(),
+        pulse::Pulse::new(tracker),
     ));
     loops.spawn(every(
         tick,
@@ -42,6 +44,12 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         tick,
         shutdown.clone(),
         tracker.clone(),
+        rebalance::Rebalance::default(),
+    ));
+    loops.spawn(every(
+        tick,
+        shutdown.clone(),
+        tracker.clone(),
         collect::Collect::default(),
     ));
     loops.spawn(every(
@@ -50,10 +58,17 @@ pub(crate) fn start(tracker: &Arc<Tracker>, shutdown: &Shutdown) -> JoinSet<()> 
         tracker.clone(),
         checkpoint::Checkpoints::default(),
     ));
-    let (journal, end) = (tracker.journal.clone(), shutdown.clone());
+    loops.spawn(every(
+        tick,
+        shutdown.clone(),
+        tracker.clone(),
+        successor::Successor::default(),
+    ));
+    let (ending, end) = (tracker.clone(), shutdown.clone());
     loops.spawn(async move {
         end.triggered().await;
-        journal.close();
+        ending.events.close();
+        ending.journal.close();
     });
     loops
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dfs_protocol::ErrorCode;
 use dfs_protocol::datanode::Liveness;
+use dfs_protocol::events::EventKind;
 use dfs_protocol::status::{ChunkHealth, RepairPriority};
 
 use futures_util::future::join_all;
@@ -13,6 +14,8 @@ use futures_util::future::join_all;
 use super::Work;
 use crate::decode_journal_page;
 use crate::model::datanodes::Datanode;
+use crate::model::story::{Scene, Seen, Telling};
+use crate::plan::Policy;
 use crate::service::{State, Tracker};
 
 /// How long one tick waits for journals to be compared.
@@ -20,9 +23,44 @@ const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Weight of the newest measurement in the copy rate.
 const RATE_WEIGHT: f64 = 0.1;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pulse {
     last: Option<(Duration, u64)>,
+    seen: Seen,
+}
+
+impl Pulse {
+    /// Looks before anybody is answered, so that nobody joins unseen.
+    pub(super) fn new(tracker: &Tracker) -> Self {
+        let now = tracker.clock.monotonic();
+        let seen = Seen::first(&scene(&tracker.state(), now), now);
+        Self { last: None, seen }
+    }
+}
+
+fn scene(state: &State, now: Duration) -> Scene<'_> {
+    let Policy {
+        factor,
+        partition_window,
+        ..
+    } = state.policy;
+    let counters = state.replicas.counters();
+    let waiting = [
+        RepairPriority::LastReplica,
+        RepairPriority::UnderThird,
+        RepairPriority::UnderReplicated,
+    ];
+    Scene {
+        datanodes: &state.datanodes,
+        safe_mode_over: state.safe_mode.is_over(),
+        partition: state.datanodes.partition(factor, partition_window, now),
+        copying: u64::from(state.tasks.repair_copies()),
+        waiting: waiting
+            .map(|priority| counters.of_priority(priority))
+            .iter()
+            .sum(),
+        copied: state.copied,
+    }
 }
 
 impl Work for Pulse {
@@ -52,6 +90,9 @@ impl Work for Pulse {
                 }
             }
             self.last = Some((now, state.copied_bytes));
+            for told in self.seen.look(&scene(state, now), now) {
+                tracker.tell(told);
+            }
         }
         compare_journals(tracker).await;
         publish(tracker, now);
@@ -92,6 +133,8 @@ async fn compare_journals(tracker: &Tracker) {
         };
         if let Some(ahead) = tracker.state().comparison.judge(at.id, &records) {
             tracing::error!(%ahead, "the catalog lacks what datanodes confirmed");
+            let kind = EventKind::CatalogComparisonFailed;
+            tracker.tell(Telling::new(kind, ahead.to_string()).of(at.id));
         }
     }
     let mut state = tracker.state();
@@ -124,7 +167,9 @@ fn publish(tracker: &Tracker, now: Duration) {
             .with_label_values(&[priority.as_str()])
             .set(count);
     }
-    metrics.repair_active.set(i64::from(state.tasks.copies()));
+    metrics
+        .repair_active
+        .set(i64::from(state.tasks.repair_copies()));
     metrics.repair_remaining.set(whole(counters.repair_bytes));
     metrics.held.set(i64::from(state.hold(now).is_some()));
     metrics.pending.set(whole(state.pending.len() as u64));

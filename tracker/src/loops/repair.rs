@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::status::RepairPriority;
 
 use super::Work;
 use crate::model::op::Op;
@@ -54,7 +55,7 @@ impl Repair {
         let plan = plan(&view, &self.cursors, &state.policy.repair, now, &mut rng);
         self.cursors = plan.cursors;
         for copy in &plan.copies {
-            let label = copy.priority.as_str();
+            let label = copy.priority().map_or("move", RepairPriority::as_str);
             tracker
                 .metrics
                 .repair_ordered
@@ -99,7 +100,7 @@ fn give_up_on_the_dead(state: &mut State, now: Duration) -> usize {
         .sum()
 }
 
-fn start(tasks: &mut tasks::TaskTable, work: tasks::Work, now: Duration) {
+pub(super) fn start(tasks: &mut tasks::TaskTable, work: tasks::Work, now: Duration) {
     if tasks.start(work, now).is_none() {
         tracing::warn!("too many orders are under way: the rest waits");
     }

@@ -9,3 +9,4 @@ pub mod op;
 pub mod pending;
 pub mod refusals;
 pub mod replicas;
+pub mod story;

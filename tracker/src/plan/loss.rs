@@ -5,53 +5,38 @@ use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::Verdict;
 
 use super::removal::NAMED_CHUNKS;
-use crate::model::datanodes::{DatanodeTable, Picture};
-use crate::model::replicas::{ChunkView, ReplicaMap};
+use crate::model::replicas::ReplicaMap;
 
-/// Whether every chunk has a valid replica on another datanode, heard or not. A datanode that did not
-/// report in this tracker's life may hold any chunk: then chunks without a known replica count too.
-pub fn nothing_only_there(
-    datanodes: &DatanodeTable,
-    replicas: &ReplicaMap,
-    lost: DatanodeId,
-) -> Verdict {
-    let reported = datanodes
-        .get(lost)
-        .is_some_and(|node| node.picture != Picture::Unknown);
-    let chunks: Box<dyn Iterator<Item = ChunkView>> = if reported {
-        Box::new(replicas.of_datanode(lost))
-    } else {
-        Box::new(replicas.iter())
-    };
-    let (mut named, mut count) = (Vec::new(), 0);
-    for chunk in chunks {
+/// Whether every chunk has a valid replica on another datanode, heard or not. Every chunk is looked at,
+/// not only those that the datanode reported: what it took just before it died, or before this
+/// tracker began, nobody reported.
+pub fn nothing_only_there(replicas: &ReplicaMap, lost: DatanodeId) -> Verdict {
+    let (mut chunks, mut chunk_count) = (Vec::new(), 0);
+    for chunk in replicas.iter() {
         let is_elsewhere = chunk.replicas.iter().any(|replica| {
             replica.datanode != lost
                 && replica.present
                 && replica.verified()
                 && replica.holder.admin != AdminState::Tombstoned
         });
-        let may_be_there = !reported
-            || chunk
-                .replicas
-                .iter()
-                .any(|replica| replica.datanode == lost && replica.present && replica.verified());
-        if !is_elsewhere && may_be_there {
-            count += 1;
-            if named.len() < NAMED_CHUNKS {
-                named.push(chunk.expected.chunk.id);
-            }
+        if is_elsewhere {
+            continue;
+        }
+        chunk_count += 1;
+        if chunks.len() < NAMED_CHUNKS {
+            chunks.push(chunk.expected.chunk.id);
         }
     }
-    let reason = match (count, reported) {
-        (0, _) => "every chunk has a replica elsewhere".to_owned(),
-        (count, true) => format!("{count} chunks have their only remaining replica there"),
-        (count, false) => format!("{count} chunks are known nowhere else and may be there"),
+    let safe = chunk_count == 0;
+    let reason = if safe {
+        "every chunk has a replica elsewhere".to_owned()
+    } else {
+        format!("{chunk_count} chunks have no replica that is known elsewhere")
     };
     Verdict {
-        safe: count == 0,
+        safe,
         reason,
-        chunks: named,
-        chunk_count: count,
+        chunks,
+        chunk_count,
     }
 }

@@ -5,12 +5,16 @@ pub mod admission;
 pub mod decommission;
 pub mod gc;
 pub mod loss;
+pub mod moves;
 pub mod placement;
+pub mod rebalance;
+mod rebalance_members;
 pub mod removal;
 pub mod repair;
 mod repair_copies;
 mod repair_deletes;
 pub mod safe_mode;
+pub mod spread;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
@@ -42,6 +46,8 @@ pub struct Policy {
     pub leases: LeaseLimits,
     /// Repair.
     pub repair: RepairLimits,
+    /// Rebalance.
+    pub rebalance: RebalanceLimits,
     /// Garbage collection.
     pub gc: GcLimits,
     /// The trash.
@@ -59,6 +65,7 @@ impl Default for Policy {
             promise_patience: Duration::from_secs(30),
             leases: LeaseLimits::default(),
             repair: RepairLimits::default(),
+            rebalance: RebalanceLimits::default(),
             gc: GcLimits::default(),
             trash: TrashLimits::default(),
         }
@@ -101,6 +108,46 @@ impl Default for RepairLimits {
             deletes_per_tick: 1000,
             task_timeout: Duration::from_mins(5),
             scan_per_tick: 20_000,
+        }
+    }
+}
+
+/// Bounds of rebalance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RebalanceLimits {
+    /// Two datanodes whose used shares differ by more than this many percent of the larger one are
+    /// evened out; 0 turns rebalance off.
+    pub threshold: u32,
+    /// Most bytes that begin to move in a second, on the average.
+    pub rate: u64,
+    /// Most moves that copy at a time in all.
+    pub total: u32,
+    /// Most moves that one datanode sends, and that one receives, at a time.
+    pub per_datanode: u32,
+    /// Datanodes that so many bytes would make alike are alike enough.
+    pub slack: u64,
+    /// Most chunks that one plan looks at.
+    pub scan_per_tick: usize,
+    /// Most chunks of one datanode that are looked at for one move.
+    pub scan_per_source: usize,
+    /// How long nothing is looked at after nothing was found.
+    pub idle_pause: Duration,
+    /// How long a move may take before it is left to repair.
+    pub patience: Duration,
+}
+
+impl Default for RebalanceLimits {
+    fn default() -> Self {
+        Self {
+            threshold: 5,
+            rate: 64 * 1024 * 1024,
+            total: 16,
+            per_datanode: 4,
+            slack: 1024 * 1024,
+            scan_per_tick: 20_000,
+            scan_per_source: 2000,
+            idle_pause: Duration::from_secs(5),
+            patience: Duration::from_mins(10),
         }
     }
 }

@@ -97,7 +97,7 @@ pub fn status(replicas: &ReplicaMap, tasks: &TaskTable, rate: Option<f64>) -> Re
         .filter_map(|task| match &task.work {
             Work::Copy(copy) => Some(RepairTaskStatus {
                 chunk: copy.chunk.id,
-                priority: copy.priority,
+                priority: copy.priority()?,
                 source: *copy.sources.first()?,
                 target: copy.target,
                 bytes: copy.chunk.length,
@@ -111,7 +111,7 @@ pub fn status(replicas: &ReplicaMap, tasks: &TaskTable, rate: Option<f64>) -> Re
     let queued = RepairPriority::ALL.map(|priority| (priority, counters.of_priority(priority)));
     RepairStatus {
         queued: queued.into_iter().collect(),
-        active: u64::from(tasks.copies()),
+        active: u64::from(tasks.repair_copies()),
         bytes_remaining: counters.repair_bytes,
         eta_seconds: rate
             .filter(|rate| *rate >= 1.0)

@@ -6,7 +6,7 @@ use dfs_protocol::status::RepairPriority;
 
 use super::placement::{choose_target, labels};
 use super::repair::Draft;
-use super::tasks::{CopyTask, Work};
+use super::tasks::{CopyReason, CopyTask, Work};
 use crate::model::health::{Label, SpreadPenalty};
 use crate::model::replicas::{ChunkView, ReplicaView};
 
@@ -124,7 +124,7 @@ fn order(
     };
     draft.add_copy(CopyTask {
         chunk: sealed,
-        priority,
+        reason: CopyReason::Repair(priority),
         sources,
         target,
     });

@@ -10,7 +10,8 @@ use super::tasks::{DeleteReason, DeleteTask};
 use crate::model::health::{Label, ReplicaClass};
 use crate::model::replicas::{ChunkView, ReplicaView};
 
-/// Deletes what is more than wanted: the badly spread first, then the one on the fullest datanode.
+/// Deletes what is more than wanted: the badly spread first, then the one that a move leaves behind,
+/// then the one on the fullest datanode.
 pub(super) fn excess(draft: &mut Draft<'_>, chunk: &ChunkView) {
     let id = chunk.expected.chunk.id;
     let factor = chunk.expected.factor as usize;
@@ -31,7 +32,7 @@ pub(super) fn excess(draft: &mut Draft<'_>, chunk: &ChunkView) {
         delete(draft, chunk, replica, DeleteReason::Excess);
     }
     while sure.len() > factor && draft.has_delete_room() {
-        let Some(victim) = worst(draft, chunk.expected.factor, &sure) else {
+        let Some(victim) = worst(draft, chunk, &sure) else {
             return;
         };
         let replica = sure.swap_remove(victim);
@@ -65,9 +66,11 @@ pub(super) fn irregular(draft: &mut Draft<'_>, chunk: &ChunkView) {
     }
 }
 
-/// The replica without which the rest is spread best; then the one on the fullest datanode.
-fn worst(draft: &Draft<'_>, factor: u32, replicas: &[&ReplicaView]) -> Option<usize> {
+/// The replica without which the rest is spread best; then the one that a move leaves behind, and
+/// its new one last, lest it is moved again; then the one on the fullest datanode.
+fn worst(draft: &Draft<'_>, chunk: &ChunkView, replicas: &[&ReplicaView]) -> Option<usize> {
     let rule = draft.view.replicas.rule();
+    let moved = draft.view.tasks.moves.get(chunk.expected.chunk.id);
     (0..replicas.len()).min_by_key(|victim| {
         let rest: Vec<(Label, Option<Label>)> = replicas
             .iter()
@@ -77,21 +80,21 @@ fn worst(draft: &Draft<'_>, factor: u32, replicas: &[&ReplicaView]) -> Option<us
             .collect();
         let id = replicas[*victim].datanode;
         (
-            rule.penalty(factor, &rest),
+            rule.penalty(chunk.expected.factor, &rest),
+            moved.is_none_or(|one| one.from != id),
+            moved.is_some_and(|one| one.to == id),
             Reverse(fullness(draft, id)),
             id,
         )
     })
 }
 
-/// Used share of the volume in thousandths.
+/// Used share of what the volume gives to chunks, in millionths.
 fn fullness(draft: &Draft<'_>, id: DatanodeId) -> u64 {
     draft.view.datanodes.get(id).map_or(0, |node| {
-        let used = node
-            .stats
-            .capacity_bytes
-            .saturating_sub(node.stats.free_bytes);
-        used.saturating_mul(1000) / node.stats.capacity_bytes.max(1)
+        let (used, free) = (node.stats.used_bytes, node.stats.free_bytes);
+        let share = u128::from(used) * 1_000_000 / (u128::from(used) + u128::from(free)).max(1);
+        u64::try_from(share).unwrap_or(u64::MAX)
     })
 }
 

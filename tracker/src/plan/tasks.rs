@@ -9,19 +9,39 @@ use dfs_protocol::datanode::Command;
 use dfs_protocol::status::RepairPriority;
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TaskId};
 
+use super::moves::{Move, MoveTable};
 use crate::model::datanodes::{Datanode, DatanodeTable};
+
+/// Why a copy is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyReason {
+    /// The chunk needs it; how urgently.
+    Repair(RepairPriority),
+    /// This datanode's replica goes once the copy is there.
+    Move(DatanodeId),
+}
 
 /// A copy to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyTask {
     /// What must arrive.
     pub chunk: SealedChunk,
-    /// How urgent it is.
-    pub priority: RepairPriority,
+    /// Why.
+    pub reason: CopyReason,
     /// Who has it, best first; the first one's load is counted.
     pub sources: Vec<DatanodeId>,
     /// Who gets it.
     pub target: DatanodeId,
+}
+
+impl CopyTask {
+    /// How urgent it is; none when it only evens volumes out.
+    pub fn priority(&self) -> Option<RepairPriority> {
+        match self.reason {
+            CopyReason::Repair(priority) => Some(priority),
+            CopyReason::Move(_) => None,
+        }
+    }
 }
 
 /// Why a replica is deleted. Metric label values.
@@ -138,6 +158,8 @@ pub struct TaskTable {
     unanswered: BTreeMap<TaskId, (ChunkId, DatanodeId)>,
     /// Chunks whose last copy failed, and until when they are left alone.
     postponed: BTreeMap<ChunkId, Duration>,
+    /// Copies that even volumes out, until the old replica is gone.
+    pub moves: MoveTable,
 }
 
 impl TaskTable {
@@ -166,6 +188,16 @@ impl TaskTable {
             *self.copies_to.entry(copy.target).or_default() += 1;
             if let Some(source) = copy.sources.first() {
                 *self.copies_from.entry(*source).or_default() += 1;
+            }
+            if let CopyReason::Move(from) = copy.reason {
+                self.moves.begin(Move {
+                    chunk: copy.chunk.id,
+                    bytes: copy.chunk.length,
+                    from,
+                    to: copy.target,
+                    started: now,
+                    landed: false,
+                });
             }
         }
         self.tasks.insert(
@@ -324,9 +356,15 @@ impl TaskTable {
         ids.filter_map(|id| self.tasks.get(id))
     }
 
-    /// Copies under way.
+    /// Copies under way, moves included.
     pub fn copies(&self) -> u32 {
         self.copies
+    }
+
+    /// Copies under way that chunks need.
+    pub fn repair_copies(&self) -> u32 {
+        let moves = u32::try_from(self.moves.copying().count()).unwrap_or(u32::MAX);
+        self.copies.saturating_sub(moves)
     }
 
     /// Copies that the datanode sends.
@@ -371,6 +409,11 @@ impl TaskTable {
     fn give_up(&mut self, ids: Vec<TaskId>) -> Vec<Task> {
         let tasks: Vec<Task> = ids.into_iter().filter_map(|id| self.take(id)).collect();
         for task in &tasks {
+            if let Work::Copy(copy) = &task.work
+                && copy.priority().is_none()
+            {
+                self.moves.forget(copy.chunk.id);
+            }
             // An order that was never told cannot be carried out.
             if let (Work::Delete(delete), Some(_)) = (&task.work, task.told) {
                 let replica = (delete.chunk, delete.datanode);

@@ -93,7 +93,8 @@ impl Tracker {
     /// Calls back whoever listens at `address` and takes what it says of itself as announced; its
     /// own registration, which says more, follows.
     ///
-    /// Errors: `unavailable` when nobody answers; as for [`Self::register`].
+    /// Errors: `unavailable` when nobody answers; `fenced` when it obeys a later tracker: this one
+    /// stops; as for [`Self::register`].
     pub async fn register_by_address(&self, address: &str) -> Result<serde_json::Value, Problem> {
         let identity = self
             .datanode_client
@@ -110,6 +111,8 @@ impl Tracker {
         if let Err(problem) = self.same_cluster(request.cluster) {
             return Err(self.refused(&request, RefusalReason::WrongCluster, problem));
         }
+        // A tracker that no datanode heartbeats to any more learns of a later one here.
+        self.meet_fence(request.fence).await?;
         let id = request.datanode;
         let is_known = {
             let state = self.state();
@@ -274,7 +277,7 @@ impl Tracker {
             return Err(Problem::new(ErrorCode::SafeMode, waits)
                 .next("wait until the tracker knows what the others hold"));
         }
-        let verdict = nothing_only_there(&state.datanodes, &state.replicas, id);
+        let verdict = nothing_only_there(&state.replicas, id);
         if !verdict.safe && !accept_loss {
             return conflict(
                 verdict.reason,

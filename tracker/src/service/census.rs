@@ -17,7 +17,7 @@ use super::{State, Tracker};
 use crate::model::datanodes::Datanode;
 use crate::model::health::ReplicaClass;
 use crate::model::replicas::ReplicaView;
-use crate::plan::{decommission, removal, repair};
+use crate::plan::{decommission, removal, repair, spread};
 use crate::store::CatalogMeta;
 
 impl Tracker {
@@ -37,6 +37,13 @@ impl Tracker {
             .into();
         let rate = (state.copy_rate >= 1.0).then_some(state.copy_rate);
         let repair = repair::status(&state.replicas, &state.tasks, rate);
+        let rebalance = state.rebalance.clone();
+        let factor = self.config.replication_factor;
+        let badly_spread = state
+            .replicas
+            .counters()
+            .of_health(ChunkHealth::MisReplicated);
+        let spread = spread::status(&state.datanodes, factor, badly_spread, now);
         let datanodes = count_datanodes(&state, now);
         let capacity = capacity(&state, now);
         drop(state);
@@ -64,6 +71,8 @@ impl Tracker {
             datanodes,
             chunks,
             repair,
+            rebalance,
+            spread,
             trash: TrashStatus {
                 entries: counters.trash_entries,
                 bytes: counters.trash_bytes,
@@ -250,8 +259,14 @@ fn summarise(status: &ClusterStatus) -> (bool, String) {
     } else if at_risk > 0 {
         format!("{at_risk} chunks have one replica left; repair copies them first.")
     } else if weak > 0 {
+        let why = if status.spread.possible {
+            String::new()
+        } else {
+            format!(": {}", status.spread.sentence)
+        };
         format!(
-            "Every file can be read; {weak} chunks have fewer or worse placed replicas than wanted."
+            "Every file can be read; {weak} chunks have fewer or worse placed replicas than \
+             wanted{why}."
         )
     } else if silent > 0 {
         format!("Every chunk has its replicas; {silent} datanodes are silent.")

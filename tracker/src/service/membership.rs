@@ -7,12 +7,14 @@ use dfs_protocol::datanode::{
     AdminState, Admission, ChunkReport, Heartbeat, HeartbeatReply, RegisterRequest,
     RegisterResponse, TaskOutcome,
 };
+use dfs_protocol::events::EventKind;
 use dfs_protocol::status::DatanodeStatus;
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Fence, Problem};
 
 use super::{State, Tracker, millis};
 use crate::model::datanodes::{Heard, Message};
 use crate::model::op::{DatanodeRecord, Op};
+use crate::model::story::Telling;
 use crate::store::SubmitError;
 
 /// How long a registration waits for its record to be on the journals.
@@ -124,6 +126,13 @@ impl Tracker {
             .replicas
             .apply_delta(id, &added, &removed, &digest, now);
         state.datanodes.set_picture(id, in_sync);
+        if let Some(bad) = corrupt.first() {
+            let (count, what) = (corrupt.len() as u64, bad.damage.as_str());
+            let detail =
+                format!("{count} replicas were found damaged and set aside, first: {what}");
+            let told = Telling::new(EventKind::ChunkCorrupt, detail).of(id);
+            self.tell(told.chunk(bad.chunk).count(count));
+        }
         for bad in corrupt {
             self.metrics
                 .corrupt
@@ -285,7 +294,7 @@ impl Tracker {
 
     /// Compares a datanode's fence with ours (design: max of stored and reported, plus one, at
     /// start; deposed later).
-    pub(super) async fn meet_fence(&self, reported: Fence) -> Result<(), Problem> {
+    pub(crate) async fn meet_fence(&self, reported: Fence) -> Result<(), Problem> {
         let ours = self.fence();
         if ours.admits(reported) && reported.epoch <= ours.epoch || reported.epoch < ours.epoch {
             return Ok(());

@@ -6,6 +6,7 @@ mod api;
 mod applied;
 mod census;
 mod committing;
+pub(crate) mod events;
 mod fsck;
 mod membership;
 mod placing;
@@ -31,9 +32,10 @@ use dfs_runtime::net::SharedConnector;
 use dfs_runtime::rng::SharedRng;
 use tokio::sync::watch;
 
+use self::events::EventLog;
 use crate::config::TrackerConfig;
 use crate::journal_set::{JournalSet, Roster, RosterSource};
-use crate::metrics::TrackerMetrics;
+use crate::metrics::{EventMetrics, TrackerMetrics};
 use crate::model::comparison::Comparison;
 use crate::model::datanodes::Picture;
 use crate::model::op::Op;
@@ -72,6 +74,7 @@ pub struct Tracker {
     pub(crate) datanode_client: DatanodeClient,
     pub(crate) write_streams: WriteStreams,
     pub(crate) started: Duration,
+    pub(crate) events: EventLog,
     fence: Mutex<Fence>,
     raising: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -133,6 +136,11 @@ impl Tracker {
             datanode_client: DatanodeClient::new(http),
             write_streams: WriteStreams::new(connector).with_tokens(config.tokens.clone()),
             started: clock.monotonic(),
+            // The epoch that this tracker is about to begin.
+            events: EventLog::new(
+                EventMetrics::register(&registry)?,
+                Epoch(meta.fence.epoch.0 + 1),
+            ),
             fence: Mutex::new(meta.fence),
             raising: tokio::sync::Mutex::new(()),
             state: Mutex::new(State::new(

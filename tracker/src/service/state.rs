@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
 use dfs_protocol::datanode::{FinishedTask, Liveness, TaskOutcome};
+use dfs_protocol::status::RebalanceStatus;
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TrashId};
 
 use crate::model::comparison::Comparison;
@@ -18,7 +19,7 @@ use crate::model::replicas::{Expected, ReplicaMap};
 use crate::plan::gc::CondemnedTable;
 use crate::plan::removal::RemovalView;
 use crate::plan::safe_mode::SafeMode;
-use crate::plan::tasks::{TaskTable, VerifyTask, Work};
+use crate::plan::tasks::{CopyReason, TaskTable, VerifyTask, Work};
 use crate::plan::trash::{TrashTable, Usage};
 use crate::plan::{Hold, Policy, hold};
 
@@ -60,6 +61,10 @@ pub struct State {
     pub trash: TrashTable,
     /// Versions that a change put into the trash and whose entries were not read yet.
     pub trashed_lately: Vec<TrashId>,
+    /// Copies that repair made in this tracker's life.
+    pub copied: u64,
+    /// What rebalance does, as its loop left it.
+    pub rebalance: RebalanceStatus,
     /// Bytes that repair copied in this tracker's life, and its measured rate in bytes a second.
     pub copied_bytes: u64,
     /// See [`Self::copied_bytes`].
@@ -85,6 +90,11 @@ impl State {
             condemned_lately: Vec::new(),
             trash: TrashTable::new(),
             trashed_lately: Vec::new(),
+            copied: 0,
+            rebalance: RebalanceStatus {
+                threshold_percent: policy.rebalance.threshold,
+                ..RebalanceStatus::default()
+            },
             copied_bytes: 0,
             copy_rate: 0.0,
             policy,
@@ -207,11 +217,20 @@ impl State {
                 self.replicas
                     .remove_replica(datanode, delete.chunk, delete.version);
             }
-            (Work::Copy(copy), TaskOutcome::Done) => self.copied_bytes += copy.chunk.length,
+            (Work::Copy(copy), TaskOutcome::Done) => match copy.reason {
+                CopyReason::Repair(_) => {
+                    self.copied += 1;
+                    self.copied_bytes += copy.chunk.length;
+                }
+                CopyReason::Move(_) => self.tasks.moves.landed(copy.chunk.id),
+            },
             // Another try at once would most likely fail as this one did, and starve the others.
             (Work::Copy(copy), TaskOutcome::Failed { .. }) => {
                 let pause = self.policy.liveness.dead_window();
                 self.tasks.postpone(copy.chunk.id, now + pause);
+                if copy.priority().is_none() {
+                    self.tasks.moves.forget(copy.chunk.id);
+                }
             }
             (Work::Delete(_) | Work::Verify(_), _) => {}
         }

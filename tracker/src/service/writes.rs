@@ -190,19 +190,15 @@ impl Tracker {
             .state()
             .datanodes
             .writes_refused(self.clock.monotonic());
-        match refused {
-            Some(unheard) => {
-                self.metrics.writes_refused.inc();
-                Err(
-                    Problem::new(ErrorCode::TooFewDatanodes, unheard.to_string())
-                        .next("start datanodes, or wait until they are heard; see dfs status"),
-                )
-            }
-            None => {
-                self.journal.require();
-                Ok(())
-            }
+        if let Some(unheard) = refused {
+            self.metrics.writes_refused.inc();
+            return Err(
+                Problem::new(ErrorCode::TooFewDatanodes, unheard.to_string())
+                    .next("start datanodes, or wait until they are heard; see dfs status"),
+            );
         }
+        self.journal.require();
+        Ok(())
     }
 
     pub(super) fn resolve_factor(&self, factor: Option<u32>) -> Result<u32, Problem> {

@@ -21,38 +21,44 @@ use tokio::net::TcpListener;
 
 /// What the door keeps and how it misbehaves.
 #[derive(Debug, Default)]
-pub(super) struct Doings {
-    pub(super) files: BTreeMap<String, (Bytes, u128)>,
-    pub(super) versions: u128,
+pub(crate) struct Doings {
+    pub(crate) files: BTreeMap<String, (Bytes, u128)>,
+    pub(crate) versions: u128,
     /// Refuse so many requests with 503 first.
-    pub(super) refuse: u32,
+    pub(crate) refuse: u32,
     /// Break the first so many downloads after this many bytes.
-    pub(super) break_gets: (u32, usize),
+    pub(crate) break_gets: (u32, usize),
     /// Store puts but break the connection before the first so many answers.
-    pub(super) lose_answers: u32,
+    pub(crate) lose_answers: u32,
     /// Tell a wrong checksum.
-    pub(super) lie: bool,
+    pub(crate) lie: bool,
     /// Replace a file's content when a download of it broke.
-    pub(super) replace_after_break: Option<Bytes>,
+    pub(crate) replace_after_break: Option<Bytes>,
     /// `Range` headers seen.
-    pub(super) ranges: Vec<String>,
+    pub(crate) ranges: Vec<String>,
     /// Downloads served.
-    pub(super) gets: u32,
+    pub(crate) gets: u32,
     /// `METHOD route?query` of changes.
-    pub(super) changes: Vec<String>,
+    pub(crate) changes: Vec<String>,
     /// What `/fsck` says.
-    pub(super) fsck: String,
+    pub(crate) fsck: String,
+    /// What `/events` says; a stream ends behind it, and the next has what is behind a NUL.
+    pub(crate) events: String,
+    /// `Authorization` of each request.
+    pub(crate) authorizations: Vec<Option<String>>,
+    /// Listings served: prefixes, with `*` behind those without a delimiter.
+    pub(crate) listings: Vec<String>,
 }
 
 #[derive(Debug)]
-pub(super) struct Fake {
-    pub(super) address: String,
+pub(crate) struct Fake {
+    pub(crate) address: String,
     doings: Arc<Mutex<Doings>>,
     _running: ShutdownTrigger,
 }
 
 impl Fake {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let doings = Arc::<Mutex<Doings>>::default();
@@ -68,11 +74,15 @@ impl Fake {
         }
     }
 
-    pub(super) fn doings(&self) -> MutexGuard<'_, Doings> {
+    pub(crate) fn port(&self) -> &str {
+        self.address.rsplit_once(':').unwrap().1
+    }
+
+    pub(crate) fn doings(&self) -> MutexGuard<'_, Doings> {
         self.doings.lock().unwrap()
     }
 
-    pub(super) fn store(&self, path: &str, content: impl Into<Bytes>) {
+    pub(crate) fn store(&self, path: &str, content: impl Into<Bytes>) {
         let mut doings = self.doings();
         doings.versions += 1;
         let version = doings.versions;
@@ -81,14 +91,14 @@ impl Fake {
             .insert(path.to_owned(), (content.into(), version));
     }
 
-    pub(super) fn content(&self, path: &str) -> Option<Bytes> {
+    pub(crate) fn content(&self, path: &str) -> Option<Bytes> {
         self.doings()
             .files
             .get(path)
             .map(|(bytes, _)| bytes.clone())
     }
 
-    pub(super) fn paths(&self) -> Vec<String> {
+    pub(crate) fn paths(&self) -> Vec<String> {
         self.doings().files.keys().cloned().collect()
     }
 }
@@ -104,6 +114,9 @@ async fn answer(State(doings): Shared, request: Request) -> Response {
     let query = parts.uri.query().unwrap_or("").to_owned();
     {
         let mut doings = doings.lock().unwrap();
+        let sent = parts.headers.get(header::AUTHORIZATION);
+        let sent = sent.map(|value| value.to_str().unwrap().to_owned());
+        doings.authorizations.push(sent);
         if doings.refuse > 0 {
             doings.refuse -= 1;
             let busy = Problem::new(ErrorCode::Unavailable, "busy").retry_after(0);
@@ -122,7 +135,7 @@ async fn answer(State(doings): Shared, request: Request) -> Response {
         return other(&mut doings, &parts.method, &route, &query);
     };
     match parts.method {
-        Method::GET if query.starts_with("list") => list(&doings, path, &query),
+        Method::GET if query.starts_with("list") => list(&mut doings, path, &query),
         Method::GET | Method::HEAD => get(&mut doings, path, &parts.headers),
         Method::PUT => put(&mut doings, path, &body, &parts.headers),
         Method::DELETE => match doings.files.remove(path) {
@@ -136,6 +149,15 @@ async fn answer(State(doings): Shared, request: Request) -> Response {
 fn other(doings: &mut Doings, method: &Method, route: &str, query: &str) -> Response {
     if route == "/fsck" {
         return doings.fsck.clone().into_response();
+    }
+    if route == "/events" {
+        doings.changes.push(format!("{method} {route}?{query}"));
+        let Some((now, later)) = doings.events.split_once('\0') else {
+            return std::mem::take(&mut doings.events).into_response();
+        };
+        let (now, later) = (now.to_owned(), later.to_owned());
+        doings.events = later;
+        return now.into_response();
     }
     doings.changes.push(format!("{method} {route}?{query}"));
     "{}".into_response()
@@ -242,7 +264,7 @@ fn get(doings: &mut Doings, path: &str, headers: &HeaderMap) -> Response {
 }
 
 /// Pages of three, so that cursors are used.
-fn list(doings: &Doings, prefix: &str, query: &str) -> Response {
+fn list(doings: &mut Doings, prefix: &str, query: &str) -> Response {
     let parameter = |name: &str| {
         let value = query
             .split('&')
@@ -256,6 +278,8 @@ fn list(doings: &Doings, prefix: &str, query: &str) -> Response {
     };
     let delimited = parameter("delimiter").is_some();
     let after = parameter("cursor").unwrap_or_default();
+    let mark = if delimited { "" } else { "*" };
+    doings.listings.push(format!("{prefix}{mark}"));
     let mut entries = Vec::new();
     let mut directories = BTreeSet::new();
     let mut last = String::new();

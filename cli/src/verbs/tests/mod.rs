@@ -1,6 +1,7 @@
 //! Verbs against a small door in this process.
 
-mod fake;
+pub(crate) mod fake;
+mod look;
 
 use std::fs;
 use std::io::Cursor;

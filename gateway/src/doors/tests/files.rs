@@ -179,7 +179,20 @@ async fn bad_input_37_a_deletion_during_a_download_lets_it_end_whole_or_breaks_i
 async fn bad_input_39_the_host_and_the_form_of_the_uri_change_nothing() {
     let site = site().await;
     site.put("/files/a", &[], b"x").await;
-    let headers = [("host", "elsewhere"), ("x-forwarded-for", "127.0.0.1")];
+    site.put("/files/b", &[], b"x").await;
+    let headers = [
+        ("host", "elsewhere"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-host", "evil"),
+        ("x-forwarded-proto", "javascript"),
+        ("forwarded", "for=127.0.0.1;host=evil"),
+    ];
     let response = site.call("GET", "http://elsewhere/files/a", &headers).await;
     assert_eq!(response.status(), 200);
+    // What we link to is relative: nobody's word on host or scheme gets into an answer.
+    let uri = "http://elsewhere/files?list&limit=1";
+    let response = site.call("GET", uri, &headers).await;
+    assert!(header(&response, "link").starts_with("</files?list&limit=1&cursor="));
+    let response = site.put("/files/c", &headers, b"x").await;
+    assert_eq!(header(&response, "location"), "/files/c");
 }

@@ -169,6 +169,30 @@ async fn bad_input_39_an_absolute_uri_and_a_forged_peer_change_nothing() {
 }
 
 #[tokio::test]
+async fn bad_input_39_the_client_is_who_a_trusted_proxy_says_and_the_peer_stays_the_peer() {
+    let addresses = |peer: axum::Extension<crate::server::PeerAddr>,
+                     client: axum::Extension<crate::forwarded::ClientAddr>| async move {
+        format!("{} {}", peer.0.0.ip(), client.0.0)
+    };
+    let router = Router::new().route("/who", get(addresses));
+    for (proxies, expected) in [
+        ("", "127.0.0.1 127.0.0.1"),
+        ("10.0.0.0/8", "127.0.0.1 127.0.0.1"),
+        ("127.0.0.0/8", "127.0.0.1 9.9.9.9"),
+    ] {
+        let proxies = proxies.parse().unwrap();
+        let served = serve_behind(ServerLimits::default(), router.clone(), proxies).await;
+        let answer = served
+            .talk(
+                "GET /who HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4, 9.9.9.9\r\n\
+                 X-Forwarded-Host: evil\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n",
+            )
+            .await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{expected}")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn bad_input_18_a_put_without_length_has_an_empty_body() {
     let served = serve_simple(ServerLimits::default()).await;
     let answer = served

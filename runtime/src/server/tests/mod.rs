@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::{ServerLimits, ServerMetrics, serve};
 use crate::clock::SystemClock;
+use crate::forwarded::TrustedProxies;
 use crate::request::{RequestEdge, RequestMetrics};
 use crate::rng::SharedRng;
 use crate::shutdown::{ShutdownTrigger, shutdown_pair};
@@ -37,6 +38,15 @@ pub(super) struct Served {
 
 /// Serves `router` behind the request layer, with room for 4 requests in flight.
 pub(super) async fn serve_router(limits: ServerLimits, router: Router) -> Served {
+    serve_behind(limits, router, TrustedProxies::default()).await
+}
+
+/// The same, with proxies in front.
+pub(super) async fn serve_behind(
+    limits: ServerLimits,
+    router: Router,
+    proxies: TrustedProxies,
+) -> Served {
     let registry = Registry::new();
     let metrics = ServerMetrics::register(&registry, "api").unwrap();
     let requests = RequestMetrics::register(&registry).unwrap();
@@ -45,7 +55,8 @@ pub(super) async fn serve_router(limits: ServerLimits, router: Router) -> Served
         SystemClock::shared(),
         requests.clone(),
         4,
-    );
+    )
+    .trusting(proxies);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, shutdown) = shutdown_pair();

@@ -196,6 +196,27 @@ impl ReplicaMap {
             .map(|slot| self.view_of(slot))
     }
 
+    /// As [`Self::of_datanode`], from some place on and once around: the same `start` begins at the
+    /// same chunk.
+    pub fn of_datanode_from(
+        &self,
+        datanode: DatanodeId,
+        start: u32,
+    ) -> impl Iterator<Item = ChunkView> + '_ {
+        let node = self
+            .node_index
+            .get(&datanode)
+            .and_then(|n| self.nodes.get(usize::from(*n)));
+        let slots = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        let start = start % slots.max(1);
+        node.into_iter()
+            .flat_map(move |n| {
+                let head = n.slots.iter().take_while(move |at| *at < start);
+                n.slots.iter_from(start).chain(head)
+            })
+            .map(|slot| self.view_of(slot))
+    }
+
     /// Chunks in a queue from the cursor on, each with the cursor that goes on behind it.
     pub fn queue(
         &self,

@@ -67,12 +67,25 @@ pub(super) fn record(
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Disk {
+    pub(super) capacity: u64,
     pub(super) chunks: BTreeMap<ChunkId, SealedChunk>,
     told: BTreeMap<ChunkId, SealedChunk>,
     sequence: u64,
     pub(super) up: bool,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            capacity: GIB,
+            chunks: BTreeMap::new(),
+            told: BTreeMap::new(),
+            sequence: 0,
+            up: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -85,6 +98,8 @@ pub(super) struct Cluster {
     pub(super) now: Duration,
     pub(super) rng: fastrand::Rng,
     pub(super) disks: BTreeMap<DatanodeId, Disk>,
+    /// Bytes that a chunk takes: a MiB, unless said otherwise.
+    pub(super) weigh: fn(&SealedChunk) -> u64,
     cursors: RepairCursors,
     /// Every plan that was carried out.
     pub(super) plans: Vec<RepairPlan>,
@@ -107,6 +122,7 @@ impl Cluster {
             now: 1000 * SECOND,
             rng: fastrand::Rng::with_seed(seed),
             disks: BTreeMap::new(),
+            weigh: |_| 1 << 20,
             cursors: RepairCursors::default(),
             plans: Vec::new(),
         };
@@ -175,17 +191,16 @@ impl Cluster {
                 continue;
             }
             disk.sequence += 1;
-            // As if each chunk took a MiB.
-            let used = (disk.chunks.len() as u64) << 20;
+            let used = disk.chunks.values().map(self.weigh).sum::<u64>();
             let message = Message {
                 instance: InstanceId(1),
                 sequence: disk.sequence,
                 address: "x:1".to_owned(),
                 fence: Fence::default(),
                 stats: DatanodeStats {
-                    capacity_bytes: GIB,
+                    capacity_bytes: disk.capacity,
                     used_bytes: used,
-                    free_bytes: GIB - used,
+                    free_bytes: disk.capacity - used,
                     ..DatanodeStats::default()
                 },
             };
@@ -303,6 +318,11 @@ impl Cluster {
             self.tasks.postpone(chunk.id, self.now + 5 * SECOND);
         }
         self.tasks.finish(task).unwrap();
+        if good {
+            self.tasks.moves.landed(chunk.id);
+        } else {
+            self.tasks.moves.forget(chunk.id);
+        }
     }
 
     fn delete(&mut self, on: DatanodeId, task: TaskId, chunk: ChunkId, version: ChunkVersion) {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::cluster::{Cluster, SECOND, expected, id, node, record, sealed};
 use crate::model::datanodes::{Heard, Message, Picture, TooManyDatanodes};
+use crate::plan::loss::nothing_only_there;
 use crate::plan::removal::{RemovalView, ok_to_stop, safe_to_remove};
 use crate::plan::safe_mode::SafeMode;
 use crate::plan::{Hold, decommission};
@@ -358,4 +359,29 @@ fn i25_placements_ahead_of_need_do_not_keep_a_leaving_datanode_and_commits_under
         remove(&cluster, 1).safe,
         "now the chunk itself is looked at"
     );
+}
+
+#[test]
+fn i01_a_volume_is_lost_without_asking_only_when_every_chunk_is_known_elsewhere() {
+    let mut cluster = Cluster::new(4, 0, 2, 1);
+    let (both, single, unreported) = (sealed(1, 1), sealed(2, 1), sealed(3, 1));
+    cluster.store(both, 2, &[1, 2]);
+    cluster.store(single, 1, &[1]);
+    cluster.beat();
+    let ask = |cluster: &Cluster, n: u128| nothing_only_there(&cluster.map, node(n));
+    assert!(ask(&cluster, 2).safe && ask(&cluster, 3).safe);
+    let verdict = ask(&cluster, 1);
+    assert_eq!((verdict.safe, verdict.chunks), (false, vec![single.id]));
+    // One that is silent may come back: it still counts; a tombstoned one does not.
+    cluster.down(2);
+    for _ in 0..20 {
+        cluster.beat();
+    }
+    assert_eq!(ask(&cluster, 1).chunk_count, 1);
+    cluster.set_admin(2, AdminState::Tombstoned);
+    cluster.beat();
+    assert_eq!(ask(&cluster, 1).chunk_count, 2);
+    // What nobody reported may be on any of them.
+    cluster.store(unreported, 2, &[]);
+    assert_eq!(ask(&cluster, 3).chunks, [unreported.id]);
 }

@@ -4,5 +4,7 @@ mod cluster;
 mod gc;
 mod judgement;
 mod placement;
+mod rebalance;
 mod repair;
+mod spread;
 mod trash;

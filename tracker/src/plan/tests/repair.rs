@@ -23,7 +23,7 @@ fn i23_the_most_endangered_chunk_is_copied_first() {
                 .start_repair()
                 .copies
                 .iter()
-                .map(|copy| (copy.chunk.id, copy.priority)),
+                .map(|copy| (copy.chunk.id, copy.priority().unwrap())),
         );
         cluster.carry_out();
         cluster.beat();
