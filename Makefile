@@ -1,4 +1,4 @@
-.PHONY: run test test-root planted e2e bench demo fuzz generate lint fmt count
+.PHONY: run test test-root planted image generate charts e2e bench demo fuzz lint fmt count
 
 CARGO ?= cargo
 
@@ -36,10 +36,27 @@ fuzz:
 	$(CARGO) build --release --bin dfs
 	scripts/fuzz-openapi.sh
 
-# Files that are made from code. Commit them: `make lint` fails while they differ.
+# The container image, without any engine: target/image/dfs.tar, docker.io/library/dfs:VERSION.
+image:
+	$(CARGO) build --release --bin dfs
+	scripts/image.sh
+
+# Files that are made from others: the resource from its types, the charts' pages from their values. Commit them:
+# `make lint` fails while they differ.
 generate:
 	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
 	mv target/crd.yaml deploy/crd.yaml
+	cp deploy/crd.yaml charts/dfs-operator/files/crd.yaml
+	scripts/charts-readme.sh
+
+# The charts: lint, templates, bad values; with KUBECONFIG also a dry run against that API server.
+charts:
+	scripts/test-charts.sh
+
+# The whole product on a real cluster: any KUBECONFIG whose nodes have the image (docs/kubernetes-tests.md).
+# INGRESS: address of an ingress controller; E2E: only the scenarios whose name holds it.
+e2e:
+	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-e2e --test kube -- --test-threads=1 --nocapture $(E2E)
 
 lint:
 	$(CARGO) fmt --all --check
@@ -47,6 +64,7 @@ lint:
 		|| { echo "deploy/crd.yaml is not what the types say: run make generate" >&2; exit 1; }
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
+	@if command -v helm >/dev/null; then scripts/test-charts.sh; else echo "helm is not installed: charts not tested"; scripts/charts-readme.sh --check; fi
 
 fmt:
 	$(CARGO) fmt --all

@@ -67,6 +67,8 @@ impl Reply {
 pub struct Http {
     /// `host:port`.
     pub address: String,
+    /// What requests name as their host: the address, unless a proxy tells stores apart by it.
+    pub host: String,
     /// The cluster token that is shown, if one is.
     pub token: Option<String>,
 }
@@ -74,8 +76,14 @@ pub struct Http {
 impl Http {
     /// A door.
     pub fn new(address: &(impl ToString + ?Sized)) -> Self {
+        Self::through(address, address)
+    }
+
+    /// A door behind a proxy that finds it by its host name.
+    pub fn through(address: &(impl ToString + ?Sized), host: &(impl ToString + ?Sized)) -> Self {
         Self {
             address: address.to_string(),
+            host: host.to_string(),
             token: None,
         }
     }
@@ -162,7 +170,7 @@ impl Http {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", &self.address);
+            .header("host", &self.host);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }

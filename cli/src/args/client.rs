@@ -108,6 +108,18 @@ pub struct CatArgs {
     pub paths: Vec<String>,
 }
 
+/// `dfs cmp LOCAL PATH`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Where the store is.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// Local file
+    pub local: PathBuf,
+    /// Path in the store
+    pub path: String,
+}
+
 /// `dfs ls [PATH]`.
 #[derive(Debug, Args)]
 pub struct ListArgs {

@@ -15,8 +15,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use address::{Address, DEFAULT_TRACKER_PORT, ParseAddressError};
 pub use client::{
-    CatArgs, ChunksArgs, ClientArgs, CopyArgs, FsckArgs, GetArgs, ListArgs, MoveArgs, NodeArgs,
-    OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs, TrashArgs, TrashCommand,
+    CatArgs, ChunksArgs, ClientArgs, CompareArgs, CopyArgs, FsckArgs, GetArgs, ListArgs, MoveArgs,
+    NodeArgs, OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs, TrashArgs,
+    TrashCommand,
 };
 pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
 pub use normalise::normalise;
@@ -75,6 +76,8 @@ pub enum Command {
     Get(GetArgs),
     /// Write files to standard output
     Cat(CatArgs),
+    /// Compare a local file with one in the store, byte by byte
+    Cmp(CompareArgs),
     /// List files and directories
     Ls(ListArgs),
     /// Show directories as they nest

@@ -191,6 +191,7 @@ impl Target {
             Command::Put(_)
             | Command::Get(_)
             | Command::Cat(_)
+            | Command::Cmp(_)
             | Command::Ls(_)
             | Command::Tree(_)
             | Command::Du(_)

@@ -1,7 +1,7 @@
 //! Where the bytes of a download go: a file that appears whole or not at all, or a pipe.
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -14,6 +14,8 @@ use crate::output::SharedWriter;
 
 /// Pieces that may wait for the disk.
 const QUEUED: usize = 8;
+/// How much of the local file a comparison reads at once.
+const COMPARED_AT_ONCE: usize = 64 * 1024;
 
 /// Where the bytes of a download go.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ pub enum Target {
     File(PathBuf),
     /// Standard output.
     Output(SharedWriter),
+    /// Nowhere: every byte is compared with this local file's.
+    Compare(PathBuf),
 }
 
 /// A download's writing end.
@@ -107,6 +111,10 @@ fn write(target: Target, mut orders: mpsc::Receiver<Order>) -> io::Result<Writte
                 .flush()?;
             None
         }
+        Place::Compare(local) => {
+            local.ended(crc.length)?;
+            None
+        }
     };
     Ok(Written {
         crc64nvme: crc.value(),
@@ -120,12 +128,14 @@ enum Place {
     /// A device or a pipe: there is nothing to rename over it.
     Direct(File),
     Output(SharedWriter),
+    Compare(Compared),
 }
 
 impl Place {
     fn open(target: Target) -> io::Result<Self> {
         let path = match target {
             Target::Output(output) => return Ok(Self::Output(output)),
+            Target::Compare(path) => return Ok(Self::Compare(Compared::open(&path)?)),
             Target::File(path) => path,
         };
         match fs::metadata(&path) {
@@ -147,6 +157,7 @@ impl Place {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .write_all(piece),
+            Self::Compare(local) => local.compare(piece),
         }
     }
 
@@ -156,12 +167,64 @@ impl Place {
                 staged.file.set_len(0)?;
                 staged.file.rewind()
             }
+            Self::Compare(local) => local.file.rewind(),
             Self::Direct(_) | Self::Output(_) if written == 0 => Ok(()),
             Self::Direct(_) | Self::Output(_) => Err(io::Error::other(
                 "the file was replaced while it was read, and what was written cannot be unwritten",
             )),
         }
     }
+}
+
+/// The local side of a comparison.
+struct Compared {
+    file: BufReader<File>,
+}
+
+impl Compared {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: BufReader::with_capacity(COMPARED_AT_ONCE, File::open(path)?),
+        })
+    }
+
+    /// The next bytes of both must be the same.
+    fn compare(&mut self, piece: &[u8]) -> io::Result<()> {
+        let offset = self.file.stream_position()?;
+        let mut same = vec![0; piece.len()];
+        match self.file.read_exact(&mut same) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(differs("the local file is shorter".to_owned()));
+            }
+            Err(error) => return Err(error),
+        }
+        match piece
+            .iter()
+            .zip(&same)
+            .position(|(there, here)| there != here)
+        {
+            None => Ok(()),
+            Some(at) => Err(differs(format!(
+                "the local file differs at byte {}",
+                offset + at as u64
+            ))),
+        }
+    }
+
+    /// The store's file ended after `length` bytes: so must the local one.
+    fn ended(mut self, length: u64) -> io::Result<()> {
+        match self.file.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(differs(format!(
+                "the local file goes on after byte {length}"
+            ))),
+        }
+    }
+}
+
+fn differs(how: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, how)
 }
 
 /// A file under a temporary name next to its target; removed unless published.

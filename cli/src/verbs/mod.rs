@@ -1,6 +1,7 @@
 //! The client verbs: one function each, from arguments to an exit code.
 
 mod change;
+mod cmp;
 mod events;
 mod expand;
 mod fsck;
@@ -87,6 +88,7 @@ async fn dispatch(
         Command::Put(args) => put::put(session, args, stdin).await,
         Command::Get(args) => get::get(session, args).await,
         Command::Cat(args) => get::cat(session, &args.paths).await,
+        Command::Cmp(args) => cmp::cmp(session, args).await,
         Command::Ls(args) => list::ls(session, &args).await,
         Command::Tree(args) => tree::tree(session, &args).await,
         Command::Du(args) => usage::du(session, &args).await,
@@ -118,6 +120,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Put(args) => &args.client,
         Command::Get(args) => &args.client,
         Command::Cat(args) => &args.client,
+        Command::Cmp(args) => &args.client,
         Command::Ls(args) => &args.client,
         Command::Tree(args) => &args.client,
         Command::Du(args) => &args.client,

@@ -8,6 +8,7 @@ mod budgets;
 mod datanode;
 mod doors;
 mod gateway;
+mod growth;
 mod image;
 mod labels;
 mod network;
@@ -18,6 +19,7 @@ mod services;
 pub(crate) mod tests;
 mod tracker;
 
+pub use growth::growth;
 pub use image::image;
 pub use labels::{Component, selector_labels};
 

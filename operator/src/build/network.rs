@@ -116,12 +116,11 @@ fn pods(frame: &Frame<'_>, component: Component) -> NetworkPolicyPeer {
 /// The operator's pods. Where its namespace is not known, its name has to do.
 fn operator(frame: &Frame<'_>) -> NetworkPolicyPeer {
     let mut labels = owned([("app.kubernetes.io/component", "operator")]);
-    let namespaces = match frame.operator_namespace {
-        Some(namespace) => labelled(owned([("kubernetes.io/metadata.name", namespace)])),
-        None => {
-            labels.extend(owned([("app.kubernetes.io/name", "dfs-operator")]));
-            LabelSelector::default()
-        }
+    let namespaces = if let Some(namespace) = frame.operator_namespace {
+        labelled(owned([("kubernetes.io/metadata.name", namespace)]))
+    } else {
+        labels.extend(owned([("app.kubernetes.io/name", "dfs-operator")]));
+        LabelSelector::default()
     };
     NetworkPolicyPeer {
         pod_selector: Some(labelled(labels)),

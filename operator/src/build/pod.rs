@@ -132,7 +132,7 @@ fn container(frame: &Frame<'_>, role: &Role<'_>) -> Container {
             ..probe("/readyz")
         }),
         lifecycle: role.linger_seconds.map(linger),
-        resources: resources(role.resources, role.modest),
+        resources: Some(resources(role.resources, role.modest)),
         security_context: Some(container_security()),
         volume_mounts: Some(mounts(role.has_volume)),
         ..Container::default()
@@ -246,7 +246,7 @@ pub(super) fn from_field(name: &str, path: &str) -> EnvVar {
 
 /// The spec's, with modest requests where it says nothing. A limit alone is also the request, as in
 /// Kubernetes: a request of ours could be above it.
-fn resources(spec: &ResourcesSpec, (cpu, memory): (&str, &str)) -> Option<ResourceRequirements> {
+fn resources(spec: &ResourcesSpec, (cpu, memory): (&str, &str)) -> ResourceRequirements {
     let requests = spec.requests.as_ref();
     let limits = spec.limits.as_ref();
     let mut wanted = BTreeMap::new();
@@ -276,11 +276,11 @@ fn resources(spec: &ResourcesSpec, (cpu, memory): (&str, &str)) -> Option<Resour
             most.insert(name.to_owned(), kubernetes(limit));
         }
     }
-    Some(ResourceRequirements {
+    ResourceRequirements {
         requests: Some(wanted),
         limits: (!most.is_empty()).then_some(most),
         ..ResourceRequirements::default()
-    })
+    }
 }
 
 fn toleration(spec: &crate::crd::Toleration) -> Toleration {

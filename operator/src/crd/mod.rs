@@ -3,6 +3,10 @@
 //! A field is here when something is done with it. Every default is the API server's, so that reading
 //! an object back shows what runs; only the number of datanodes has none, because a default would turn
 //! a forgotten line into a scale-down.
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each column has a name, a type and a path; the lint takes them for the same attribute"
+)]
 
 mod gateway;
 mod manifest;

@@ -114,6 +114,39 @@ async fn trees_go_in_and_out_and_what_cannot_go_is_counted() {
 }
 
 #[tokio::test]
+async fn cmp_tells_the_same_from_other_shorter_and_longer_bytes() {
+    let (fake, dir) = (Fake::start().await, tempfile::tempdir().unwrap());
+    let stored = data(300_000);
+    fake.store("stored", stored.clone());
+    let mut other = stored.to_vec();
+    other[123_456] ^= 1;
+    let longer = [&stored[..], b"x"].concat();
+    for (local, exit, told) in [
+        (&stored[..], Exit::Done, "the same"),
+        (&other, Exit::Failed, "differs at byte 123456"),
+        (&stored[..299_999], Exit::Failed, "shorter"),
+        (&longer, Exit::Failed, "goes on after byte 300000"),
+        (b"", Exit::Failed, "shorter"),
+    ] {
+        fs::write(dir.path().join("local"), local).unwrap();
+        let (got, captured) = run(&fake, dir.path(), "dfs cmp {dir}/local stored").await;
+        let text = captured.stdout() + &captured.stderr();
+        assert_eq!(got, exit, "{text}");
+        assert!(text.contains(told), "{text}");
+    }
+    let (exit, _) = run(&fake, dir.path(), "dfs cmp {dir}/local nothing").await;
+    assert_eq!(exit, Exit::NotFound);
+    let (exit, _) = run(&fake, dir.path(), "dfs cmp {dir}/absent stored").await;
+    assert_eq!(exit, Exit::Failed);
+    // Taken up again after a break, it compares from the place where it stood.
+    fs::write(dir.path().join("local"), &stored).unwrap();
+    fake.doings().break_gets = (2, 100_000);
+    let (exit, captured) = run(&fake, dir.path(), "dfs cmp {dir}/local stored").await;
+    assert_eq!(exit, Exit::Done, "{}", captured.stderr());
+    assert_eq!(names(dir.path()), ["local"]);
+}
+
+#[tokio::test]
 async fn a_download_that_breaks_is_resumed_where_it_stopped() {
     let (fake, dir) = (Fake::start().await, tempfile::tempdir().unwrap());
     fake.store("big", data(2_000_000));

@@ -1,0 +1,95 @@
+{{- /*
+What the operator may do where it watches. Every verb has its reason. It never deletes a volume claim or a pod:
+data goes only when a person deletes it.
+*/ -}}
+{{- define "dfs-operator.rules" -}}
+- apiGroups: [dfs.io]
+  resources: [dfsclusters]
+  verbs:
+    - get # read again before a step that cannot be taken back
+    - list # find them at the start
+    - watch # hear of changes
+    - patch # own finalizer, and take an acknowledged annotation away
+- apiGroups: [dfs.io]
+  resources: [dfsclusters/status]
+  verbs:
+    - patch # conditions, counts, and what is needed to go on after a restart
+- apiGroups: [dfs.io]
+  resources: [dfsclusters/finalizers]
+  verbs:
+    - update # own objects that block its deletion, where the API server checks that
+- apiGroups: [apps]
+  resources: [statefulsets, deployments]
+  verbs:
+    - get # compare with what is wanted
+    - list # find them at the start
+    - watch # hear of pods that became ready
+    - create # server-side apply of a new one
+    - patch # server-side apply
+- apiGroups: [""]
+  resources: [services, configmaps, serviceaccounts]
+  verbs:
+    - get # compare with what is wanted
+    - list # find them at the start
+    - watch # put back what somebody changed
+    - create # server-side apply of a new one
+    - patch # server-side apply
+- apiGroups: [""]
+  resources: [secrets]
+  verbs:
+    - get # the cluster token, to speak to the tracker
+    - list # find them at the start (only those with our label are asked for)
+    - watch # hear of a rotated token
+    - create # the token of a new cluster
+    - patch # server-side apply
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs:
+    - get # compare with what is wanted
+    - list # find them at the start
+    - watch # put back what somebody changed
+    - create # server-side apply of a new one
+    - patch # allow as many evictions as the data can bear
+    - delete # none is wanted with one replica of each chunk
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies, ingresses]
+  verbs:
+    - get # compare with what is wanted
+    - list # find them at the start
+    - watch # put back what somebody changed
+    - create # server-side apply of a new one
+    - patch # server-side apply
+    - delete # the door or the policy was turned off
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs:
+    - get # compare with what is wanted
+    - list # find them at the start
+    - watch # put back what somebody changed
+    - create # server-side apply of a new one
+    - patch # server-side apply
+    - delete # the door was turned off
+- apiGroups: [""]
+  resources: [pods]
+  verbs:
+    - get # the pod that a datanode says it is
+    - list # match datanodes with pods
+    - watch # hear of pods that come and go
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs:
+    - get # the volume that a datanode says it is on
+    - list # match datanodes with volumes, by UID
+    - watch # hear of claims that are gone
+- apiGroups: [events.k8s.io, ""]
+  resources: [events]
+  verbs:
+    - create # say what was done, and why not
+    - patch # count what happens again
+{{- end }}
+
+{{- define "dfs-operator.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "dfs-operator.serviceAccount" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}

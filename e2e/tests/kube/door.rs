@@ -1,0 +1,112 @@
+//! How a scenario reaches a store: through the ingress where there is one, else by a port-forward that
+//! is set up again whenever its pod goes away.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dfs_e2e::http::Http;
+use dfs_e2e::process::free_ports;
+use dfs_e2e::store::Store;
+
+use crate::tools::until;
+use crate::world::{DEADLINE, World};
+
+/// See the module's words.
+pub(crate) struct Door {
+    /// The store behind it.
+    pub(crate) store: Store,
+    _forward: Option<Forward>,
+}
+
+impl Door {
+    /// The door of the store `name`, whose Service is `service`. Waits until it answers.
+    pub(crate) async fn open(world: &World, name: &str, service: &str) -> Self {
+        let (http, forward) = if let Some(address) = &world.ingress {
+            (Http::through(address, &world.host(name)), None)
+        } else {
+            let port = free_ports(1)[0];
+            let forward = Forward::start(&world.namespace, service, port);
+            (Http::new(&format!("127.0.0.1:{port}")), Some(forward))
+        };
+        let door = Self {
+            store: Store { door: http },
+            _forward: forward,
+        };
+        until("the door answers", DEADLINE, || async {
+            door.store.status().await.map(drop)
+        })
+        .await;
+        door
+    }
+
+    /// `http://HOST:PORT` for curl, and the header that it has to send.
+    pub(crate) fn curl(&self) -> (String, String) {
+        let Http { address, host } = &self.store.door;
+        (format!("http://{address}"), format!("Host: {host}"))
+    }
+}
+
+/// `kubectl port-forward`, started again when it ends.
+struct Forward {
+    stop: Arc<AtomicBool>,
+    child: Arc<Mutex<Option<Child>>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Forward {
+    fn start(namespace: &str, service: &str, port: u16) -> Self {
+        let (stop, child) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let args = [
+            "port-forward".to_owned(),
+            format!("--namespace={namespace}"),
+            format!("service/{service}"),
+            format!("{port}:80"),
+        ];
+        let (stopping, slot) = (stop.clone(), child.clone());
+        let keeper = std::thread::spawn(move || {
+            while !stopping.load(Ordering::SeqCst) {
+                keep_running(&args, &slot);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Self {
+            stop,
+            child,
+            keeper: Some(keeper),
+        }
+    }
+}
+
+/// Starts it when it does not run.
+fn keep_running(args: &[String], slot: &Mutex<Option<Child>>) {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    let running = slot
+        .as_mut()
+        .is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+    if !running {
+        let mut command = Command::new("kubectl");
+        command.args(args).stdin(Stdio::null());
+        // A pod that is not there yet is no news: the door waits.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        *slot = command.spawn().ok();
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(keeper) = self.keeper.take() {
+            // It cannot panic; and if it did, the child is still to be ended.
+            let _ended = keeper.join();
+        }
+        let mut slot = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut child) = slot.take() {
+            // It may have ended by itself.
+            let _killed = child.kill();
+            let _ended = child.wait();
+        }
+    }
+}

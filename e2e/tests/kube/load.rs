@@ -1,0 +1,206 @@
+//! A writer and readers that go on while things are taken away, and what they saw: every acknowledged file
+//! is remembered with its digest, every answer is counted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dfs_e2e::http::Reply;
+use dfs_e2e::ledger::Content;
+use dfs_e2e::store::Store;
+use tokio::task::JoinSet;
+
+/// Between two requests of one client.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Failures that are kept word by word.
+const KEPT: usize = 10;
+
+/// What happened so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Files that were acknowledged.
+    pub(crate) acked: BTreeMap<String, Content>,
+    /// Writes that were refused or broke.
+    pub(crate) failed_writes: u64,
+    /// Longest time between two acknowledgements.
+    pub(crate) longest_write_gap: Duration,
+    /// Reads that brought the right bytes.
+    pub(crate) reads: u64,
+    /// Reads that were refused or broke.
+    pub(crate) failed_reads: u64,
+    /// Reads that brought other bytes, or said that an acknowledged file is not there.
+    pub(crate) wrong_reads: u64,
+    /// The first failures, in words.
+    pub(crate) failures: Vec<String>,
+}
+
+impl Seen {
+    /// Notes the answer to a write; true when it was acknowledged.
+    fn wrote(
+        &mut self,
+        path: String,
+        content: Content,
+        answer: io::Result<Reply>,
+        gap: Duration,
+    ) -> bool {
+        let failure = match answer {
+            Ok(reply) if reply.status.is_success() => {
+                self.longest_write_gap = self.longest_write_gap.max(gap);
+                self.acked.insert(path, content);
+                return true;
+            }
+            Ok(reply) => format!("{}: {}", reply.status, reply.text()),
+            Err(error) => error.to_string(),
+        };
+        self.failed_writes += 1;
+        self.failed(format!("PUT {path}: {failure}"));
+        false
+    }
+
+    /// Notes the answer to a read of an acknowledged file.
+    fn read(&mut self, path: &str, content: &Content, found: Result<Option<Content>, String>) {
+        match found {
+            Ok(Some(found)) if found == *content => self.reads += 1,
+            Ok(other) => {
+                self.wrong_reads += 1;
+                self.failed(format!("GET {path}: {other:?}, not {content:?}"));
+            }
+            Err(reason) => {
+                self.failed_reads += 1;
+                self.failed(format!("GET {path}: {reason}"));
+            }
+        }
+    }
+
+    fn failed(&mut self, words: String) {
+        if self.failures.len() < KEPT {
+            self.failures.push(words);
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} files acked, {} writes failed, longest gap {:.1?}; {} reads, {} failed, {} wrong",
+            self.acked.len(),
+            self.failed_writes,
+            self.longest_write_gap,
+            self.reads,
+            self.failed_reads,
+            self.wrong_reads
+        )?;
+        self.failures
+            .iter()
+            .try_for_each(|failure| write!(f, "\n    {failure}"))
+    }
+}
+
+struct Shared {
+    store: Store,
+    directory: String,
+    stop: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}
+
+/// The running clients.
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl Load {
+    /// Starts one writer and two readers on files below `directory`.
+    pub(crate) fn start(store: &Store, directory: &str) -> Self {
+        let shared = Arc::new(Shared {
+            store: store.clone(),
+            directory: directory.to_owned(),
+            stop: AtomicBool::new(false),
+            seen: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write(shared.clone(), fastrand::Rng::new()));
+        for _ in 0..2 {
+            tasks.spawn(read(shared.clone(), fastrand::Rng::new()));
+        }
+        Self { shared, tasks }
+    }
+
+    /// What was seen up to now.
+    pub(crate) fn seen(&self) -> Seen {
+        self.shared.seen().clone()
+    }
+
+    /// Stops, then fetches every acknowledged file once more. A file that cannot be had counts as wrong.
+    pub(crate) async fn stop(mut self) -> Seen {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        let mut seen = self.seen();
+        for (path, content) in seen.acked.clone() {
+            match self.shared.store.content(&path).await {
+                Ok(Some(found)) if found == content => {}
+                other => {
+                    seen.wrong_reads += 1;
+                    seen.failed(format!("at the end, {path}: {other:?}, not {content:?}"));
+                }
+            }
+        }
+        eprintln!("  load: {seen}");
+        seen
+    }
+}
+
+/// Mostly small files, some of several MiB; each path once.
+async fn write(shared: Arc<Shared>, mut rng: fastrand::Rng) {
+    let mut last = Instant::now();
+    for number in 0_u64.. {
+        if shared.stopped() {
+            return;
+        }
+        let longest = if number % 20 == 19 { 4 << 20 } else { 64 << 10 };
+        let mut body = vec![0; rng.usize(1..longest)];
+        rng.fill(&mut body);
+        let (body, path) = (Bytes::from(body), format!("{}/{number}", shared.directory));
+        let content = Content::of(&body);
+        let answer = shared.store.try_put(&path, body).await;
+        if shared.seen().wrote(path, content, answer, last.elapsed()) {
+            last = Instant::now();
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn read(shared: Arc<Shared>, mut rng: fastrand::Rng) {
+    while !shared.stopped() {
+        let chosen = {
+            let seen = shared.seen();
+            let nth = rng.usize(..seen.acked.len().max(1));
+            seen.acked
+                .iter()
+                .nth(nth)
+                .map(|(path, content)| (path.clone(), content.clone()))
+        };
+        if let Some((path, content)) = chosen {
+            let found = shared.store.content(&path).await;
+            shared.seen().read(&path, &content, found);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

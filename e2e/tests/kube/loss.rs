@@ -1,0 +1,185 @@
+//! Pods, volumes and nodes go away while clients write and read.
+
+use std::time::Duration;
+
+use crate::load::{Load, Seen};
+use crate::store::{Cluster, REPAIR_DELAY};
+use crate::tools::{hook, kubectl, until};
+use crate::world::{DEADLINE, World};
+
+/// Writes wait so long for a tracker that restarts, and are refused afterwards.
+const TRACKER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store of `datanodes` datanodes under load, with enough in it to lose.
+async fn busy<'a>(world: &'a World, datanodes: u32) -> (Cluster<'a>, crate::door::Door, Load) {
+    let cluster = Cluster::apply(world, "store", datanodes);
+    cluster.wait_ready().await;
+    cluster.wait_registered(datanodes as usize).await;
+    let door = cluster.door().await;
+    let load = Load::start(&door.store, "load");
+    goes_on(&load).await;
+    (cluster, door, load)
+}
+
+/// Waits until clients have done another fifty writes and reads.
+async fn goes_on(load: &Load) {
+    let before = load.seen();
+    until("writes and reads go on", DEADLINE, || async {
+        let seen = load.seen();
+        if seen.acked.len() >= before.acked.len() + 50 && seen.reads >= before.reads + 50 {
+            Ok(())
+        } else {
+            Err(seen.to_string())
+        }
+    })
+    .await;
+}
+
+fn nothing_failed(seen: &Seen) {
+    let failed = (seen.failed_writes, seen.failed_reads, seen.wrong_reads);
+    assert_eq!(failed, (0, 0, 0), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i21_a_deleted_datanode_pod_comes_back_on_its_volume() {
+    let Some(mut world) = World::start("pod") else {
+        return;
+    };
+    world.install_operator(&[]);
+    let (cluster, _door, load) = busy(&world, 3).await;
+    let mut before: Vec<_> = cluster
+        .nodes()
+        .unwrap()
+        .iter()
+        .map(|node| node.id)
+        .collect();
+    cluster.replace_pod("store-datanode-1").await;
+    let after = cluster.wait_registered(3).await;
+    let mut after: Vec<_> = after.iter().map(|node| node.id).collect();
+    before.sort();
+    after.sort();
+    assert_eq!(before, after, "the same datanodes, by their ids");
+    goes_on(&load).await;
+    nothing_failed(&load.stop().await);
+    cluster.wait_whole().await;
+    cluster.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i23_a_datanode_whose_volume_is_gone_is_replaced_by_a_new_one() {
+    let Some(mut world) = World::start("volume") else {
+        return;
+    };
+    world.install_operator(&[]);
+    let (cluster, _door, load) = busy(&world, 3).await;
+    let before: Vec<_> = cluster
+        .nodes()
+        .unwrap()
+        .iter()
+        .map(|node| node.id)
+        .collect();
+    let claim = ["delete", "pvc", "data-store-datanode-2", "--wait=false"];
+    world.kubectl(&claim).unwrap();
+    cluster.replace_pod("store-datanode-2").await;
+    let after = cluster.wait_registered(3).await;
+    let kept = after
+        .iter()
+        .filter(|node| before.contains(&node.id))
+        .count();
+    assert_eq!(
+        kept, 2,
+        "an empty volume is a new datanode: {before:?}, {after:?}"
+    );
+    goes_on(&load).await;
+    nothing_failed(&load.stop().await);
+    cluster.wait_whole().await;
+    cluster.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tracker_and_operator_restart_under_load() {
+    let Some(mut world) = World::start("restart") else {
+        return;
+    };
+    world.install_operator(&[]);
+    let (cluster, _door, load) = busy(&world, 3).await;
+    kubectl(&[
+        "-n",
+        &world.system,
+        "delete",
+        "pod",
+        "--all",
+        "--wait=false",
+    ])
+    .unwrap();
+    goes_on(&load).await;
+    nothing_failed(&load.seen());
+    cluster.replace_pod("store-tracker-0").await;
+    goes_on(&load).await;
+    let seen = load.stop().await;
+    assert_eq!(seen.wrong_reads, 0, "{seen}");
+    if seen.longest_write_gap < TRACKER_PATIENCE {
+        nothing_failed(&seen);
+    }
+    cluster.wait_whole().await;
+    cluster.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i23_a_node_without_power_costs_nothing() {
+    let Some(mut world) = World::start("node") else {
+        return;
+    };
+    let Some(hook) = hook("a node's power cut") else {
+        return;
+    };
+    world.install_operator(&["--set", "replicas=2"]);
+    let (cluster, _door, load) = busy(&world, 3).await;
+    // Neither the tracker's node nor one with a gateway that a client may be talking to, where that can be.
+    let node_of = |pod: &str| {
+        let path = "jsonpath={.spec.nodeName}";
+        world.kubectl(&["get", "pod", pod, "-o", path]).unwrap()
+    };
+    let tracker = node_of("store-tracker-0");
+    let datanodes = ["store-datanode-0", "store-datanode-1", "store-datanode-2"].map(node_of);
+    let victim = datanodes.iter().find(|node| **node != tracker).unwrap();
+    hook.run(&["node-kill", victim]);
+    tokio::time::sleep(REPAIR_DELAY).await;
+    goes_on(&load).await;
+    let during = load.seen();
+    let (_, message) = cluster.wait_condition("DataRedundant", "False").await;
+    eprintln!("  DataRedundant is False: {message}");
+    hook.run(&["node-start", victim]);
+    cluster.wait_registered(3).await;
+    goes_on(&load).await;
+    let seen = load.stop().await;
+    eprintln!("  while the node was away: {during}");
+    assert_eq!((seen.failed_reads, seen.wrong_reads), (0, 0), "{seen}");
+    cluster.wait_whole().await;
+    cluster.wait_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_path_does_not_notice_that_the_api_server_is_away() {
+    let Some(mut world) = World::start("apiserver") else {
+        return;
+    };
+    let Some(hook) = hook("an API server that can be stopped") else {
+        return;
+    };
+    if world.ingress.is_none() {
+        eprintln!("skipped: a port-forward goes through the API server; set INGRESS");
+        return;
+    }
+    world.install_operator(&[]);
+    let (cluster, _door, load) = busy(&world, 3).await;
+    hook.run(&["apiserver-stop"]);
+    let outage = std::time::Instant::now();
+    while outage.elapsed() < Duration::from_mins(1) {
+        goes_on(&load).await;
+    }
+    hook.run(&["apiserver-start"]);
+    nothing_failed(&load.stop().await);
+    cluster.wait_whole().await;
+    cluster.wait_ready().await;
+}

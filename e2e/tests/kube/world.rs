@@ -1,0 +1,219 @@
+//! One scenario's part of the cluster: two namespaces of its own under the restricted pod security standard,
+//! the operator in one of them, stores in the other. Dropped, it is taken away; when the scenario
+//! failed, what a person would look at is printed first.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::tools::{apply, get, indented, kubectl, run, tree, until};
+
+/// Long enough for a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(5);
+const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
+/// Lines of each container's log that a failure shows.
+const LOG_LINES: &str = "--tail=60";
+
+/// See the module's words.
+pub(crate) struct World {
+    /// Where stores are.
+    pub(crate) namespace: String,
+    /// Where the operator is.
+    pub(crate) system: String,
+    /// `host:port` of the ingress controller, when there is one.
+    pub(crate) ingress: Option<String>,
+    operator: bool,
+    started: Instant,
+}
+
+impl World {
+    /// Two new namespaces; `None` when no cluster was offered.
+    pub(crate) fn start(scenario: &str) -> Option<Self> {
+        if std::env::var_os("DFS_KUBE_TESTS").is_none() {
+            eprintln!("skipped: DFS_KUBE_TESTS is not set (`make e2e` needs a cluster)");
+            return None;
+        }
+        let unique = fastrand::u32(..0x0100_0000);
+        let namespace = format!("dfs-e2e-{scenario}-{unique:06x}");
+        let ingress = std::env::var("INGRESS").ok().filter(|it| !it.is_empty());
+        let world = Self {
+            system: format!("{namespace}-system"),
+            ingress: ingress.map(|url| {
+                url.trim_start_matches("http://")
+                    .trim_end_matches('/')
+                    .to_owned()
+            }),
+            namespace,
+            operator: false,
+            started: Instant::now(),
+        };
+        eprintln!("== {scenario}, in {}", world.namespace);
+        for name in [&world.namespace, &world.system] {
+            kubectl(&["create", "namespace", name]).unwrap();
+            kubectl(&["label", "namespace", name, RESTRICTED]).unwrap();
+        }
+        Some(world)
+    }
+
+    /// The operator, installed by its chart to watch this scenario's namespace only.
+    pub(crate) fn install_operator(&mut self, more: &[&str]) {
+        let watch = format!("watchNamespaces={{{}}}", self.namespace);
+        let mut args = vec!["--set", &watch];
+        args.extend(more);
+        self.helm_operator(&args);
+    }
+
+    /// The operator, installed by its chart as the arguments say.
+    pub(crate) fn helm_operator(&mut self, more: &[&str]) {
+        let crd = tree().join("deploy/crd.yaml").display().to_string();
+        let crd_is_there = kubectl(&["get", "crd", "dfsclusters.dfs.io"]).is_ok();
+        if crd_is_there {
+            // Another run's, perhaps of an older tree, and not this release's to own.
+            let args = ["apply", "--server-side", "--force-conflicts", "-f", &crd];
+            kubectl(&args).unwrap();
+        }
+        self.operator = true;
+        let mut args = vec![
+            "install",
+            "dfs-operator",
+            "charts/dfs-operator",
+            "-n",
+            &self.system,
+        ];
+        args.extend(["--wait", "--timeout", "5m"]);
+        if crd_is_there {
+            args.extend(["--set", "crds.install=false"]);
+        }
+        args.extend(more);
+        run("helm", &args, None).unwrap();
+    }
+
+    /// `kubectl apply` into the stores' namespace.
+    pub(crate) fn apply(&self, manifest: &str) {
+        apply(&self.namespace, manifest).unwrap();
+    }
+
+    /// `kubectl -n NAMESPACE ARGS`.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let mut all = vec!["-n", &self.namespace];
+        all.extend(args);
+        kubectl(&all)
+    }
+
+    /// `kubectl get -n NAMESPACE ARGS -o json`.
+    pub(crate) fn get(&self, args: &[&str]) -> Result<Value, String> {
+        let mut all = vec!["-n", &self.namespace];
+        all.extend(args);
+        get(&all)
+    }
+
+    /// The name by which the ingress finds a store of this scenario.
+    pub(crate) fn host(&self, store: &str) -> String {
+        format!("{store}.{}.example", self.namespace)
+    }
+
+    /// Waits until every container of a pod ended well, and gives what they said.
+    pub(crate) async fn wait_succeeded(&self, pod: &str) -> String {
+        let what = format!("pod {pod} ended well");
+        until(&what, DEADLINE, || async {
+            let phase = self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.phase}"])?;
+            assert_ne!(phase, "Failed", "{pod}: {}", self.logs(pod));
+            if phase == "Succeeded" {
+                Ok(())
+            } else {
+                Err(phase)
+            }
+        })
+        .await;
+        self.logs(pod)
+    }
+
+    fn logs(&self, pod: &str) -> String {
+        let args = ["logs", pod, "--all-containers", "--prefix"];
+        self.kubectl(&args).unwrap_or_else(|error| error)
+    }
+
+    /// What a person would look at, printed.
+    fn diagnose(&self) {
+        for namespace in [&self.namespace, &self.system] {
+            eprintln!("---- what is in {namespace}");
+            for args in [
+                &["get", "all,pvc,ingress,networkpolicy", "-o", "wide"][..],
+                &["get", "events", "--sort-by=.lastTimestamp"],
+                &["describe", "pods"],
+            ] {
+                show(namespace, args);
+            }
+            let names = ["get", "pods", "-o", "name", "-n", namespace];
+            for pod in kubectl(&names).unwrap_or_default().lines() {
+                show(
+                    namespace,
+                    &["logs", pod, "--all-containers", "--prefix", LOG_LINES],
+                );
+                show(
+                    namespace,
+                    &[
+                        "logs",
+                        pod,
+                        "--all-containers",
+                        "--prefix",
+                        "--previous",
+                        LOG_LINES,
+                    ],
+                );
+            }
+        }
+        if self.operator {
+            show(&self.namespace, &["get", "dfs", "-o", "wide"]);
+            show(&self.namespace, &["describe", "dfs"]);
+        }
+    }
+
+    /// Everything that this scenario made, except the resource definition: it is cluster-wide, and others may
+    /// use it by now, also while no DfsCluster exists. What fails here is told, and the rest goes on.
+    fn take_away(&self) {
+        let tell = |ended: Result<String, String>| {
+            if let Err(error) = ended {
+                eprintln!("  while cleaning up: {error}");
+            }
+        };
+        if self.operator {
+            tell(self.kubectl(&["delete", "dfs", "--all", "--timeout=120s"]));
+            tell(run(
+                "helm",
+                &["uninstall", "dfs-operator", "-n", &self.system, "--wait"],
+                None,
+            ));
+        }
+        let mut args = vec!["delete", "namespace", "--timeout=240s"];
+        args.extend([self.namespace.as_str(), self.system.as_str()]);
+        tell(kubectl(&args));
+    }
+}
+
+fn show(namespace: &str, args: &[&str]) {
+    let mut all = vec!["-n", namespace];
+    all.extend(args);
+    // Many containers have no previous run: that is no news.
+    if let Ok(text) = kubectl(&all)
+        && !text.is_empty()
+    {
+        eprintln!("$ kubectl {}\n{}", all.join(" "), indented(&text));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            self.diagnose();
+        }
+        if std::env::var_os("DFS_KUBE_KEEP").is_some() {
+            eprintln!("== kept: {} and {}", self.namespace, self.system);
+            return;
+        }
+        self.take_away();
+        let verdict = if failed { "failed" } else { "passed" };
+        eprintln!("== {verdict} after {:.0?}", self.started.elapsed());
+    }
+}
