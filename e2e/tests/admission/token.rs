@@ -2,6 +2,7 @@
 
 use dfs_e2e::cluster::Cluster;
 use dfs_e2e::http::Http;
+use dfs_e2e::wait::eventually;
 use dfs_protocol::admission::RefusalReason;
 use dfs_protocol::routes::is_public;
 use serde_json::Value;
@@ -65,12 +66,13 @@ async fn i35_every_route_of_tracker_and_datanodes_needs_the_token_unless_it_is_p
     let added = cluster.add_datanode().await;
     cluster.kill_datanode(0).await;
     let guarded = store(&cluster);
-    guarded.wait_repaired(DEADLINE).await;
     let id = identity(&cluster, added).await.datanode;
-    assert!(
-        node(&guarded, id).await.unwrap().stats.chunks > 0,
-        "repair copied to it"
-    );
+    eventually("repair copied to the new one", DEADLINE, || async {
+        let seen = node(&guarded, id).await;
+        let has_some = seen.as_ref().is_some_and(|seen| seen.stats.chunks > 0);
+        has_some.then_some(()).ok_or_else(|| format!("{seen:?}"))
+    })
+    .await;
     assert!(cluster.store().get("a").await == bytes);
 }
 
