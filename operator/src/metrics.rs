@@ -1,6 +1,6 @@
 //! The operator's metrics.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ pub struct Metrics {
 #[derive(Debug, Clone)]
 struct LastSuccess {
     vec: IntGaugeVec,
-    known: Arc<Mutex<BTreeMap<ClusterKey, ()>>>,
+    known: Arc<Mutex<BTreeSet<ClusterKey>>>,
     left_out: IntGauge,
 }
 
@@ -164,11 +164,11 @@ impl Metrics {
     pub fn succeeded(&self, key: &ClusterKey, at: jiff::Timestamp) {
         let last = &self.last_success;
         let mut known = last.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains_key(key) && known.len() >= MAX_CLUSTERS {
+        if !known.contains(key) && known.len() >= MAX_CLUSTERS {
             last.left_out.inc();
             return;
         }
-        known.insert(key.clone(), ());
+        known.insert(key.clone());
         last.vec
             .with_label_values(&[&key.namespace, &key.name])
             .set(at.as_second());
@@ -178,7 +178,7 @@ impl Metrics {
     pub fn forget(&self, key: &ClusterKey) {
         let last = &self.last_success;
         let mut known = last.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.remove(key).is_some() {
+        if known.remove(key) {
             let _gone = last.vec.remove_label_values(&[&key.namespace, &key.name]);
         }
     }

@@ -114,8 +114,8 @@ fn marker(object: &DynamicObject) -> (Uid, String) {
 /// An object that the API server, or a stranger's object in its place, does not let be.
 #[derive(Debug)]
 pub struct Refused {
-    /// What it would have been.
-    pub kind: OwnedKind,
+    /// What it would have been; none for a claim, which is not ours.
+    pub kind: Option<OwnedKind>,
     /// Why not.
     pub error: ReconcileError,
 }
@@ -124,7 +124,10 @@ impl Refused {
     /// Whether the tracker may not be told anything: the ConfigMap holds the id that protects the
     /// datanodes from a tracker that starts afresh, and the tracker's StatefulSet hands it over.
     pub fn stops_everything(&self) -> bool {
-        matches!(self.kind, OwnedKind::StatefulSet | OwnedKind::ConfigMap)
+        matches!(
+            self.kind,
+            Some(OwnedKind::StatefulSet | OwnedKind::ConfigMap)
+        )
     }
 }
 
@@ -155,7 +158,10 @@ impl Applier<'_> {
                 match self.apply(desired, find(&live, &desired.name)).await {
                     Ok(result) => self.metrics.applies.inc(result),
                     Err(error) if error.is_about_one_object() => {
-                        let one = Refused { kind: *kind, error };
+                        let one = Refused {
+                            kind: Some(*kind),
+                            error,
+                        };
                         if one.stops_everything() || refused.is_none() {
                             refused = Some(one);
                         }

@@ -89,19 +89,15 @@ pub async fn run_scope(
         .debounce(DEBOUNCE)
         .concurrency(CONCURRENCY);
     let store = clusters.clone();
-    applier(
-        reconciler,
-        error_policy,
-        Arc::clone(&ctx),
-        store,
-        queue,
-        config,
-    )
-    .for_each(|ended| {
-        settle(ended, &ctx, &clusters);
-        std::future::ready(())
-    })
-    .await;
+    let policy = |object: Arc<Guarded>, error: &ReconcileError, ctx: Arc<Ctx>| {
+        error_policy(&object, error, &ctx)
+    };
+    applier(reconciler, policy, Arc::clone(&ctx), store, queue, config)
+        .for_each(|ended| {
+            settle(ended, &ctx, &clusters);
+            std::future::ready(())
+        })
+        .await;
 }
 
 /// A watch that breaks is begun again by itself; it must not end the queue.
@@ -164,7 +160,7 @@ async fn pass(object: &Guarded, ctx: &Ctx) -> Result<Action, ReconcileError> {
 }
 
 /// When to try again after a failure.
-fn error_policy(object: Arc<Guarded>, error: &ReconcileError, ctx: Arc<Ctx>) -> Action {
+fn error_policy(object: &Guarded, error: &ReconcileError, ctx: &Ctx) -> Action {
     let category = error.category();
     ctx.metrics.reconciles.inc(ReconcileResult::Error);
     ctx.metrics.failures.inc(category);

@@ -109,17 +109,20 @@ fn primary(scope: &Scope, client: &Client) -> (Store<Guarded>, Triggers) {
         .default_backoff()
         .reflect(writer)
         .touched_objects()
-        .predicate_filter(interesting, PredicateConfig::default());
+        .predicate_filter(
+            |cluster: &Guarded| Some(interesting(cluster)),
+            PredicateConfig::default(),
+        );
     let triggers = changes
         .map(|change| -> Trigger { change.map(|cluster| ObjectRef::from_obj(&cluster).into()) });
     (store, Box::pin(triggers))
 }
 
-fn interesting(cluster: &Guarded) -> Option<u64> {
+fn interesting(cluster: &Guarded) -> u64 {
     let generation = predicates::generation(cluster).unwrap_or(0);
     let annotations = predicates::annotations(cluster).unwrap_or(0);
     let deleting = u64::from(cluster.meta().deletion_timestamp.is_some());
-    Some(generation.rotate_left(32) ^ annotations ^ deleting)
+    generation.rotate_left(32) ^ annotations ^ deleting
 }
 
 /// Objects that belong to a cluster by label.

@@ -14,7 +14,7 @@ use crate::tracker_client::{Admission, DatanodeEntry};
 
 /// How long a newcomer may stay unmatched before it is refused: kubelets report a pod's address
 /// some seconds after the pod speaks.
-pub const GRACE: Duration = Duration::from_secs(60);
+pub const GRACE: Duration = Duration::from_mins(1);
 
 /// What was decided about one datanode.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! operator made; claims are not among it, because data outlives its `DfsCluster`. A finalizer would
 //! only make `kubectl delete` hang where the operator is gone.
 
+mod growth;
 mod objects;
 mod steps;
 
@@ -35,7 +36,7 @@ const MOVING: Duration = Duration::from_secs(5);
 /// Right after the tracker was told something.
 const SOON: Duration = Duration::from_secs(2);
 /// How long after its last change a cluster counts as moving.
-const RECENT: Duration = Duration::from_secs(60);
+const RECENT: Duration = Duration::from_mins(1);
 
 /// How a reconcile ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
             Err(reason) => return reject(ctx, object, &reason).await,
         };
         refused = pass.applier().apply_all(&wanted).await?;
+        refused = pass.grow(&looked.observed).await?.or(refused);
         if refused
             .as_ref()
             .is_none_or(|refused| !refused.stops_everything())

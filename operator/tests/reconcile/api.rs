@@ -101,8 +101,12 @@ impl Api {
     }
 
     pub fn get(&self, plural: &str, name: &str) -> Option<Value> {
-        let place = (plural.to_owned(), "default".to_owned(), name.to_owned());
-        self.state.lock().unwrap().objects.get(&place).cloned()
+        self.state
+            .lock()
+            .unwrap()
+            .objects
+            .get(&place(plural, name))
+            .cloned()
     }
 
     pub fn list(&self, plural: &str) -> Vec<Value> {
@@ -133,7 +137,7 @@ impl Api {
     }
 
     pub fn remove(&self, plural: &str, name: &str) {
-        let place = (plural.to_owned(), "default".to_owned(), name.to_owned());
+        let place = place(plural, name);
         let mut state = self.state.lock().unwrap();
         state.objects.remove(&place).unwrap();
         state.applied.remove(&place);
@@ -158,6 +162,12 @@ impl Api {
         }
         Ok(answer(code, &body))
     }
+}
+
+/// Nodes are in no namespace, all else is in `default`.
+fn place(plural: &str, name: &str) -> Place {
+    let namespace = if plural == "nodes" { "" } else { "default" };
+    (plural.to_owned(), namespace.to_owned(), name.to_owned())
 }
 
 async fn read(request: Request<Body>) -> Asked {

@@ -171,7 +171,8 @@ impl World {
             self.api.put(
                 "persistentvolumeclaims",
                 json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-                    "metadata": {"name": claim, "labels": labels}, "status": {"phase": "Bound"}}),
+                    "metadata": {"name": claim, "labels": labels},
+                    "spec": set["spec"]["volumeClaimTemplates"][0]["spec"], "status": {"phase": "Bound"}}),
             );
         }
         if self.api.get("pods", name).is_some() {
