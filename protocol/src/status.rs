@@ -288,6 +288,9 @@ pub struct DatanodeStatus {
     /// Why it was refused, while it is.
     #[serde(default)]
     pub refused: Option<String>,
+    /// It is heard, but the tracker cannot get through to it: it gets no new chunk meanwhile.
+    #[serde(default)]
+    pub unreachable: bool,
 }
 
 /// `GET /chunks?file=`.

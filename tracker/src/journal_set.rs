@@ -23,6 +23,10 @@ use crate::store::{Catalog, JournalError, JournalSink, StoreError};
 
 /// How long a change may wait for its journals before its client hears that the outcome is unknown.
 const APPEND_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a member may fail before it is left out although it is heard: longer than a restart.
+const FAILING_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one try of a member that was left out may take.
+const TRY_AGAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at members that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Records of one page when a new member is brought up to date.
@@ -33,6 +37,10 @@ const BACKFILL_PAGE: usize = 256;
 pub(crate) trait RosterSource: std::fmt::Debug + Send + Sync {
     /// As the tracker sees it now.
     fn roster(&self) -> Roster;
+    /// A datanode that is heard took no record for a while: it is to be left out.
+    fn unreachable(&self, id: DatanodeId, detail: &str);
+    /// It took one again.
+    fn reachable(&self, id: DatanodeId);
 }
 
 /// Who may keep the journal.
@@ -72,6 +80,8 @@ pub(crate) struct JournalSet {
     attached: OnceLock<Attached>,
     /// Each member and the first sequence that it may lack.
     members: std::sync::Mutex<BTreeMap<DatanodeId, u64>>,
+    /// Since when a datanode takes no record.
+    failing: std::sync::Mutex<BTreeMap<DatanodeId, Duration>>,
     /// Set once a member took a record in this tracker's life, or a client's change was let in.
     required: AtomicBool,
     /// Set when the tracker stops: members that fail now are not waited for.
@@ -91,6 +101,7 @@ impl JournalSet {
             clock,
             attached: OnceLock::new(),
             members: std::sync::Mutex::default(),
+            failing: std::sync::Mutex::default(),
             required: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             deposed,
@@ -108,9 +119,62 @@ impl JournalSet {
         self.required.store(true, Ordering::Release);
     }
 
+    fn source(&self) -> Option<Arc<dyn RosterSource>> {
+        self.attached.get().and_then(|at| at.roster.upgrade())
+    }
+
     fn roster(&self) -> Roster {
-        let source = self.attached.get().and_then(|at| at.roster.upgrade());
+        let source = self.source();
         source.map_or_else(Roster::default, |source| source.roster())
+    }
+
+    /// Sends the newest stored record to a datanode that was left out: it is back once it takes it.
+    pub(crate) async fn try_again(&self, at: &DatanodeAddress) {
+        let Some(Attached { catalog, .. }) = self.attached.get() else {
+            return;
+        };
+        let Ok(meta) = catalog.meta().await else {
+            return;
+        };
+        let sent = self.ship(at, meta.fence, meta.sequence, None);
+        // Whatever it already has is sent once more, so that its journal is really asked.
+        let probed = async {
+            sent.await?;
+            for mut record in self.stored(meta.sequence, at).await? {
+                record.fence = meta.fence;
+                self.datanodes.journal_append(at, &record).await?;
+            }
+            Ok::<(), ClientError>(())
+        };
+        match tokio::time::timeout(TRY_AGAIN_PATIENCE, probed).await {
+            Ok(Ok(())) => self.took(at.id),
+            Ok(Err(error)) if error.is(ErrorCode::Fenced) => drop(self.judge(at, &error)),
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+
+    fn took(&self, id: DatanodeId) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if failing.remove(&id).is_none() {
+            return;
+        }
+        drop(failing);
+        if let Some(source) = self.source() {
+            source.reachable(id);
+        }
+    }
+
+    fn failed(&self, id: DatanodeId, detail: &str) {
+        let now = self.clock.monotonic();
+        let since = {
+            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            *failing.entry(id).or_insert(now)
+        };
+        if now.saturating_sub(since) >= FAILING_PATIENCE
+            && let Some(source) = self.source()
+        {
+            source.unreachable(id, detail);
+        }
     }
 
     /// The tracker stops: an append that its members do not confirm at once is given up. Its record
@@ -283,9 +347,13 @@ impl JournalSink for JournalSet {
             .await;
             for (at, outcome) in sent {
                 match outcome {
-                    Ok(()) => confirmed.push(at.id),
+                    Ok(()) => {
+                        self.took(at.id);
+                        confirmed.push(at.id);
+                    }
                     Err(error) => {
                         tracing::warn!(datanode = %at.id, %error, "a journal member failed");
+                        self.failed(at.id, &error.to_string());
                         let judged = self.judge(at, &error);
                         if matches!(judged, JournalError::Deposed { .. }) {
                             return Err(judged);
@@ -376,6 +444,10 @@ mod tests {
                 min_write: 2,
             }
         }
+
+        fn unreachable(&self, _id: DatanodeId, _detail: &str) {}
+
+        fn reachable(&self, _id: DatanodeId) {}
     }
 
     #[tokio::test]

@@ -33,6 +33,8 @@ pub struct TrackerMetrics {
     pub registrations_refused: IntCounterVec,
     /// Datanodes that wait to be admitted.
     pub pending: IntGauge,
+    /// Datanodes that are heard and take no journal records.
+    pub unreachable: IntGauge,
     /// Chunks by health.
     pub chunks: IntGaugeVec,
     /// Chunks that wait for repair, by priority.
@@ -125,6 +127,11 @@ impl TrackerMetrics {
                 registry,
                 "dfs_tracker_pending_datanodes",
                 "Datanodes that wait to be admitted.",
+            )?,
+            unreachable: gauge(
+                registry,
+                "dfs_tracker_unreachable_datanodes",
+                "Datanodes that are heard but take no journal records: they get no chunks meanwhile.",
             )?,
             chunks: gauges(
                 registry,

@@ -37,7 +37,11 @@ fn node_table(nodes: &[DatanodeStatus], zone: &TimeZone) -> String {
                 node.id.short(),
                 or_dash(Some(&node.address)),
                 or_dash(node.zone.as_ref()),
-                liveness(node.liveness).to_owned(),
+                if node.unreachable {
+                    "UNREACHABLE".to_owned()
+                } else {
+                    liveness(node.liveness).to_owned()
+                },
                 state(node),
                 human::bytes(node.stats.used_bytes),
                 human::bytes(node.stats.free_bytes),
@@ -205,6 +209,7 @@ mod tests {
             pod: None,
             volume: None,
             refused: None,
+            unreachable: false,
         }
     }
 

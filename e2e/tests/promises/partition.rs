@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dfs_e2e::cluster::{Cluster, SOON};
 use dfs_e2e::net::LinkFault;
+use dfs_protocol::datanode::Liveness;
 use http::{Method, StatusCode};
 
 use crate::kit::{CHUNK_BYTES, DEADLINE, Model, options};
@@ -110,6 +111,32 @@ async fn fault_21_one_datanode_cut_off_either_way_comes_back_without_a_storm() {
         cluster.links.remove(rule);
         store.wait_ready(4, SOON).await;
     }
+    store.wait_healthy(DEADLINE).await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_21_of_exactly_r_datanodes_one_that_only_heartbeats_stops_no_change() {
+    let (mut cluster, mut model) = filled(3).await;
+    let store = cluster.store();
+    let rule = cluster
+        .links
+        .inject("tracker", "datanode-1", LinkFault::cut());
+    for number in 0..3 {
+        put_patiently(&mut cluster, &mut model, &format!("n{number}"), 1000).await;
+    }
+    model.delete(&store, "f1").await;
+    model.check(&store).await;
+    // A heartbeat alone is not health, and the status says so.
+    let nodes = store.nodes().await.unwrap();
+    let cut_off = cluster.datanodes[1].address.to_string();
+    for node in &nodes {
+        assert_eq!(node.liveness, Liveness::Live, "{node:?}");
+        assert_eq!(node.unreachable, node.address == cut_off, "{node:?}");
+    }
+    assert_eq!(store.status().await.unwrap().datanodes.placeable, 2);
+    cluster.links.remove(rule);
+    store.wait_ready(3, SOON).await;
     store.wait_healthy(DEADLINE).await;
     model.settle(&cluster).await;
 }

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::Work;
+use crate::model::datanodes::Datanode;
 use crate::service::Tracker;
 
 #[derive(Debug, Default)]
@@ -14,6 +17,15 @@ pub(super) struct JournalTail {
 
 impl Work for JournalTail {
     async fn tick(&mut self, tracker: &Arc<Tracker>) {
+        let left_out: Vec<_> = {
+            let state = tracker.state();
+            let serving = state.datanodes.serving();
+            let left_out = serving.filter(|node| node.unreachable.is_some());
+            left_out.map(Datanode::at).collect()
+        };
+        join_all(left_out.iter().map(|at| tracker.journal.try_again(at))).await;
+        let unreachable = i64::try_from(left_out.len()).unwrap_or(i64::MAX);
+        tracker.metrics.unreachable.set(unreachable);
         let outcome = tracker.journal.catch_up().await;
         if let Err(error) = &outcome
             && !self.trouble

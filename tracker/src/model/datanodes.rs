@@ -96,6 +96,9 @@ pub struct Datanode {
     pub reserved_writes: u32,
     /// Its loss was acknowledged: it no longer counts as partitioned. Cleared when heard.
     pub loss_acknowledged: bool,
+    /// Since when this tracker cannot get through to it or its journal, though it may be heard: a
+    /// heartbeat alone is not health. It gets no new chunk and keeps no journal meanwhile.
+    pub unreachable: Option<Duration>,
 }
 
 impl Datanode {
@@ -347,7 +350,21 @@ impl DatanodeTable {
             && !node.stats.read_only
             && node.picture != Picture::Unknown
             && node.stats.free_bytes >= bytes
+            && node.unreachable.is_none()
             && self.liveness(node, now) == Liveness::Live
+    }
+
+    /// Notes that this tracker cannot get through to it; says whether that is news.
+    pub fn set_unreachable(&mut self, id: DatanodeId, now: Duration) -> bool {
+        let node = self.nodes.get_mut(&id);
+        node.is_some_and(|node| node.unreachable.replace(now).is_none())
+    }
+
+    /// It answered again.
+    pub fn set_reachable(&mut self, id: DatanodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.unreachable = None;
+        }
     }
 
     /// Every datanode that takes a chunk of `bytes`, by id.
@@ -422,6 +439,7 @@ fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
         reserved_bytes: 0,
         reserved_writes: 0,
         loss_acknowledged: false,
+        unreachable: None,
     }
 }
 

@@ -436,5 +436,6 @@ fn described(state: &State, newcomer: &Newcomer, now: std::time::Duration) -> Da
         pod: announced.pod,
         volume: None,
         refused,
+        unreachable: false,
     }
 }

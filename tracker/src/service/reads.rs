@@ -1,5 +1,7 @@
 //! What readers ask: where a file's chunks are, which names there are.
 
+use std::time::Duration;
+
 use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::upload::{
     ListRequest, ListResponse, LocateRequest, LocateResponse, LocatedChunk, MAX_LIST_LIMIT,
@@ -8,6 +10,11 @@ use dfs_protocol::upload::{
 use dfs_protocol::{ChunkId, ErrorCode, FilePath, Problem};
 
 use super::{State, Tracker};
+
+/// Between two looks whether a commit was learnt.
+const LEARNING_PAUSE: Duration = Duration::from_millis(2);
+/// Looks before what is there is answered: a chunk may also be gone since the record was read.
+const LEARNING_LOOKS: u32 = 100;
 
 impl Tracker {
     /// A file, and valid replicas of each of its chunks.
@@ -20,13 +27,14 @@ impl Tracker {
             .get_file(&path)
             .await?
             .ok_or_else(|| no_file(&path))?;
-        let mut rng = self.rng.fork();
-        let state = self.state();
         let wanted = if locations {
             file.chunks.as_slice()
         } else {
             &[]
         };
+        self.wait_until_known(wanted).await;
+        let mut rng = self.rng.fork();
+        let state = self.state();
         let chunks = wanted
             .iter()
             .map(|chunk| LocatedChunk {
@@ -41,6 +49,21 @@ impl Tracker {
             chunks,
             safe_mode,
         })
+    }
+
+    /// The catalog shows a commit an instant before the memory learns of it: a reader between the two
+    /// must not hear that nobody has the file.
+    async fn wait_until_known(&self, chunks: &[SealedChunk]) {
+        for _ in 0..LEARNING_LOOKS {
+            let known = {
+                let state = self.state();
+                chunks.iter().all(|chunk| state.replicas.is_known(chunk.id))
+            };
+            if known {
+                return;
+            }
+            tokio::time::sleep(LEARNING_PAUSE).await;
+        }
     }
 
     /// One page of names.
