@@ -93,7 +93,7 @@ impl Checkpoints {
             .first()
             .map_or(0, |checkpoint| checkpoint.sequence);
         let behind = meta.sequence.saturating_sub(newest);
-        let waiting = state.condemned.has_newer_than(oldest);
+        let waiting = state.condemned.has_newer_than(oldest) || state.has_ruined_checkpoint();
         let interval = if waiting && state.is_under_pressure(now) {
             tracker
                 .config
@@ -151,6 +151,11 @@ async fn take(tracker: &Arc<Tracker>) -> Result<CheckpointRecord, CheckpointErro
         created,
     };
     let mut kept = tracker.catalog.meta().await?.checkpoints;
+    // One that no datanode has whole is of no use to a rebuild.
+    {
+        let state = tracker.state();
+        kept.retain(|checkpoint| !state.is_ruined(checkpoint));
+    }
     kept.push(record.clone());
     kept.drain(..kept.len().saturating_sub(KEPT));
     tracker
