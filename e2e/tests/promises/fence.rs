@@ -13,7 +13,7 @@ use dfs_protocol::{Epoch, ErrorCode, Fence, Incarnation};
 use dfs_tracker::store::rebuild::RebuildOptions;
 use http::StatusCode;
 
-use crate::kit::{CHUNK_BYTES, DEADLINE, Model, chunks_of, holders, options};
+use crate::kit::{CHUNK_BYTES, DEADLINE, Model, chunks_of, holders, options, start_heard};
 use crate::world::{at, datanodes, digests, id_of, look, node};
 
 /// Waits until nothing is left to be written: the first checkpoint is taken, the journal is full.
@@ -77,7 +77,7 @@ async fn i08_i20_fault_20_a_second_tracker_on_a_copy_deposes_the_first_which_sto
     // The fence is on the volumes: also after a restart the old one is refused.
     for number in 0..3 {
         cluster.kill_datanode(number).await;
-        cluster.start_datanode(number).await;
+        start_heard(&mut cluster, number).await;
     }
     acting.wait_ready(3, SOON).await;
     let new_fence = acting.status().await.unwrap().fence;

@@ -97,7 +97,7 @@ impl Checkpoints {
             .first()
             .map_or(0, |checkpoint| checkpoint.sequence);
         let behind = meta.sequence.saturating_sub(newest);
-        let waiting = state.condemned.has_newer_than(oldest);
+        let waiting = state.condemned.has_newer_than(oldest) || state.has_ruined_checkpoint();
         let interval = if waiting && state.is_under_pressure(now) {
             tracker
                 .config
@@ -159,10 +159,15 @@ async fn take(tracker: &Arc<Tracker>) -> Result<CheckpointRecord, CheckpointErro
         .map(|(chunk, held)| (chunk.id, held))
         .collect();
     let mut checkpoints = tracker.catalog.meta().await?.checkpoints;
+    {
+        // One that no datanode has whole is of no use to a rebuild.
+        let mut state = tracker.state();
+        checkpoints.retain(|checkpoint| !state.is_ruined(checkpoint));
+        // Until heartbeats report them they must not count as missing.
+        state.checkpoint_holders = holders;
+    }
     checkpoints.push(record.clone());
     checkpoints.drain(..checkpoints.len().saturating_sub(KEPT));
-    // Until heartbeats report them they must not count as missing.
-    tracker.state().checkpoint_holders = holders;
     let op = Op::SetCheckpoints { checkpoints };
     tracker.catalog.submit(op).await?;
     Ok(record)

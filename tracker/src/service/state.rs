@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
 use dfs_protocol::datanode::{FinishedTask, Liveness, TaskOutcome};
-use dfs_protocol::status::RebalanceStatus;
+use dfs_protocol::status::{RebalanceStatus, RepairPriority};
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TrashId};
 
 use crate::model::comparison::Comparison;
@@ -15,7 +15,7 @@ use crate::model::leases::LeaseTable;
 use crate::model::op::{CheckpointRecord, ChunkRecord};
 use crate::model::pending::PendingTable;
 use crate::model::refusals::RefusalLog;
-use crate::model::replicas::{Expected, ReplicaMap};
+use crate::model::replicas::{ChunkView, Expected, ReplicaMap};
 use crate::plan::gc::CondemnedTable;
 use crate::plan::removal::RemovalView;
 use crate::plan::safe_mode::SafeMode;
@@ -263,6 +263,19 @@ impl State {
             self.replicas.forget_chunk(*dropped, now);
         }
         self.leases.committed(kept);
+    }
+
+    /// Whether every replica that is left of some chunk of a checkpoint is damaged: nothing brings it
+    /// back.
+    pub fn is_ruined(&self, checkpoint: &CheckpointRecord) -> bool {
+        let lost = |view: ChunkView| view.priority == Some(RepairPriority::CorruptOnly);
+        let mut chunks = checkpoint.chunks.iter();
+        chunks.any(|chunk| self.replicas.get(chunk.id).is_some_and(lost))
+    }
+
+    /// Whether a kept checkpoint is ruined.
+    pub fn has_ruined_checkpoint(&self) -> bool {
+        self.checkpoints.iter().any(|kept| self.is_ruined(kept))
     }
 
     /// Orders a replica to be read through, unless that is under way; says whether it was ordered.
