@@ -90,6 +90,12 @@ fn waiting(pod: &Pod) -> Option<String> {
         if reason == "ContainerCreating" || reason == "PodInitializing" {
             return None;
         }
+        // The kubelet's own words change with each try, and status with them.
+        if reason == "CrashLoopBackOff" {
+            return Some(format!(
+                "{reason}: it ends again and again; `kubectl logs --previous` says why"
+            ));
+        }
         Some(match &waiting.message {
             Some(message) => format!("{reason}: {message}"),
             None => reason,

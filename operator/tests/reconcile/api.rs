@@ -178,7 +178,7 @@ async fn read(request: Request<Body>) -> Asked {
     parts.drain(..if parts[0] == "api" { 2 } else { 3 });
     let mut namespace = String::new();
     if parts[0] == "namespaces" {
-        namespace = parts[1].to_owned();
+        parts[1].clone_into(&mut namespace);
         parts.drain(..2);
     }
     let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_owned();
@@ -290,7 +290,10 @@ impl State {
     }
 
     fn create(&mut self, mut place: Place, mut body: Value) -> (u16, Value) {
-        place.2 = body["metadata"]["name"].as_str().unwrap().to_owned();
+        body["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .clone_into(&mut place.2);
         if self.objects.contains_key(&place) {
             return (409, status(409, "already exists"));
         }

@@ -129,7 +129,7 @@ async fn a_lost_catalog_waits_for_a_human_then_for_every_datanode_then_comes_bac
     );
     annotate(&id);
     world.api.change("pods", "a-datanode-2", |pod| {
-        pod["status"]["podIP"] = json!(null)
+        pod["status"]["podIP"] = json!(null);
     });
     world.reconcile(&ctx).await.unwrap();
     assert_eq!(world.condition("CatalogLost").1, "AwaitingDatanodes");

@@ -53,7 +53,7 @@ async fn nothing_is_written_while_nothing_changes() {
     let ctx = world.operator();
     world.converge(&ctx).await;
     for _ in 0..3 {
-        world.clock.advance(Duration::from_secs(60));
+        world.clock.advance(Duration::from_mins(1));
         world.reconcile(&ctx).await.unwrap();
         assert_eq!(world.writes(), []);
     }
@@ -314,10 +314,10 @@ async fn drift_is_put_right_and_doors_that_are_no_longer_wanted_go() {
         service["spec"]["ports"][0]["port"] = json!(81);
     });
     world.api.change("statefulsets", "a-datanode", |set| {
-        set["spec"]["replicas"] = json!(2)
+        set["spec"]["replicas"] = json!(2);
     });
     world.api.change("dfsclusters", "a", |cluster| {
-        cluster["spec"]["gateway"] = json!({})
+        cluster["spec"]["gateway"] = json!({});
     });
     world.converge(&ctx).await;
     assert_eq!(

@@ -108,6 +108,7 @@ async fn i28_a_cache_that_is_behind_never_lowers_the_datanodes() {
             if *kind == OwnedKind::StatefulSet {
                 for set in objects {
                     set.data["spec"]["replicas"] = json!(3);
+                    set.data["status"] = json!({"replicas": 3});
                     set.metadata.annotations = None;
                 }
             }

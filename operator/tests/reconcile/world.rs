@@ -288,7 +288,9 @@ impl World {
         let nodes = self.tracker.with(|state| {
             let mut nodes = state.nodes.values().cloned().collect::<Vec<_>>();
             // Addresses are drawn as pods come.
-            nodes.iter_mut().for_each(|entry| entry.address.clear());
+            for entry in &mut nodes {
+                entry.address.clear();
+            }
             serde_json::to_value(nodes).unwrap()
         });
         json!({"objects": objects, "nodes": nodes})
