@@ -117,7 +117,8 @@ impl Memory {
                 .collect();
             remembered.pending.clone_from(&since);
             let ages = since.into_iter();
-            ages.map(|(id, since)| (id, now.saturating_sub(since))).collect()
+            ages.map(|(id, since)| (id, now.saturating_sub(since)))
+                .collect()
         })
     }
 }

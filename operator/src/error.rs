@@ -67,7 +67,9 @@ pub enum ReconcileError {
 /// The API server's message without the rest of its status object.
 pub fn describe(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => format!("{} ({} {})", status.message, status.code, status.reason),
+        kube::Error::Api(status) => {
+            format!("{} ({} {})", status.message, status.code, status.reason)
+        }
         other => {
             // The innermost cause is what people can act on ("connection refused").
             let mut cause: &dyn std::error::Error = other;
@@ -119,7 +121,9 @@ impl ReconcileError {
 
     /// Whether the other objects should be tried all the same.
     pub fn is_about_one_object(&self) -> bool {
-        matches!(self.category(), Category::Rejected | Category::Foreign | Category::Internal)
-            || matches!(self, Self::Api { source, .. } if code(source) == Some(500))
+        matches!(
+            self.category(),
+            Category::Rejected | Category::Foreign | Category::Internal
+        ) || matches!(self, Self::Api { source, .. } if code(source) == Some(500))
     }
 }

@@ -1,13 +1,11 @@
 //! The operator's metrics.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dfs_runtime::label_enum;
-use dfs_runtime::metrics::{
-    CounterBy, DURATION_BUCKETS, counter, gauge, histogram, registered,
-};
+use dfs_runtime::metrics::{CounterBy, DURATION_BUCKETS, counter, gauge, histogram, registered};
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::error::Category;
@@ -80,7 +78,7 @@ pub struct Metrics {
 #[derive(Debug, Clone)]
 struct LastSuccess {
     vec: IntGaugeVec,
-    known: Arc<Mutex<BTreeMap<ClusterKey, ()>>>,
+    known: Arc<Mutex<BTreeSet<ClusterKey>>>,
     left_out: IntGauge,
 }
 
@@ -166,11 +164,11 @@ impl Metrics {
     pub fn succeeded(&self, key: &ClusterKey, at: jiff::Timestamp) {
         let last = &self.last_success;
         let mut known = last.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains_key(key) && known.len() >= MAX_CLUSTERS {
+        if !known.contains(key) && known.len() >= MAX_CLUSTERS {
             last.left_out.inc();
             return;
         }
-        known.insert(key.clone(), ());
+        known.insert(key.clone());
         last.vec
             .with_label_values(&[&key.namespace, &key.name])
             .set(at.as_second());
@@ -180,7 +178,7 @@ impl Metrics {
     pub fn forget(&self, key: &ClusterKey) {
         let last = &self.last_success;
         let mut known = last.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.remove(key).is_some() {
+        if known.remove(key) {
             let _gone = last.vec.remove_label_values(&[&key.namespace, &key.name]);
         }
     }

@@ -139,7 +139,8 @@ async fn lead(
         return ended;
     }
     stop.trigger();
-    let drained = tokio::time::timeout(DRAIN, async { while scopes.join_next().await.is_some() {} });
+    let drained =
+        tokio::time::timeout(DRAIN, async { while scopes.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!("reconciles under way are broken off; the next operator goes on from there");
         scopes.abort_all();
@@ -186,7 +187,12 @@ fn start(
             operator_namespace,
             resync,
         };
-        tasks.spawn(run_scope(scope, parts.client.clone(), context, stopping.clone()));
+        tasks.spawn(run_scope(
+            scope,
+            parts.client.clone(),
+            context,
+            stopping.clone(),
+        ));
     }
     (stop, tasks)
 }

@@ -96,9 +96,8 @@ impl Cluster {
     /// Reads an object whatever its numbers are.
     pub fn unchecked(object: &DfsCluster) -> Result<Self, InvalidSpec> {
         let metadata = &object.metadata;
-        let present = |field: &Option<String>, name| {
-            field.clone().ok_or(InvalidSpec::Incomplete(name))
-        };
+        let present =
+            |field: &Option<String>, name| field.clone().ok_or(InvalidSpec::Incomplete(name));
         let recorded = object.status.as_ref().and_then(|s| s.cluster_id.clone());
         let cluster_id = recorded
             .map(|id| id.parse().map_err(|_| InvalidSpec::ClusterId(id)))

@@ -194,8 +194,12 @@ impl Disk for RealDisk {
 
     fn space(&self, dir: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(dir)?;
+        // As df reckons its share: what only root may take, or a quota keeps back, is no room of ours.
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
         Ok(Space {
-            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            total: used
+                .saturating_add(stat.f_bavail)
+                .saturating_mul(stat.f_frsize),
             available: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
     }

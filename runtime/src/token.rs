@@ -454,14 +454,14 @@ mod tests {
         .on_refused(Arc::new(move |request: &Request, _: &Problem| {
             told.lock().unwrap().push(request.uri().path().to_owned());
         }));
-        let routes = Router::new()
+        let handlers = Router::new()
             .route(
                 "/open",
                 get(|| async { "open" }).post(|| async { "changed" }),
             )
             .route("/closed", get(|| async { "closed" }));
         // As the request layer does behind it.
-        let router = with_fallbacks(guard.wrap(routes));
+        let router = with_fallbacks(guard.wrap(handlers));
         let ask = async |method: &str, path: &str, token: Option<&str>| {
             let mut request = Request::builder().method(method).uri(path);
             if let Some(token) = token {

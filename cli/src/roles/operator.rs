@@ -21,8 +21,12 @@ pub async fn run_operator(
 ) -> Result<(), Failure> {
     let admin_listener = bind(args.admin(), "--admin-port").await?;
     let client = dfs_operator::connect().await.map_err(|error| {
-        Failure::new(Exit::Failed, "find the Kubernetes API server", error.to_string())
-            .next("run it in a pod with a service account, or set KUBECONFIG")
+        Failure::new(
+            Exit::Failed,
+            "find the Kubernetes API server",
+            error.to_string(),
+        )
+        .next("run it in a pod with a service account, or set KUBECONFIG")
     })?;
     let identity = args
         .identity

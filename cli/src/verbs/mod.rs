@@ -108,8 +108,8 @@ async fn dispatch(
         | Command::Tracker(_)
         | Command::Datanode(_)
         | Command::Gateway(_)
-        | Command::Operator(_)
         | Command::Completions(_)
+        | Command::Operator(_)
         | Command::Meta(_) => Err(Failure::usage("dfs", "this is a role, not a client verb")),
     }
 }
@@ -142,8 +142,8 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         | Command::Tracker(_)
         | Command::Datanode(_)
         | Command::Gateway(_)
-        | Command::Operator(_)
         | Command::Completions(_)
+        | Command::Operator(_)
         | Command::Meta(_) => return None,
     })
 }

@@ -47,15 +47,18 @@ fn entry<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
 pub fn contains(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (_, Value::Null) => true,
-        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
-            match live.get(key) {
+        (Value::Object(live), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| match live.get(key) {
                 Some(live) => contains(live, value),
                 None => is_empty(value),
-            }
-        }),
+            })
+        }
         (Value::Array(live), Value::Array(wanted)) => {
             live.len() == wanted.len()
-                && live.iter().zip(wanted).all(|(live, wanted)| contains(live, wanted))
+                && live
+                    .iter()
+                    .zip(wanted)
+                    .all(|(live, wanted)| contains(live, wanted))
         }
         (live, wanted) => live == wanted,
     }
@@ -100,6 +103,12 @@ mod tests {
         let before = stamped(json!({"metadata": {"name": "a"}, "spec": {"a": 1, "b": 2}}));
         let after = stamped(json!({"metadata": {"name": "a"}, "spec": {"a": 1}}));
         assert!(!contains(&before, &after));
-        assert_eq!(after["metadata"]["annotations"][HASH].as_str().unwrap().len(), 16);
+        assert_eq!(
+            after["metadata"]["annotations"][HASH]
+                .as_str()
+                .unwrap()
+                .len(),
+            16
+        );
     }
 }

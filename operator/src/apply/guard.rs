@@ -40,7 +40,12 @@ pub(super) fn guarded(
     })?;
     json["spec"]["replicas"] = Value::from(wanted.max(present));
     // Templates of claims cannot be changed; claims that exist are what counts.
-    for immutable in ["volumeClaimTemplates", "serviceName", "podManagementPolicy", "selector"] {
+    for immutable in [
+        "volumeClaimTemplates",
+        "serviceName",
+        "podManagementPolicy",
+        "selector",
+    ] {
         if !spec[immutable].is_null() {
             json["spec"][immutable] = stripped(&spec[immutable]);
         }
@@ -100,8 +105,14 @@ mod tests {
         for (wanted, present, written) in [(3, 5, 5), (5, 3, 5), (3, 3, 3), (0, 4, 4)] {
             let json = guarded(&desired(wanted), Some(&live(present))).unwrap();
             assert_eq!(json["spec"]["replicas"], written);
-            assert_eq!(json["metadata"]["resourceVersion"], "7", "the write has no precondition");
-            assert_eq!(json["spec"]["volumeClaimTemplates"], json!([{"spec": {"x": 1}}]));
+            assert_eq!(
+                json["metadata"]["resourceVersion"], "7",
+                "the write has no precondition"
+            );
+            assert_eq!(
+                json["spec"]["volumeClaimTemplates"],
+                json!([{"spec": {"x": 1}}])
+            );
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, Resource};
 use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, Resource};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -101,7 +101,9 @@ impl Settled {
 /// An object's spec: its generation where it has one, its version otherwise.
 fn marker(object: &DynamicObject) -> (Uid, String) {
     let metadata = &object.metadata;
-    let generation = metadata.generation.map(|number| format!("generation {number}"));
+    let generation = metadata
+        .generation
+        .map(|number| format!("generation {number}"));
     let version = generation.or_else(|| metadata.resource_version.clone());
     (
         Uid(metadata.uid.clone().unwrap_or_default()),
@@ -112,8 +114,8 @@ fn marker(object: &DynamicObject) -> (Uid, String) {
 /// An object that the API server, or a stranger's object in its place, does not let be.
 #[derive(Debug)]
 pub struct Refused {
-    /// What it would have been.
-    pub kind: OwnedKind,
+    /// What it would have been; none for a claim, which is not ours.
+    pub kind: Option<OwnedKind>,
     /// Why not.
     pub error: ReconcileError,
 }
@@ -122,7 +124,10 @@ impl Refused {
     /// Whether the tracker may not be told anything: the ConfigMap holds the id that protects the
     /// datanodes from a tracker that starts afresh, and the tracker's StatefulSet hands it over.
     pub fn stops_everything(&self) -> bool {
-        matches!(self.kind, OwnedKind::StatefulSet | OwnedKind::ConfigMap)
+        matches!(
+            self.kind,
+            Some(OwnedKind::StatefulSet | OwnedKind::ConfigMap)
+        )
     }
 }
 
@@ -153,7 +158,10 @@ impl Applier<'_> {
                 match self.apply(desired, find(&live, &desired.name)).await {
                     Ok(result) => self.metrics.applies.inc(result),
                     Err(error) if error.is_about_one_object() => {
-                        let one = Refused { kind: *kind, error };
+                        let one = Refused {
+                            kind: Some(*kind),
+                            error,
+                        };
                         if one.stops_everything() || refused.is_none() {
                             refused = Some(one);
                         }
@@ -271,7 +279,8 @@ impl Applier<'_> {
 }
 
 fn find<'a>(live: &'a [DynamicObject], name: &str) -> Option<&'a DynamicObject> {
-    live.iter().find(|object| object.metadata.name.as_deref() == Some(name))
+    live.iter()
+        .find(|object| object.metadata.name.as_deref() == Some(name))
 }
 
 fn is_as_wanted(live: &DynamicObject, desired: &Desired) -> Result<bool, ReconcileError> {

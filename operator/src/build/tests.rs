@@ -12,6 +12,10 @@ use super::*;
 
 const OWN_IMAGE: &str = "docker.io/library/dfs:1.2.3";
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a literal is passed each time"
+)]
 fn cluster(name: &str, spec: Value) -> DfsCluster {
     serde_json::from_value(json!({
         "apiVersion": "dfs.io/v1alpha1",

@@ -14,7 +14,9 @@ use futures_util::{Stream, StreamExt as _, stream};
 use kube::Client;
 use kube::api::Resource as _;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, Error as ControllerError, ReconcileRequest, applier};
+use kube::runtime::controller::{
+    Action, Config, Error as ControllerError, ReconcileRequest, applier,
+};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 
@@ -83,9 +85,14 @@ pub async fn run_scope(
             pass(&object, &ctx).await
         })
     };
-    let config = Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
+    let config = Config::default()
+        .debounce(DEBOUNCE)
+        .concurrency(CONCURRENCY);
     let store = clusters.clone();
-    applier(reconciler, error_policy, Arc::clone(&ctx), store, queue, config)
+    let policy = |object: Arc<Guarded>, error: &ReconcileError, ctx: Arc<Ctx>| {
+        error_policy(&object, error, &ctx)
+    };
+    applier(reconciler, policy, Arc::clone(&ctx), store, queue, config)
         .for_each(|ended| {
             settle(ended, &ctx, &clusters);
             std::future::ready(())
@@ -110,10 +117,19 @@ async fn pass(object: &Guarded, ctx: &Ctx) -> Result<Action, ReconcileError> {
         Ok(cluster) => cluster,
         Err(invalid) => {
             ctx.metrics.reconciles.inc(ReconcileResult::Poisoned);
-            let note = format!("the object cannot be read, nothing is changed: {}", invalid.error);
-            tracing::warn!(name = object.meta().name, error = invalid.error, "poisoned object");
+            let note = format!(
+                "the object cannot be read, nothing is changed: {}",
+                invalid.error
+            );
+            tracing::warn!(
+                name = object.meta().name,
+                error = invalid.error,
+                "poisoned object"
+            );
             let about = object.object_ref(&());
-            ctx.events.tell(&about, &Note::new(EventReason::Unreadable, note)).await;
+            ctx.events
+                .tell(&about, &Note::new(EventReason::Unreadable, note))
+                .await;
             return Ok(Action::await_change());
         }
     };
@@ -126,7 +142,8 @@ async fn pass(object: &Guarded, ctx: &Ctx) -> Result<Action, ReconcileError> {
     let outcome = ended.unwrap_or(Err(ReconcileError::Timeout(RECONCILE_TIMEOUT)))?;
     ctx.metrics.reconciles.inc(outcome.result);
     if let Some(uid) = &cluster.metadata.uid {
-        ctx.memory.with(&Uid(uid.clone()), |memory| memory.failures = 0);
+        ctx.memory
+            .with(&Uid(uid.clone()), |memory| memory.failures = 0);
     }
     if let (Some(namespace), Some(name)) = (&cluster.metadata.namespace, &cluster.metadata.name)
         && outcome.result == ReconcileResult::Ok
@@ -143,7 +160,7 @@ async fn pass(object: &Guarded, ctx: &Ctx) -> Result<Action, ReconcileError> {
 }
 
 /// When to try again after a failure.
-fn error_policy(object: Arc<Guarded>, error: &ReconcileError, ctx: Arc<Ctx>) -> Action {
+fn error_policy(object: &Guarded, error: &ReconcileError, ctx: &Ctx) -> Action {
     let category = error.category();
     ctx.metrics.reconciles.inc(ReconcileResult::Error);
     ctx.metrics.failures.inc(category);

@@ -35,7 +35,10 @@ mod tests {
         assert_eq!(backoff(7, false), LAST);
         assert_eq!(backoff(u32::MAX, false), LAST);
         assert_eq!(backoff(1, true), CONFLICT);
-        assert!(backoff(4, true) > CONFLICT, "a conflict that stays is a failure");
+        assert!(
+            backoff(4, true) > CONFLICT,
+            "a conflict that stays is a failure"
+        );
     }
 
     #[test]
@@ -43,7 +46,10 @@ mod tests {
         let base = Duration::from_secs(10);
         for random in [0, 1, 512, 1023, u64::MAX] {
             let jittered = with_jitter(base, random);
-            assert!(jittered >= base && jittered <= base.mul_f64(1.2), "{jittered:?}");
+            assert!(
+                jittered >= base && jittered <= base.mul_f64(1.2),
+                "{jittered:?}"
+            );
         }
     }
 }

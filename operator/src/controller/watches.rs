@@ -4,19 +4,19 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures_util::{StreamExt as _, stream};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Resource};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, watcher};
-use kube::Client;
 use serde::de::DeserializeOwned;
 
 use super::{Guarded, Scope, Trigger, Triggers};
 use crate::error::{code, describe};
+use crate::observe::OwnedKind;
 use crate::observe::inventory::{CachedInventory, MANAGED_BY, OF_A_STORE};
 use crate::observe::views::INSTANCE_LABEL;
-use crate::observe::OwnedKind;
 
 /// Everything that one scope watches.
 pub(super) struct Watched {
@@ -54,7 +54,11 @@ impl Watched {
             pods: inventory.pods.clone(),
             claims: inventory.claims.clone(),
             nodes: inventory.nodes.clone(),
-            owned: inventory.owned.iter().map(|(_, store)| store.clone()).collect(),
+            owned: inventory
+                .owned
+                .iter()
+                .map(|(_, store)| store.clone())
+                .collect(),
         }
     }
 }
@@ -72,7 +76,10 @@ pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
         let resource = kind.resource();
         let objects = dynamic(scope, client, &resource);
         if kind.is_optional() && !is_served(&objects).await {
-            tracing::info!(kind = resource.kind, "the API server does not know it: not watched");
+            tracing::info!(
+                kind = resource.kind,
+                "the API server does not know it: not watched"
+            );
             continue;
         }
         let (store, changes) = secondary(objects, MANAGED_BY, resource);
@@ -102,22 +109,28 @@ fn primary(scope: &Scope, client: &Client) -> (Store<Guarded>, Triggers) {
         .default_backoff()
         .reflect(writer)
         .touched_objects()
-        .predicate_filter(interesting, PredicateConfig::default());
-    let triggers = changes.map(|change| -> Trigger {
-        change.map(|cluster| ObjectRef::from_obj(&cluster).into())
-    });
+        .predicate_filter(
+            |cluster: &Guarded| Some(interesting(cluster)),
+            PredicateConfig::default(),
+        );
+    let triggers = changes
+        .map(|change| -> Trigger { change.map(|cluster| ObjectRef::from_obj(&cluster).into()) });
     (store, Box::pin(triggers))
 }
 
-fn interesting(cluster: &Guarded) -> Option<u64> {
+fn interesting(cluster: &Guarded) -> u64 {
     let generation = predicates::generation(cluster).unwrap_or(0);
     let annotations = predicates::annotations(cluster).unwrap_or(0);
     let deleting = u64::from(cluster.meta().deletion_timestamp.is_some());
-    Some(generation.rotate_left(32) ^ annotations ^ deleting)
+    generation.rotate_left(32) ^ annotations ^ deleting
 }
 
 /// Objects that belong to a cluster by label.
-fn secondary<K>(api: Api<K>, labels: &str, kind: <K as Resource>::DynamicType) -> (Store<K>, Triggers)
+fn secondary<K>(
+    api: Api<K>,
+    labels: &str,
+    kind: <K as Resource>::DynamicType,
+) -> (Store<K>, Triggers)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     <K as Resource>::DynamicType: Eq + Hash + Clone + Send + Sync + 'static,

@@ -14,7 +14,7 @@ use crate::tracker_client::{Admission, DatanodeEntry};
 
 /// How long a newcomer may stay unmatched before it is refused: kubelets report a pod's address
 /// some seconds after the pod speaks.
-pub const GRACE: Duration = Duration::from_secs(60);
+pub const GRACE: Duration = Duration::from_mins(1);
 
 /// What was decided about one datanode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +204,11 @@ fn admission(
         .claim(&expected)
         .ok_or_else(|| format!("claim {expected} does not exist"))?;
     if claim.deleting || !claim.bound {
-        let how = if claim.deleting { "is being deleted" } else { "is not bound" };
+        let how = if claim.deleting {
+            "is being deleted"
+        } else {
+            "is not bound"
+        };
         return Err(format!("claim {expected} {how}"));
     }
     let host = pod
@@ -212,7 +216,10 @@ fn admission(
         .clone()
         .ok_or_else(|| format!("pod {} has no node yet", pod.name))?;
     let node = observed.nodes.get(&host);
-    let zone = pod.zone.clone().or_else(|| node.and_then(|n| n.zone.clone()));
+    let zone = pod
+        .zone
+        .clone()
+        .or_else(|| node.and_then(|n| n.zone.clone()));
     // Nodes may be unreadable for a moment: what was known of the same node stays.
     let zone = match (zone, node) {
         (None, None) if entry.host.as_ref() == Some(&host) => entry.zone.clone(),

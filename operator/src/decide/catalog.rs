@@ -70,7 +70,10 @@ fn lost(input: &Input<'_>, detail: &str) -> CatalogStep {
     let set = crate::names::datanode_set(&cluster.key.name);
     for ordinal in 0..present {
         let name = crate::names::pod(&set, ordinal);
-        let pod = input.observed.pods_of(Part::Datanode).find(|p| p.name == name);
+        let pod = input
+            .observed
+            .pods_of(Part::Datanode)
+            .find(|p| p.name == name);
         match pod.and_then(|pod| pod.ips.first().filter(|_| !pod.deleting)) {
             Some(ip) => addresses.push(join(ip)),
             None => missing.push(name),
@@ -80,7 +83,11 @@ fn lost(input: &Input<'_>, detail: &str) -> CatalogStep {
     if addresses.is_empty() || !missing.is_empty() {
         return CatalogStep::AwaitDatanodes(format!(
             "the catalog is rebuilt as soon as every datanode runs; missing: {}",
-            if missing.is_empty() { "all".to_owned() } else { missing.join(", ") }
+            if missing.is_empty() {
+                "all".to_owned()
+            } else {
+                missing.join(", ")
+            }
         ));
     }
     CatalogStep::Rebuild(addresses)

@@ -65,9 +65,14 @@ pub fn lost(input: &Input<'_>, open: &OpenTracker) -> (Vec<Gone>, Vec<String>) {
             _ if !gone.dead => waiting.push(format!("{subject}; waiting until it counts as dead")),
             Some(verdict) if verdict.safe => ready.push(gone),
             Some(verdict) => {
-                waiting.push(format!("{subject}; its chunks are being copied: {}", verdict.reason));
+                waiting.push(format!(
+                    "{subject}; its chunks are being copied: {}",
+                    verdict.reason
+                ));
             }
-            None => waiting.push(format!("{subject}; the tracker did not say what depends on it")),
+            None => waiting.push(format!(
+                "{subject}; the tracker did not say what depends on it"
+            )),
         }
     }
     (ready, waiting)

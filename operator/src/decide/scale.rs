@@ -53,7 +53,11 @@ mod tests {
         ] {
             let present = present.map(|(wanted, replicas)| set(wanted, replicas));
             let expected = Scale { replicas, held };
-            assert_eq!(scale(wanted, present.as_ref()), expected, "{wanted} {present:?}");
+            assert_eq!(
+                scale(wanted, present.as_ref()),
+                expected,
+                "{wanted} {present:?}"
+            );
         }
     }
 

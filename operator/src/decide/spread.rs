@@ -11,9 +11,10 @@ pub(super) fn spread(open: &OpenTracker, factor: i32) -> Option<String> {
     if let Some(sentence) = &open.status.spread {
         return Some(sentence.clone());
     }
-    let placeable = open.nodes.iter().filter(|entry| {
-        entry.liveness == Liveness::Live && entry.admin == AdminState::InService
-    });
+    let placeable = open
+        .nodes
+        .iter()
+        .filter(|entry| entry.liveness == Liveness::Live && entry.admin == AdminState::InService);
     let placeable: Vec<_> = placeable.collect();
     let wanted = usize::try_from(factor).unwrap_or(0);
     let hosts: BTreeSet<_> = placeable.iter().filter_map(|e| e.host.as_ref()).collect();

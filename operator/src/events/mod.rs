@@ -175,11 +175,18 @@ impl Events {
             Ok(Err(error)) => {
                 self.metrics.events_dropped.inc();
                 let error = crate::error::describe(&error);
-                tracing::warn!(reason = note.reason.as_str(), error, "cannot write an event");
+                tracing::warn!(
+                    reason = note.reason.as_str(),
+                    error,
+                    "cannot write an event"
+                );
             }
             Err(_) => {
                 self.metrics.events_dropped.inc();
-                tracing::warn!(reason = note.reason.as_str(), "writing an event took too long");
+                tracing::warn!(
+                    reason = note.reason.as_str(),
+                    "writing an event took too long"
+                );
             }
         }
     }
@@ -201,7 +208,11 @@ impl Events {
 
     fn event(&self, about: &ObjectReference, note: &Note) -> ApiEvent {
         let name = about.name.as_deref().unwrap_or("dfs");
-        let kind = if note.reason.is_warning() { "Warning" } else { "Normal" };
+        let kind = if note.reason.is_warning() {
+            "Warning"
+        } else {
+            "Normal"
+        };
         ApiEvent {
             action: Some("Reconcile".to_owned()),
             reason: Some(note.reason.as_str().to_owned()),

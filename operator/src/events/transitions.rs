@@ -33,7 +33,11 @@ pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
         if same && reason == Some(judged.reason.as_str()) {
             continue;
         }
-        let turned = Turned { same, was_true: truth == Some("True"), was_false: truth == Some("False") };
+        let turned = Turned {
+            same,
+            was_true: truth == Some("True"),
+            was_false: truth == Some("False"),
+        };
         if let Some(reason) = event(judged, &turned) {
             notes.push(Note::new(reason, judged.message.clone()));
         }
@@ -128,10 +132,18 @@ mod tests {
         let unknown = redundant(Truth::Unknown, Reason::SafeMode);
         let was = |truth, reason| [("DataRedundant", truth, reason)];
         for (before, now, told) in [
-            (was("True", "FullyReplicated"), &under, vec![EventReason::RepairStarted]),
+            (
+                was("True", "FullyReplicated"),
+                &under,
+                vec![EventReason::RepairStarted],
+            ),
             (was("False", "UnderReplicated"), &under, vec![]),
             (was("False", "UnderReplicated"), &unknown, vec![]),
-            (was("False", "UnderReplicated"), &full, vec![EventReason::RepairFinished]),
+            (
+                was("False", "UnderReplicated"),
+                &full,
+                vec![EventReason::RepairFinished],
+            ),
             (was("Unknown", "SafeMode"), &full, vec![]),
         ] {
             assert_eq!(reasons(&before, now), told, "{before:?} {now:?}");

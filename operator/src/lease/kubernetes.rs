@@ -22,7 +22,9 @@ pub struct LeaseLock {
 
 impl std::fmt::Debug for LeaseLock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LeaseLock").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("LeaseLock")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +59,9 @@ impl LeaseLock {
 
 async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, LockError> {
     match tokio::time::timeout(CALL, call).await {
-        Err(_) => Err(LockError::Failed("the API server did not answer in time".to_owned())),
+        Err(_) => Err(LockError::Failed(
+            "the API server did not answer in time".to_owned(),
+        )),
         Ok(Err(error)) if code(&error) == Some(409) => Err(LockError::Raced),
         Ok(Err(error)) => Err(LockError::Failed(describe(&error))),
         Ok(Ok(value)) => Ok(value),

@@ -28,11 +28,14 @@ struct FakeLock {
 impl FakeLock {
     fn holder(&self) -> String {
         let held = self.held.lock().unwrap();
-        held.as_ref().map(|held| held.record.holder.clone()).unwrap_or_default()
+        held.as_ref()
+            .map(|held| held.record.holder.clone())
+            .unwrap_or_default()
     }
 
     fn break_it(&self, broken: bool) {
-        self.broken.store(broken, std::sync::atomic::Ordering::SeqCst);
+        self.broken
+            .store(broken, std::sync::atomic::Ordering::SeqCst);
     }
 
     fn check(&self) -> Result<(), LockError> {
@@ -96,9 +99,21 @@ async fn one_of_two_holds_the_lease_and_the_other_takes_over_after_a_release() {
     let (_keep, shutdown) = shutdown_pair();
     let started = tokio::time::Instant::now();
     assert!(second.acquire(&shutdown).await);
-    assert!(started.elapsed() < LEASE, "a released lease is free at once");
+    assert!(
+        started.elapsed() < LEASE,
+        "a released lease is free at once"
+    );
     assert_eq!(lock.holder(), "b");
-    assert_eq!(lock.held.lock().unwrap().as_ref().unwrap().record.transitions, 1);
+    assert_eq!(
+        lock.held
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .record
+            .transitions,
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +126,10 @@ async fn a_silent_holder_is_replaced_after_the_lease_and_learns_that_it_lost() {
     assert!(second.acquire(&shutdown).await);
     assert!(started.elapsed() >= LEASE, "taken before it expired");
     assert_eq!(lock.holder(), "b");
-    assert!(!first.keep(&shutdown).await, "a holder that was replaced must stop");
+    assert!(
+        !first.keep(&shutdown).await,
+        "a holder that was replaced must stop"
+    );
     assert_eq!(first.gauge.get(), 0);
 }
 
@@ -124,7 +142,10 @@ async fn a_holder_that_cannot_renew_stops_before_another_may_start() {
     lock.break_it(true);
     let started = tokio::time::Instant::now();
     assert!(!first.keep(&shutdown).await);
-    assert!(started.elapsed() < LEASE, "it acted on when another could already hold the lease");
+    assert!(
+        started.elapsed() < LEASE,
+        "it acted on when another could already hold the lease"
+    );
 }
 
 #[tokio::test(start_paused = true)]

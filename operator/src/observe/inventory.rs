@@ -166,7 +166,9 @@ impl Inventory for LiveInventory {
         match api.list(&selector(key, MANAGED_BY)).await {
             Ok(list) => Ok(list.items),
             Err(error) if kind.is_optional() && code(&error) == Some(404) => Ok(Vec::new()),
-            Err(error) => Err(ReconcileError::api(format!("list {}", resource.plural))(error)),
+            Err(error) => Err(ReconcileError::api(format!("list {}", resource.plural))(
+                error,
+            )),
         }
     }
 }
@@ -197,8 +199,13 @@ impl Inventory for CachedInventory {
     }
 
     async fn claims(&self, key: &ClusterKey) -> Result<Vec<ClaimView>, ReconcileError> {
-        let claims = self.claims.state_filter(|claim| belongs(&claim.metadata, key));
-        Ok(claims.iter().filter_map(|claim| views::claim(claim)).collect())
+        let claims = self
+            .claims
+            .state_filter(|claim| belongs(&claim.metadata, key));
+        Ok(claims
+            .iter()
+            .filter_map(|claim| views::claim(claim))
+            .collect())
     }
 
     async fn node(&self, name: &str) -> Result<Option<NodeView>, ReconcileError> {

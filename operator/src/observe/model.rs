@@ -88,6 +88,8 @@ pub struct ClaimView {
     pub deleting: bool,
     /// Where its volume was made.
     pub node: Option<String>,
+    /// The room that it asks for.
+    pub asked: Option<String>,
 }
 
 /// A Kubernetes node.

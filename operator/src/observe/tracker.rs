@@ -42,9 +42,9 @@ pub async fn read_tracker(ask: &Asking<'_>, at: &Endpoint) -> TrackerView {
     match open(ask, at).await {
         Ok(open) => TrackerView::Open(Box::new(open)),
         Err(TrackerError::NoCatalog(_)) => match ask.counted(tracker.catalog(at)).await {
-            Ok(catalog) if catalog.state == CatalogState::Open => TrackerView::Unreadable(
-                "the tracker has just opened its catalog".to_owned(),
-            ),
+            Ok(catalog) if catalog.state == CatalogState::Open => {
+                TrackerView::Unreadable("the tracker has just opened its catalog".to_owned())
+            }
             Ok(catalog) => TrackerView::NoCatalog(catalog),
             Err(error) => TrackerView::Unreadable(error.to_string()),
         },

@@ -100,7 +100,12 @@ fn waiting(pod: &Pod) -> Option<String> {
 /// A claim.
 pub fn claim(claim: &PersistentVolumeClaim) -> Option<ClaimView> {
     let metadata = &claim.metadata;
-    let phase = claim.status.as_ref().and_then(|status| status.phase.clone());
+    let phase = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.clone());
+    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let requests = resources.and_then(|resources| resources.requests.as_ref());
     Some(ClaimView {
         name: metadata.name.clone()?,
         uid: uid(metadata),
@@ -110,6 +115,9 @@ pub fn claim(claim: &PersistentVolumeClaim) -> Option<ClaimView> {
             .annotations
             .as_ref()
             .and_then(|annotations| annotations.get(SELECTED_NODE).cloned()),
+        asked: requests
+            .and_then(|all| all.get("storage"))
+            .map(|size| size.0.clone()),
     })
 }
 

@@ -7,6 +7,7 @@
 //! operator made; claims are not among it, because data outlives its `DfsCluster`. A finalizer would
 //! only make `kubectl delete` hang where the operator is gone.
 
+mod growth;
 mod objects;
 mod steps;
 
@@ -35,7 +36,7 @@ const MOVING: Duration = Duration::from_secs(5);
 /// Right after the tracker was told something.
 const SOON: Duration = Duration::from_secs(2);
 /// How long after its last change a cluster counts as moving.
-const RECENT: Duration = Duration::from_secs(60);
+const RECENT: Duration = Duration::from_mins(1);
 
 /// How a reconcile ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +113,11 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
             Err(reason) => return reject(ctx, object, &reason).await,
         };
         refused = pass.applier().apply_all(&wanted).await?;
-        if refused.as_ref().is_none_or(|refused| !refused.stops_everything()) {
+        refused = pass.grow(&looked.observed).await?.or(refused);
+        if refused
+            .as_ref()
+            .is_none_or(|refused| !refused.stops_everything())
+        {
             told = pass.tell(&mut looked).await?;
         }
     }
@@ -237,7 +242,10 @@ impl Pass<'_> {
             // Those that the operator had refused were told when it did.
             for refusal in open.refusals.iter().filter(|one| one.reason != "refused") {
                 let note = steps::refusal(refusal);
-                if known.get(&note.note).is_none_or(|count| *count < refusal.count) {
+                if known
+                    .get(&note.note)
+                    .is_none_or(|count| *count < refusal.count)
+                {
                     self.notes.push(note.clone());
                 }
                 memory.refusals.insert(note.note, refusal.count);
@@ -287,7 +295,10 @@ impl Pass<'_> {
         let mut notes = self.notes.clone();
         if status::is_due(change, self.since_last_write()) {
             status::write(ctx, &self.cluster, &self.object, &next).await?;
-            notes.extend(transitions(&status::before(self.object.status.as_ref()), judgements));
+            notes.extend(transitions(
+                &status::before(self.object.status.as_ref()),
+                judgements,
+            ));
         }
         let about = self.object.object_ref(&());
         for note in &notes {

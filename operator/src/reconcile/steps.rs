@@ -73,7 +73,9 @@ impl Pass<'_> {
         let written = bounded(api.patch(&key.name, &parameters, &Patch::Merge(&patch))).await;
         self.object = written
             .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
-            .map_err(ReconcileError::api("remove the acknowledgement of a lost catalog"))?;
+            .map_err(ReconcileError::api(
+                "remove the acknowledgement of a lost catalog",
+            ))?;
         Ok(())
     }
 }
@@ -86,7 +88,10 @@ fn place(admission: &Admission) -> String {
         zone,
     } = admission;
     let zone = zone.as_ref().map(|zone| format!(", zone {zone}"));
-    format!("pod {pod} on {host}{}, volume {volume}", zone.unwrap_or_default())
+    format!(
+        "pod {pod} on {host}{}, volume {volume}",
+        zone.unwrap_or_default()
+    )
 }
 
 fn told(step: &Step) -> Note {
@@ -116,7 +121,9 @@ fn told(step: &Step) -> Note {
             EventReason::CatalogRebuilding,
             format!("the catalog is rebuilt from {}", from.join(", ")),
         ),
-        Step::ForgetAcknowledgement => Note::new(EventReason::CatalogRebuilt, "the catalog is back"),
+        Step::ForgetAcknowledgement => {
+            Note::new(EventReason::CatalogRebuilt, "the catalog is back")
+        }
     }
 }
 
@@ -133,7 +140,12 @@ pub(super) fn refusal(refusal: &Refusal) -> Note {
     let pod = pod.as_ref().map(|pod| format!(" (pod {pod})"));
     let who = datanode.as_ref().map_or_else(
         || format!("someone at {address}"),
-        |id| format!("datanode {} at {address}", id.chars().take(8).collect::<String>()),
+        |id| {
+            format!(
+                "datanode {} at {address}",
+                id.chars().take(8).collect::<String>()
+            )
+        },
     );
     Note::new(
         EventReason::DatanodeRefused,

@@ -107,7 +107,10 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
     let datanodes = observed.datanode_set.as_ref();
     let ready = datanodes.map_or(0, |set| set.ready);
     let is_open = observed.tracker.open().is_some();
-    let known = status.data_nodes.as_ref().map_or(0, |known| known.registered);
+    let known = status
+        .data_nodes
+        .as_ref()
+        .map_or(0, |known| known.registered);
     status.data_nodes = Some(DataNodeStatus {
         desired,
         replicas: datanodes.map_or(0, |set| set.replicas),
@@ -183,9 +186,16 @@ fn endpoints(object: &DfsCluster, name: &str) -> EndpointStatus {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let gateway = &object.spec.gateway;
     EndpointStatus {
-        gateway: Some(format!("http://{}.{namespace}.svc", crate::names::gateway(name))),
+        gateway: Some(format!(
+            "http://{}.{namespace}.svc",
+            crate::names::gateway(name)
+        )),
         ingress: gateway.ingress.as_ref().map(|ingress| {
-            let scheme = if ingress.tls_secret.is_some() { "https" } else { "http" };
+            let scheme = if ingress.tls_secret.is_some() {
+                "https"
+            } else {
+                "http"
+            };
             format!("{scheme}://{}", ingress.host)
         }),
         http_route: gateway
@@ -206,7 +216,11 @@ pub(super) fn bytes(bytes: u64) -> String {
         unit += 1;
     }
     if unit == 0 || rest >= 10.0 {
-        let digits = if rest >= 100.0 { (rest / 10.0).round() * 10.0 } else { rest.round() };
+        let digits = if rest >= 100.0 {
+            (rest / 10.0).round() * 10.0
+        } else {
+            rest.round()
+        };
         return format!("{digits:.0}{}", UNITS[unit]);
     }
     format!("{rest:.1}{}", UNITS[unit])

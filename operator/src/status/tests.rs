@@ -28,7 +28,10 @@ fn status(message: &str, truth: ConditionStatus, under: i64, used: &str) -> DfsC
 fn numbers_and_words_wait_and_turns_do_not() {
     let base = status("a", ConditionStatus::True, 0, "1Gi");
     for (next, expected) in [
-        (status("a", ConditionStatus::True, 0, "1Gi"), Change::Nothing),
+        (
+            status("a", ConditionStatus::True, 0, "1Gi"),
+            Change::Nothing,
+        ),
         (status("b", ConditionStatus::True, 0, "1Gi"), Change::Minor),
         (status("a", ConditionStatus::True, 0, "2Gi"), Change::Minor),
         (status("a", ConditionStatus::True, 7, "1Gi"), Change::Major),

@@ -193,7 +193,8 @@ impl Tracker for HttpTrackerClient {
         id: DatanodeId,
         admission: &Admission,
     ) -> Result<(), TrackerError> {
-        self.post(at, &format!("/nodes/{id}/admit"), admission).await
+        self.post(at, &format!("/nodes/{id}/admit"), admission)
+            .await
     }
 
     async fn refuse(

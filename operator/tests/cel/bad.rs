@@ -131,6 +131,10 @@ fn nonsense() -> Vec<(&'static str, Value)> {
         ("spec.networkPolicy", json!({"allowedClients": [{}]})),
         (
             "spec.networkPolicy",
+            json!({"allowedClients": [{"cidr": "10.0.0.1/8"}]}),
+        ),
+        (
+            "spec.networkPolicy",
             json!({"allowedClients": [{"cidr": "x"}]}),
         ),
         (

@@ -1,6 +1,9 @@
 //! A namespace on the cluster under test, and the requests that tests make there.
 
+use std::panic::AssertUnwindSafe;
+
 use dfs_operator::crd::{DfsCluster, manifest};
+use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
@@ -33,8 +36,12 @@ pub(crate) async fn with_cluster<F: AsyncFnOnce(&Cluster)>(name: &str, test: F) 
         return;
     }
     let cluster = Cluster::start(name).await;
-    test(&cluster).await;
+    // The namespace goes whether or not the test found what it looked for.
+    let end = AssertUnwindSafe(test(&cluster)).catch_unwind().await;
     cluster.stop().await;
+    if let Err(panic) = end {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 impl Cluster {
@@ -166,7 +173,7 @@ async fn install(client: &Client) {
         .expect("the API server accepts the definition, its rules and their cost");
     let established = kube::runtime::conditions::is_crd_established();
     let waiting = kube::runtime::wait::await_condition(crds, DfsCluster::crd_name(), established);
-    tokio::time::timeout(std::time::Duration::from_secs(60), waiting)
+    tokio::time::timeout(std::time::Duration::from_mins(1), waiting)
         .await
         .expect("the definition is established within a minute")
         .unwrap();

@@ -3,6 +3,13 @@
 //!
 //! The CustomResourceDefinition is cluster-wide and is left installed: others may use it by now. All
 //! else happens in a namespace of its own, and no operator acts on it: what is stored is paused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests: what fails here fails the test, with its seed on the screen"
+)]
 
 mod bad;
 mod cluster;

@@ -101,13 +101,20 @@ impl Api {
     }
 
     pub fn get(&self, plural: &str, name: &str) -> Option<Value> {
-        let place = (plural.to_owned(), "default".to_owned(), name.to_owned());
-        self.state.lock().unwrap().objects.get(&place).cloned()
+        self.state
+            .lock()
+            .unwrap()
+            .objects
+            .get(&place(plural, name))
+            .cloned()
     }
 
     pub fn list(&self, plural: &str) -> Vec<Value> {
         let state = self.state.lock().unwrap();
-        let of_kind = state.objects.iter().filter(|((kind, ..), _)| kind == plural);
+        let of_kind = state
+            .objects
+            .iter()
+            .filter(|((kind, ..), _)| kind == plural);
         of_kind.map(|(_, object)| object.clone()).collect()
     }
 
@@ -130,7 +137,7 @@ impl Api {
     }
 
     pub fn remove(&self, plural: &str, name: &str) {
-        let place = (plural.to_owned(), "default".to_owned(), name.to_owned());
+        let place = place(plural, name);
         let mut state = self.state.lock().unwrap();
         state.objects.remove(&place).unwrap();
         state.applied.remove(&place);
@@ -157,6 +164,12 @@ impl Api {
     }
 }
 
+/// Nodes are in no namespace, all else is in `default`.
+fn place(plural: &str, name: &str) -> Place {
+    let namespace = if plural == "nodes" { "" } else { "default" };
+    (plural.to_owned(), namespace.to_owned(), name.to_owned())
+}
+
 async fn read(request: Request<Body>) -> Asked {
     let (head, body) = request.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
@@ -170,8 +183,13 @@ async fn read(request: Request<Body>) -> Asked {
     }
     let part = |index: usize| parts.get(index).copied().unwrap_or_default().to_owned();
     let query = head.uri.query().unwrap_or_default();
-    let query = query.split('&').find_map(|pair| pair.strip_prefix("labelSelector="));
-    let selector = query.unwrap_or_default().replace("%3D", "=").replace("%2C", ",");
+    let query = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("labelSelector="));
+    let selector = query
+        .unwrap_or_default()
+        .replace("%3D", "=")
+        .replace("%2C", ",");
     Asked {
         call: Call {
             method: head.method,
@@ -234,15 +252,20 @@ impl State {
     }
 
     fn listed(&self, place: &Place, selector: &str) -> Value {
-        let wanted: Vec<(&str, &str)> =
-            selector.split(',').filter_map(|pair| pair.split_once('=')).collect();
-        let items = self.objects.iter().filter(|((plural, namespace, _), object)| {
-            *plural == place.0
-                && *namespace == place.1
-                && wanted
-                    .iter()
-                    .all(|(key, value)| object["metadata"]["labels"][*key] == *value)
-        });
+        let wanted: Vec<(&str, &str)> = selector
+            .split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .collect();
+        let items = self
+            .objects
+            .iter()
+            .filter(|((plural, namespace, _), object)| {
+                *plural == place.0
+                    && *namespace == place.1
+                    && wanted
+                        .iter()
+                        .all(|(key, value)| object["metadata"]["labels"][*key] == *value)
+            });
         let items: Vec<Value> = items
             .map(|(_, object)| {
                 // As a real one: items of a list do not say what they are.
@@ -259,7 +282,10 @@ impl State {
     fn read(&self, place: &Place) -> (u16, Value) {
         match self.objects.get(place) {
             Some(object) => (200, object.clone()),
-            None => (404, status(404, &format!("{} {} not found", place.0, place.2))),
+            None => (
+                404,
+                status(404, &format!("{} {} not found", place.0, place.2)),
+            ),
         }
     }
 
@@ -286,17 +312,26 @@ impl State {
         }
         self.objects.remove(place);
         self.applied.remove(place);
-        (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200}))
+        (
+            200,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200}),
+        )
     }
 
     fn is_stale(&self, place: &Place, body: &Value) -> bool {
         let asked = &body["metadata"]["resourceVersion"];
-        let version = self.objects.get(place).map(|one| &one["metadata"]["resourceVersion"]);
+        let version = self
+            .objects
+            .get(place)
+            .map(|one| &one["metadata"]["resourceVersion"]);
         !asked.is_null() && version != Some(asked)
     }
 
     fn apply(&mut self, place: &Place, mut body: Value, subresource: &str) -> (u16, Value) {
-        assert!(!body["metadata"]["name"].is_null(), "an apply without a name is refused with 400");
+        assert!(
+            !body["metadata"]["name"].is_null(),
+            "an apply without a name is refused with 400"
+        );
         if self.is_stale(place, &body) {
             return (409, status(409, "the object has been modified"));
         }
@@ -309,7 +344,10 @@ impl State {
             self.store(place.clone(), object);
             return (200, self.objects[place].clone());
         }
-        body["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        body["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("resourceVersion");
         let mut object = existing.unwrap_or_else(|| json!({}));
         if let Some(before) = self.applied.get(place) {
             give_up(&mut object, before, &body);
@@ -328,7 +366,10 @@ impl State {
         let Some(mut object) = self.objects.get(place).cloned() else {
             return (404, status(404, "not found"));
         };
-        body["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        body["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("resourceVersion");
         merge(&mut object, &body);
         self.store(place.clone(), object);
         (200, self.objects[place].clone())
@@ -350,7 +391,8 @@ impl State {
             metadata["uid"] = json!(format!("{}-{}-{births}", place.0, place.2));
         }
         metadata["resourceVersion"] = json!(self.version.to_string());
-        let generation = before.map_or(0, |one| one["metadata"]["generation"].as_i64().unwrap_or(0));
+        let generation =
+            before.map_or(0, |one| one["metadata"]["generation"].as_i64().unwrap_or(0));
         let same_spec = before.is_some_and(|one| one["spec"] == object["spec"]);
         object["metadata"]["generation"] = json!(generation + i64::from(!same_spec));
         self.objects.insert(place, object);

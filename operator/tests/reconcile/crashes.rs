@@ -66,7 +66,9 @@ async fn i27_killed_after_any_call_while_a_lost_volume_is_told() {
     same_end_whenever_killed(async |world: &World| {
         world.converge(&world.operator()).await;
         world.api.remove("pods", "a-datanode-1");
-        world.api.remove("persistentvolumeclaims", "data-a-datanode-1");
+        world
+            .api
+            .remove("persistentvolumeclaims", "data-a-datanode-1");
     })
     .await;
 }

@@ -35,19 +35,35 @@ async fn a_lost_volume_is_told_only_after_its_chunks_are_whole_elsewhere() {
     world.tracker.take_told();
     let old = world.uuid("a-datanode-1");
     world.api.remove("pods", "a-datanode-1");
-    world.api.remove("persistentvolumeclaims", "data-a-datanode-1");
-    world.tracker.with(|state| (state.safe, state.under_replicated) = (false, 7));
+    world
+        .api
+        .remove("persistentvolumeclaims", "data-a-datanode-1");
+    world
+        .tracker
+        .with(|state| (state.safe, state.under_replicated) = (false, 7));
     world.converge(&ctx).await;
     let new = world.uuid("a-datanode-1");
     assert_ne!(old, new, "a new volume never has the old uuid");
     let told = world.tracker.take_told();
-    assert!(matches!(&told[..], [Told::Admit(id, _)] if *id == new), "{told:?}");
+    assert!(
+        matches!(&told[..], [Told::Admit(id, _)] if *id == new),
+        "{told:?}"
+    );
     let (redundant, reason, message) = world.condition("DataRedundant");
-    assert_eq!((redundant.as_str(), reason.as_str()), ("False", "UnderReplicated"));
+    assert_eq!(
+        (redundant.as_str(), reason.as_str()),
+        ("False", "UnderReplicated")
+    );
     assert!(message.contains("7 chunks"), "{message}");
-    assert!(world.condition("Ready").2.contains("volume of datanode"), "{:?}", world.condition("Ready"));
+    assert!(
+        world.condition("Ready").2.contains("volume of datanode"),
+        "{:?}",
+        world.condition("Ready")
+    );
     assert!(world.was_told("RepairStarted"));
-    world.tracker.with(|state| (state.safe, state.under_replicated) = (true, 0));
+    world
+        .tracker
+        .with(|state| (state.safe, state.under_replicated) = (true, 0));
     world.converge(&ctx).await;
     assert_eq!(world.tracker.take_told(), [Told::Lost(old)]);
     for reason in ["DatanodeLost", "RepairFinished"] {
@@ -71,7 +87,10 @@ async fn a_copied_uuid_is_never_bound_to_a_second_volume() {
     world.converge(&ctx).await;
     assert_eq!(world.tracker.take_told(), []);
     let (degraded, reason, message) = world.condition("Degraded");
-    assert_eq!((degraded.as_str(), reason.as_str()), ("True", "IdentityConflict"));
+    assert_eq!(
+        (degraded.as_str(), reason.as_str()),
+        ("True", "IdentityConflict")
+    );
     assert!(message.contains("directory was copied"), "{message}");
     assert!(world.was_told("IdentityConflict"));
 }
@@ -82,10 +101,15 @@ async fn a_lost_catalog_waits_for_a_human_then_for_every_datanode_then_comes_bac
     let ctx = world.operator();
     world.converge(&ctx).await;
     world.tracker.take_told();
-    world.tracker.with(|state| state.catalog = CatalogState::Lost);
+    world
+        .tracker
+        .with(|state| state.catalog = CatalogState::Lost);
     world.converge(&ctx).await;
     let (lost, reason, message) = world.condition("CatalogLost");
-    assert_eq!((lost.as_str(), reason.as_str()), ("True", "AwaitingAcknowledgement"));
+    assert_eq!(
+        (lost.as_str(), reason.as_str()),
+        ("True", "AwaitingAcknowledgement")
+    );
     let id = world.cluster().status.unwrap().cluster_id.unwrap();
     let command = format!("kubectl annotate dfs a dfs.io/acknowledge-catalog-lost={id}");
     assert!(message.contains(&command), "{message}");
@@ -98,9 +122,15 @@ async fn a_lost_catalog_waits_for_a_human_then_for_every_datanode_then_comes_bac
     };
     annotate("another-cluster");
     world.converge(&ctx).await;
-    assert_eq!(world.tracker.take_told(), [], "an agreement for another cluster is none");
+    assert_eq!(
+        world.tracker.take_told(),
+        [],
+        "an agreement for another cluster is none"
+    );
     annotate(&id);
-    world.api.change("pods", "a-datanode-2", |pod| pod["status"]["podIP"] = json!(null));
+    world.api.change("pods", "a-datanode-2", |pod| {
+        pod["status"]["podIP"] = json!(null)
+    });
     world.reconcile(&ctx).await.unwrap();
     assert_eq!(world.condition("CatalogLost").1, "AwaitingDatanodes");
     assert!(world.condition("CatalogLost").2.contains("a-datanode-2"));
@@ -108,15 +138,24 @@ async fn a_lost_catalog_waits_for_a_human_then_for_every_datanode_then_comes_bac
     world.api.remove("pods", "a-datanode-2");
     world.converge(&ctx).await;
     let told = world.tracker.take_told();
-    assert!(matches!(&told[..], [Told::Rebuild(from)] if from.len() == 3), "{told:?}");
+    assert!(
+        matches!(&told[..], [Told::Rebuild(from)] if from.len() == 3),
+        "{told:?}"
+    );
     assert_eq!(world.condition("CatalogLost").1, "Rebuilding");
-    world.tracker.with(|state| state.catalog = CatalogState::Open);
+    world
+        .tracker
+        .with(|state| state.catalog = CatalogState::Open);
     world.converge(&ctx).await;
     assert_eq!(world.condition("CatalogLost").0, "False");
     assert_eq!(world.condition("Ready").0, "True");
     assert!(world.was_told("CatalogRebuilt"));
     let annotations = &world.api.get("dfsclusters", "a").unwrap()["metadata"]["annotations"];
-    assert_eq!(*annotations, json!({}), "the agreement was for that one loss");
+    assert_eq!(
+        *annotations,
+        json!({}),
+        "the agreement was for that one loss"
+    );
 }
 
 #[tokio::test]
@@ -133,7 +172,10 @@ async fn a_tracker_of_another_cluster_is_told_nothing() {
     assert_eq!(world.tracker.take_told(), []);
     assert_eq!(world.condition("Ready").1, "WrongCluster");
     let recorded = world.cluster().status.unwrap().cluster_id.unwrap();
-    assert!(recorded.ends_with("c1"), "the record of the cluster was overwritten");
+    assert!(
+        recorded.ends_with("c1"),
+        "the record of the cluster was overwritten"
+    );
 }
 
 #[tokio::test]
@@ -149,15 +191,19 @@ async fn what_a_cluster_waits_for_is_told_in_a_sentence() {
         pod["status"] = json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]});
     });
-    world.api.change("persistentvolumeclaims", "data-a-tracker-0", |claim| {
-        claim["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": "node-0"});
-    });
+    world
+        .api
+        .change("persistentvolumeclaims", "data-a-tracker-0", |claim| {
+            claim["metadata"]["annotations"] =
+                json!({"volume.kubernetes.io/selected-node": "node-0"});
+        });
     world.tracker.with(|state| state.mute = true);
     world.reconcile(&ctx).await.unwrap();
     let (_, reason, message) = world.condition("Ready");
     assert_eq!(reason, "TrackerNotReady");
     assert!(
-        message.starts_with("pod a-tracker-0 is Pending: its volume is on node-0, which is NotReady"),
+        message
+            .starts_with("pod a-tracker-0 is Pending: its volume is on node-0, which is NotReady"),
         "{message}"
     );
 }

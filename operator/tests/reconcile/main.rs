@@ -1,4 +1,7 @@
 //! Reconciles against an API server and a tracker in memory, with crashes and faults.
+#![allow(clippy::unwrap_used, clippy::panic)]
+// A module is a file of this one test binary; a scenario reads best in one piece.
+#![allow(unreachable_pub, clippy::too_many_lines, clippy::similar_names)]
 
 mod api;
 mod crashes;

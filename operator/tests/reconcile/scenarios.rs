@@ -19,9 +19,18 @@ async fn a_cluster_is_made_from_nothing_and_comes_to_rest() {
     let (ready, ..) = world.condition("Ready");
     assert_eq!(ready, "False");
     let conditions = world.cluster().status.unwrap().conditions;
-    assert_eq!(conditions.len(), 8, "every condition is set at the first visit");
+    assert_eq!(
+        conditions.len(),
+        8,
+        "every condition is set at the first visit"
+    );
     world.converge(&ctx).await;
-    assert_eq!(world.condition("Ready").0, "True", "{:?}", world.condition("Ready"));
+    assert_eq!(
+        world.condition("Ready").0,
+        "True",
+        "{:?}",
+        world.condition("Ready")
+    );
     assert_eq!(world.condition("Available").0, "True");
     assert_eq!(world.condition("DataRedundant").1, "FullyReplicated");
     assert_eq!(world.condition("Progressing").0, "False");
@@ -76,7 +85,9 @@ async fn the_cluster_id_is_on_record_and_handed_to_the_tracker_before_anyone_is_
 async fn nobody_is_admitted_while_the_id_cannot_be_handed_to_the_tracker() {
     let world = World::new();
     let ctx = world.operator();
-    world.api.script(|call| (call.is_write() && call.plural == "configmaps").then_some(Fault::Status(403)));
+    world.api.script(|call| {
+        (call.is_write() && call.plural == "configmaps").then_some(Fault::Status(403))
+    });
     for _ in 0..6 {
         world.settle();
         let _refused = world.reconcile(&ctx).await;
@@ -100,18 +111,38 @@ async fn scaling_up_adds_and_registers_and_scaling_down_is_held_with_a_reason() 
     };
     scale(5);
     world.converge(&ctx).await;
-    let replicas = || world.api.get("statefulsets", "a-datanode").unwrap()["spec"]["replicas"].clone();
+    let replicas =
+        || world.api.get("statefulsets", "a-datanode").unwrap()["spec"]["replicas"].clone();
     assert_eq!(replicas(), 5);
-    assert_eq!(world.cluster().status.unwrap().data_nodes.unwrap().registered, 5);
+    assert_eq!(
+        world
+            .cluster()
+            .status
+            .unwrap()
+            .data_nodes
+            .unwrap()
+            .registered,
+        5
+    );
     world.tracker.take_told();
     scale(3);
     world.converge(&ctx).await;
     assert_eq!(replicas(), 5, "a datanode was removed with chunks on it");
     let (blocked, reason, message) = world.condition("ScaleDownBlocked");
-    assert_eq!((blocked.as_str(), reason.as_str()), ("True", "DrainNotAvailable"));
-    assert!(message.contains("a-datanode-3 to a-datanode-4 are kept"), "{message}");
+    assert_eq!(
+        (blocked.as_str(), reason.as_str()),
+        ("True", "DrainNotAvailable")
+    );
+    assert!(
+        message.contains("a-datanode-3 to a-datanode-4 are kept"),
+        "{message}"
+    );
     assert!(world.was_told("ScaleDownBlocked"));
-    assert_eq!(world.condition("Ready").0, "True", "what is held still serves");
+    assert_eq!(
+        world.condition("Ready").0,
+        "True",
+        "what is held still serves"
+    );
     assert_eq!(world.tracker.take_told(), []);
     scale(5);
     world.converge(&ctx).await;
@@ -129,11 +160,20 @@ async fn i28_an_unreadable_tracker_holds_everything_and_nothing_is_removed() {
         cluster["spec"]["dataNodes"]["replicas"] = json!(3);
     });
     world.api.remove("pods", "a-datanode-2");
-    world.api.remove("persistentvolumeclaims", "data-a-datanode-2");
+    world
+        .api
+        .remove("persistentvolumeclaims", "data-a-datanode-2");
     world.converge(&ctx).await;
-    assert_eq!(world.tracker.take_told().len(), 3, "only the first admissions");
+    assert_eq!(
+        world.tracker.take_told().len(),
+        3,
+        "only the first admissions"
+    );
     let (ready, reason, message) = world.condition("Ready");
-    assert_eq!((ready.as_str(), reason.as_str()), ("False", "TrackerUnreadable"));
+    assert_eq!(
+        (ready.as_str(), reason.as_str()),
+        ("False", "TrackerUnreadable")
+    );
     assert!(message.contains("connection refused"), "{message}");
     assert_eq!(world.condition("DataRedundant").0, "Unknown");
 }
@@ -161,11 +201,23 @@ async fn a_stranger_is_refused_with_an_event_and_the_cluster_stays_ready() {
     });
     world.converge(&ctx).await;
     let told = world.tracker.take_told();
-    assert!(matches!(&told[..], [Told::Refuse(id, _)] if *id == stranger), "{told:?}");
+    assert!(
+        matches!(&told[..], [Told::Refuse(id, _)] if *id == stranger),
+        "{told:?}"
+    );
     let events = world.events();
-    let refused: Vec<_> = events.iter().filter(|(reason, _)| reason == "DatanodeRefused").collect();
-    assert!(refused.iter().any(|(_, note)| note.contains("intruder-0")), "{refused:?}");
-    assert!(refused.iter().any(|(_, note)| note.contains("wrong-token")), "{refused:?}");
+    let refused: Vec<_> = events
+        .iter()
+        .filter(|(reason, _)| reason == "DatanodeRefused")
+        .collect();
+    assert!(
+        refused.iter().any(|(_, note)| note.contains("intruder-0")),
+        "{refused:?}"
+    );
+    assert!(
+        refused.iter().any(|(_, note)| note.contains("wrong-token")),
+        "{refused:?}"
+    );
     let (ready, _, message) = world.condition("Ready");
     assert_eq!(ready, "True");
     assert!(message.contains("is refused: pod intruder-0"), "{message}");
@@ -180,7 +232,13 @@ async fn a_paused_cluster_is_looked_at_and_nothing_else() {
     let ctx = world.operator();
     world.converge(&ctx).await;
     assert_eq!(world.condition("Paused").0, "True");
-    for plural in ["statefulsets", "deployments", "services", "secrets", "configmaps"] {
+    for plural in [
+        "statefulsets",
+        "deployments",
+        "services",
+        "secrets",
+        "configmaps",
+    ] {
         assert_eq!(world.api.list(plural), Vec::<serde_json::Value>::new());
     }
     world.api.change("dfsclusters", "a", |cluster| {
@@ -197,12 +255,19 @@ async fn a_spec_that_makes_no_sense_touches_nothing_that_runs() {
     let ctx = world.operator();
     world.converge(&ctx).await;
     let before = world.api.list("statefulsets");
-    for (path, value) in [("factor", json!(9)), ("factor", json!(-1)), ("factor", json!(5))] {
+    for (path, value) in [
+        ("factor", json!(9)),
+        ("factor", json!(-1)),
+        ("factor", json!(5)),
+    ] {
         world.api.change("dfsclusters", "a", |cluster| {
             cluster["spec"]["replication"][path] = value;
         });
         let outcome = world.reconcile(&ctx).await.unwrap();
-        assert_eq!((outcome.result, outcome.requeue), (ReconcileResult::Invalid, None));
+        assert_eq!(
+            (outcome.result, outcome.requeue),
+            (ReconcileResult::Invalid, None)
+        );
         assert_eq!(world.condition("Ready").1, "InvalidSpec");
     }
     assert_eq!(world.api.list("statefulsets"), before);
@@ -212,14 +277,28 @@ async fn a_spec_that_makes_no_sense_touches_nothing_that_runs() {
 #[tokio::test]
 async fn an_object_of_someone_else_is_left_alone_and_named() {
     let world = World::new();
-    world.api.put("services", json!({"apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "a-gateway"}, "spec": {"ports": [{"port": 1}]}}));
+    world.api.put(
+        "services",
+        json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "a-gateway"}, "spec": {"ports": [{"port": 1}]}}),
+    );
     let ctx = world.operator();
     let error = world.reconcile(&ctx).await.unwrap_err();
     assert_eq!(error.category(), Category::Foreign);
-    assert_eq!(world.api.get("services", "a-gateway").unwrap()["spec"]["ports"][0]["port"], 1);
-    assert!(world.condition("Ready").2.contains("Service a-gateway exists"));
-    assert!(world.api.get("statefulsets", "a-datanode").is_some(), "the rest is made");
+    assert_eq!(
+        world.api.get("services", "a-gateway").unwrap()["spec"]["ports"][0]["port"],
+        1
+    );
+    assert!(
+        world
+            .condition("Ready")
+            .2
+            .contains("Service a-gateway exists")
+    );
+    assert!(
+        world.api.get("statefulsets", "a-datanode").is_some(),
+        "the rest is made"
+    );
 }
 
 #[tokio::test]
@@ -234,11 +313,21 @@ async fn drift_is_put_right_and_doors_that_are_no_longer_wanted_go() {
     world.api.change("services", "a-gateway", |service| {
         service["spec"]["ports"][0]["port"] = json!(81);
     });
-    world.api.change("statefulsets", "a-datanode", |set| set["spec"]["replicas"] = json!(2));
-    world.api.change("dfsclusters", "a", |cluster| cluster["spec"]["gateway"] = json!({}));
+    world.api.change("statefulsets", "a-datanode", |set| {
+        set["spec"]["replicas"] = json!(2)
+    });
+    world.api.change("dfsclusters", "a", |cluster| {
+        cluster["spec"]["gateway"] = json!({})
+    });
     world.converge(&ctx).await;
-    assert_eq!(world.api.get("services", "a-gateway").unwrap()["spec"]["ports"][0]["port"], 80);
-    assert_eq!(world.api.get("statefulsets", "a-datanode").unwrap()["spec"]["replicas"], 3);
+    assert_eq!(
+        world.api.get("services", "a-gateway").unwrap()["spec"]["ports"][0]["port"],
+        80
+    );
+    assert_eq!(
+        world.api.get("statefulsets", "a-datanode").unwrap()["spec"]["replicas"],
+        3
+    );
     assert_eq!(world.api.list("ingresses").len(), 0);
 }
 
@@ -256,7 +345,9 @@ async fn an_api_server_that_refuses_throttles_fails_or_dawdles_is_waited_for() {
         let world = World::new();
         let ctx = world.operator();
         let mut rng = fastrand::Rng::with_seed(3);
-        world.api.script(move |_| (rng.u32(..6) == 0).then_some(fault));
+        world
+            .api
+            .script(move |_| (rng.u32(..6) == 0).then_some(fault));
         for _ in 0..40 {
             world.settle();
             if let Err(error) = world.reconcile(&ctx).await {
@@ -267,4 +358,37 @@ async fn an_api_server_that_refuses_throttles_fails_or_dawdles_is_waited_for() {
         world.converge(&ctx).await;
         assert_eq!(world.condition("Ready").0, "True", "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn claims_grow_with_the_spec_and_a_storage_class_that_forbids_it_is_told() {
+    let world = World::new();
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    let asked = |claim: &str| {
+        let claim = world.api.get("persistentvolumeclaims", claim).unwrap();
+        claim["spec"]["resources"]["requests"]["storage"].clone()
+    };
+    assert_eq!(asked("data-a-datanode-0"), "10Gi");
+    world.api.change("dfsclusters", "a", |cluster| {
+        cluster["spec"]["dataNodes"]["storage"]["size"] = json!("20Gi");
+    });
+    world.api.script(|call| {
+        let grows = call.is_write() && call.plural == "persistentvolumeclaims";
+        grows.then_some(Fault::Status(403))
+    });
+    assert_eq!(
+        world.reconcile(&ctx).await.unwrap_err().category(),
+        Category::Rejected
+    );
+    assert!(
+        world.condition("Ready").2.contains("20Gi"),
+        "{:?}",
+        world.condition("Ready")
+    );
+    world.api.heal();
+    world.converge(&ctx).await;
+    assert_eq!(asked("data-a-datanode-2"), "20Gi");
+    assert_eq!(asked("data-a-tracker-0"), "10Gi");
+    assert_eq!(world.condition("Ready").0, "True");
 }

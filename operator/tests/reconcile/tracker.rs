@@ -122,9 +122,10 @@ pub fn pending(id: DatanodeId) -> DatanodeEntry {
 }
 
 fn status(state: &State) -> TrackerStatus {
-    let live = state.nodes.values().filter(|entry| {
-        entry.admin == AdminState::InService && entry.liveness == Liveness::Live
-    });
+    let live = state
+        .nodes
+        .values()
+        .filter(|entry| entry.admin == AdminState::InService && entry.liveness == Liveness::Live);
     let live = live.count();
     serde_json::from_value(json!({
         "cluster": state.cluster, "version": "0.1.0",
@@ -144,7 +145,8 @@ impl Tracker for FakeTracker {
     }
 
     async fn nodes(&self, _: &Endpoint) -> Result<Vec<DatanodeEntry>, TrackerError> {
-        self.open(|state| state.nodes.values().cloned().collect()).await
+        self.open(|state| state.nodes.values().cloned().collect())
+            .await
     }
 
     async fn refusals(&self, _: &Endpoint) -> Result<Vec<Refusal>, TrackerError> {
@@ -179,7 +181,11 @@ impl Tracker for FakeTracker {
         self.open(|state| {
             state.told.push(Told::Admit(id, admission.clone()));
             let entry = state.nodes.get_mut(&id).unwrap();
-            if entry.volume.as_ref().is_some_and(|bound| *bound != admission.volume) {
+            if entry
+                .volume
+                .as_ref()
+                .is_some_and(|bound| *bound != admission.volume)
+            {
                 return Err(TrackerError::Refused("bound to another volume".into()));
             }
             entry.admin = AdminState::InService;
@@ -204,7 +210,11 @@ impl Tracker for FakeTracker {
         self.open(|state| {
             state.told.push(Told::Lost(id));
             let entry = state.nodes.get_mut(&id).unwrap();
-            assert_eq!(entry.liveness, Liveness::Dead, "a live datanode was declared lost");
+            assert_eq!(
+                entry.liveness,
+                Liveness::Dead,
+                "a live datanode was declared lost"
+            );
             assert!(state.safe, "a datanode with chunks was declared lost");
             entry.admin = AdminState::Tombstoned;
         })
@@ -215,7 +225,11 @@ impl Tracker for FakeTracker {
         self.gate.pass().await;
         self.with(|state| {
             state.told.push(Told::Rebuild(datanodes.to_vec()));
-            assert_eq!(state.catalog, CatalogState::Lost, "only a lost catalog is rebuilt");
+            assert_eq!(
+                state.catalog,
+                CatalogState::Lost,
+                "only a lost catalog is rebuilt"
+            );
             state.catalog = CatalogState::Rebuilding;
             Ok(())
         })

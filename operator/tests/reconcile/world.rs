@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dfs_operator::ctx::{Ctx, Memory};
 use dfs_operator::crd::DfsCluster;
+use dfs_operator::ctx::{Ctx, Memory};
 use dfs_operator::error::ReconcileError;
 use dfs_operator::events::Events;
 use dfs_operator::metrics::Metrics;
@@ -29,7 +29,8 @@ pub struct TestClock(AtomicU64);
 
 impl TestClock {
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.0
+            .fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 }
 
@@ -85,7 +86,13 @@ impl World {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let rng = SharedRng::from_seed(7);
         let clock = self.clock.clone();
-        let events = Events::new(client.clone(), clock.clone(), rng.clone(), metrics.clone(), "o".into());
+        let events = Events::new(
+            client.clone(),
+            clock.clone(),
+            rng.clone(),
+            metrics.clone(),
+            "o".into(),
+        );
         Ctx {
             live: LiveInventory::new(client.clone()),
             client,
@@ -164,7 +171,8 @@ impl World {
             self.api.put(
                 "persistentvolumeclaims",
                 json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-                    "metadata": {"name": claim, "labels": labels}, "status": {"phase": "Bound"}}),
+                    "metadata": {"name": claim, "labels": labels},
+                    "spec": set["spec"]["volumeClaimTemplates"][0]["spec"], "status": {"phase": "Bound"}}),
             );
         }
         if self.api.get("pods", name).is_some() {
@@ -207,16 +215,24 @@ impl World {
 
     /// The uuid on a pod's volume: another volume has another one.
     pub fn uuid(&self, pod: &str) -> DatanodeId {
-        let claim = self.api.get("persistentvolumeclaims", &format!("data-{pod}")).unwrap();
+        let claim = self
+            .api
+            .get("persistentvolumeclaims", &format!("data-{pod}"))
+            .unwrap();
         let uid = claim["metadata"]["uid"].as_str().unwrap();
-        let sum = uid.bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(257) + u128::from(byte));
+        let sum = uid
+            .bytes()
+            .fold(0_u128, |sum, byte| sum.wrapping_mul(257) + u128::from(byte));
         DatanodeId::from_u128(sum)
     }
 
     /// A condition's status, reason and message.
     pub fn condition(&self, kind: &str) -> (String, String, String) {
         let cluster = self.api.get("dfsclusters", "a").unwrap();
-        let conditions = cluster["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let conditions = cluster["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         let found = conditions.iter().find(|one| one["type"] == kind);
         let found = found.unwrap_or_else(|| panic!("no condition {kind}"));
         let text = |field: &str| found[field].as_str().unwrap().to_owned();
@@ -227,7 +243,9 @@ impl World {
     pub fn events(&self) -> Vec<(String, String)> {
         let events = self.api.list("events").into_iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        events.map(|event| (text(&event["reason"]), text(&event["note"]))).collect()
+        events
+            .map(|event| (text(&event["reason"]), text(&event["note"])))
+            .collect()
     }
 
     pub fn was_told(&self, reason: &str) -> bool {
@@ -238,8 +256,17 @@ impl World {
     pub fn end_state(&self) -> Value {
         let mut objects = Vec::new();
         for plural in [
-            "configmaps", "deployments", "dfsclusters", "networkpolicies", "persistentvolumeclaims",
-            "poddisruptionbudgets", "pods", "secrets", "serviceaccounts", "services", "statefulsets",
+            "configmaps",
+            "deployments",
+            "dfsclusters",
+            "networkpolicies",
+            "persistentvolumeclaims",
+            "poddisruptionbudgets",
+            "pods",
+            "secrets",
+            "serviceaccounts",
+            "services",
+            "statefulsets",
         ] {
             for mut object in self.api.list(plural) {
                 for varying in ["resourceVersion", "generation", "annotations"] {
@@ -247,7 +274,11 @@ impl World {
                 }
                 object["data"] = json!(object["data"].is_object());
                 object["status"]["podIP"] = Value::Null;
-                for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                for condition in object["status"]["conditions"]
+                    .as_array_mut()
+                    .into_iter()
+                    .flatten()
+                {
                     condition["lastTransitionTime"] = Value::Null;
                     condition["observedGeneration"] = Value::Null;
                 }

@@ -112,7 +112,7 @@ pub(crate) mod tests {
         RegisterRequest {
             cluster: None,
             datanode: DatanodeId::from_u128(id),
-            instance: InstanceId(id as u64),
+            instance: InstanceId(u64::try_from(id).unwrap()),
             address: format!("10.0.0.{id}:6001"),
             zone: None,
             host: None,

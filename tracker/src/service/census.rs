@@ -209,8 +209,8 @@ fn count_datanodes(state: &State, now: Duration) -> DatanodeCounts {
     };
     for node in state.datanodes.iter() {
         match node.record.admin {
-            AdminState::Tombstoned => continue,
-            AdminState::Pending => continue,
+            // Those that wait are no part of the table.
+            AdminState::Tombstoned | AdminState::Pending => continue,
             AdminState::Decommissioning => counts.decommissioning += 1,
             AdminState::InService | AdminState::Decommissioned => {}
         }

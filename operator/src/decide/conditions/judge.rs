@@ -90,7 +90,11 @@ impl<'a> Judge<'a> {
         if self.input.observed.tracker.open().is_some() && registered < i64::from(wanted) {
             let message = with(
                 format!("{registered} of {wanted} datanodes registered"),
-                &if ready < wanted { Vec::new() } else { self.hindrances() },
+                &if ready < wanted {
+                    Vec::new()
+                } else {
+                    self.hindrances()
+                },
             );
             add(Reason::DatanodesNotRegistered, message);
         }
@@ -131,7 +135,12 @@ impl<'a> Judge<'a> {
             }
             TrackerView::Open(open) => {
                 let safe_mode = open.status.safe_mode.as_ref();
-                safe_mode.map(|why| (Reason::SafeMode, format!("the tracker is in safe mode: {why}")))
+                safe_mode.map(|why| {
+                    (
+                        Reason::SafeMode,
+                        format!("the tracker is in safe mode: {why}"),
+                    )
+                })
             }
         }
     }
@@ -168,7 +177,11 @@ impl<'a> Judge<'a> {
                 let message = with("no gateway is ready".to_owned(), &waits);
                 return no(kind, Reason::GatewaysNotReady, message);
             }
-            return yes(kind, Reason::Serving, "files can be read and written".to_owned());
+            return yes(
+                kind,
+                Reason::Serving,
+                "files can be read and written".to_owned(),
+            );
         }
         match self.tracker_obstacle() {
             Some((Reason::TrackerUnreadable, why)) => Judgement {
@@ -178,7 +191,11 @@ impl<'a> Judge<'a> {
                 message: why,
             },
             Some((reason, message)) => no(kind, reason, message),
-            None => no(kind, Reason::TrackerNotReady, "the tracker is not known".to_owned()),
+            None => no(
+                kind,
+                Reason::TrackerNotReady,
+                "the tracker is not known".to_owned(),
+            ),
         }
     }
 
@@ -189,9 +206,11 @@ impl<'a> Judge<'a> {
             return yes(kind, Reason::Rebuilding, message);
         }
         let observed = self.input.observed;
-        let (Some(set), Some(_), Some(_)) =
-            (&observed.datanode_set, &observed.tracker_set, &observed.gateway)
-        else {
+        let (Some(set), Some(_), Some(_)) = (
+            &observed.datanode_set,
+            &observed.tracker_set,
+            &observed.gateway,
+        ) else {
             return yes(kind, Reason::Creating, "objects are being made".to_owned());
         };
         if set.replicas < self.plan.scale.replicas || set.wanted < self.plan.scale.replicas {
@@ -205,7 +224,11 @@ impl<'a> Judge<'a> {
             && (open.status.repair.active > 0 || open.status.repair.bytes_remaining > 0)
         {
             let gib = coarse(open.status.repair.bytes_remaining >> 20);
-            return yes(kind, Reason::Repairing, format!("chunks are being copied: {gib} MiB left"));
+            return yes(
+                kind,
+                Reason::Repairing,
+                format!("chunks are being copied: {gib} MiB left"),
+            );
         }
         if let Some(first) = self.obstacles().into_iter().next() {
             return yes(kind, first.reason, format!("waiting: {}", first.message));
@@ -221,7 +244,11 @@ impl<'a> Judge<'a> {
         }
         // Before the first datanode was admitted there is nothing that could be worse than it was.
         if self.input.cluster.cluster_id.is_none() && self.trouble.is_none() {
-            return no(kind, Reason::Creating, "the cluster is being made".to_owned());
+            return no(
+                kind,
+                Reason::Creating,
+                "the cluster is being made".to_owned(),
+            );
         }
         match self.obstacles().into_iter().next() {
             Some(first) => yes(kind, first.reason, first.message),
@@ -245,7 +272,10 @@ impl<'a> Judge<'a> {
         };
         let status = &open.status;
         if let Some(why) = &status.safe_mode {
-            return unknown(Reason::SafeMode, format!("the tracker is in safe mode: {why}"));
+            return unknown(
+                Reason::SafeMode,
+                format!("the tracker is in safe mode: {why}"),
+            );
         }
         let missing = status.missing();
         if missing > 0 {
@@ -259,7 +289,10 @@ impl<'a> Judge<'a> {
         let spread = spread::spread(open, self.input.cluster.factor);
         if status.mis_replicated() > 0 {
             let message = spread.unwrap_or_else(|| {
-                format!("{} chunks are badly spread", coarse(status.mis_replicated()))
+                format!(
+                    "{} chunks are badly spread",
+                    coarse(status.mis_replicated())
+                )
             });
             return yes(kind, Reason::BadlySpread, message);
         }
@@ -301,7 +334,10 @@ impl<'a> Judge<'a> {
         let kept = if scale.held == 1 {
             format!("{set}-{last} is kept")
         } else {
-            format!("{set}-{} to {set}-{last} are kept", scale.replicas - scale.held)
+            format!(
+                "{set}-{} to {set}-{last} are kept",
+                scale.replicas - scale.held
+            )
         };
         let mut message = format!(
             "{} datanodes are wanted and {} exist; {kept}: this version does not empty datanodes, \
@@ -320,7 +356,9 @@ impl<'a> Judge<'a> {
             (CatalogStep::AwaitAcknowledgement(why), _) => {
                 yes(kind, Reason::AwaitingAcknowledgement, why.clone())
             }
-            (CatalogStep::AwaitDatanodes(why), _) => yes(kind, Reason::AwaitingDatanodes, why.clone()),
+            (CatalogStep::AwaitDatanodes(why), _) => {
+                yes(kind, Reason::AwaitingDatanodes, why.clone())
+            }
             (CatalogStep::Rebuild(from), _) => {
                 let message = format!("the catalog is rebuilt from {} datanodes", from.len());
                 yes(kind, Reason::Rebuilding, message)
@@ -329,9 +367,11 @@ impl<'a> Judge<'a> {
                 let message = format!("the catalog is being rebuilt: {detail}");
                 yes(kind, Reason::Rebuilding, message)
             }
-            (CatalogStep::Nothing | CatalogStep::Forget, TrackerView::Open(_)) => {
-                no(kind, Reason::CatalogPresent, "the tracker has its catalog".to_owned())
-            }
+            (CatalogStep::Nothing | CatalogStep::Forget, TrackerView::Open(_)) => no(
+                kind,
+                Reason::CatalogPresent,
+                "the tracker has its catalog".to_owned(),
+            ),
             (CatalogStep::Nothing | CatalogStep::Forget, _) => Judgement {
                 kind,
                 truth: Truth::Unknown,
@@ -346,7 +386,11 @@ impl<'a> Judge<'a> {
             let message = "managementState is Paused: the operator looks and changes nothing";
             return yes(Kind::Paused, Reason::ManagementPaused, message.to_owned());
         }
-        no(Kind::Paused, Reason::Managed, "the operator acts".to_owned())
+        no(
+            Kind::Paused,
+            Reason::Managed,
+            "the operator acts".to_owned(),
+        )
     }
 }
 

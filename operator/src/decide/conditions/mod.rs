@@ -146,7 +146,11 @@ pub fn invalid(reason: &str) -> Vec<Judgement> {
     use dfs_runtime::metrics::Label as _;
     let unknown = |kind| Judgement {
         kind,
-        truth: if kind == Kind::Ready { Truth::False } else { Truth::Unknown },
+        truth: if kind == Kind::Ready {
+            Truth::False
+        } else {
+            Truth::Unknown
+        },
         reason: Reason::InvalidSpec,
         message: format!("nothing was changed: {reason}"),
     };
