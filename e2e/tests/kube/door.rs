@@ -44,7 +44,11 @@ impl Door {
 
     /// `http://HOST:PORT` for curl, and the header that it has to send.
     pub(crate) fn curl(&self) -> (String, String) {
-        let Http { address, host } = &self.store.door;
+        let Http {
+            address,
+            host,
+            token: _,
+        } = &self.store.door;
         (format!("http://{address}"), format!("Host: {host}"))
     }
 }

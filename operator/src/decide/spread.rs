@@ -5,10 +5,15 @@ use std::collections::BTreeSet;
 use dfs_protocol::datanode::{AdminState, Liveness};
 
 use crate::observe::OpenTracker;
+use crate::tracker_client::Spread;
 
 /// One sentence when replicas cannot all sit on distinct nodes, or zones are fewer than replicas.
 pub(super) fn spread(open: &OpenTracker, factor: i32) -> Option<String> {
-    if let Some(sentence) = &open.status.spread {
+    if let Some(Spread {
+        possible: false,
+        sentence,
+    }) = &open.status.spread
+    {
         return Some(sentence.clone());
     }
     let placeable = open

@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 pub use wire::{
-    Admission, Bytes, Catalog, CatalogState, Counts, DatanodeEntry, Refusal, Repair, TrackerStatus,
-    Verdict,
+    Admission, Bytes, Catalog, CatalogState, Counts, DatanodeEntry, Refusal, Repair, Spread,
+    TrackerStatus, Verdict,
 };
 
 /// How long one call may take: a tracker that is slower than this is not readable.

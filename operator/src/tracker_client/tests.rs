@@ -46,3 +46,17 @@ fn answers_of_an_older_and_of_a_newer_tracker_are_read() {
     let catalog: Catalog = serde_json::from_str(new).unwrap();
     assert_eq!(catalog.state, CatalogState::Rebuilding);
 }
+
+#[test]
+fn what_the_tracker_says_of_the_spread_is_read() {
+    let id = "00000000000000000000000000000001";
+    let text = format!(
+        r#"{{"cluster":"{id}","version":"1","spread":{{"possible":false,"sentence":"one host","wanted":3,"hosts":1,"zones":0,"badly_spread":0}}}}"#
+    );
+    let status: TrackerStatus = serde_json::from_str(&text).unwrap();
+    let spread = status.spread.unwrap();
+    assert_eq!((spread.possible, &spread.sentence[..]), (false, "one host"));
+    let told = dfs_protocol::status::SpreadStatus::default();
+    let same = serde_json::to_value(told).unwrap();
+    assert!(serde_json::from_value::<Spread>(same).is_ok());
+}

@@ -30,9 +30,9 @@ pub struct TrackerStatus {
     /// Set while repair is held.
     #[serde(default)]
     pub repair_held: Option<String>,
-    /// Set while replicas cannot be spread as wanted.
+    /// Whether replicas can be spread as wanted.
     #[serde(default)]
-    pub spread: Option<String>,
+    pub spread: Option<Spread>,
     /// Chunks by health; the names are `ChunkHealth`'s.
     #[serde(default)]
     pub chunks: BTreeMap<String, u64>,
@@ -66,6 +66,16 @@ impl TrackerStatus {
     pub fn mis_replicated(&self) -> u64 {
         self.chunks_of("mis-replicated")
     }
+}
+
+/// Whether the datanodes that are there can hold a chunk's replicas as wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// They can.
+    pub possible: bool,
+    /// What is wanted and what there is.
+    #[serde(default)]
+    pub sentence: String,
 }
 
 /// Datanodes by liveness and admin state.
