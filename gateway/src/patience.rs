@@ -16,8 +16,8 @@ use dfs_protocol::file::FileRecord;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
 use dfs_protocol::upload::{
     AllocateRequest, AllocateResponse, CommitRequest, CommitResponse, DeleteRequest,
-    DeleteResponse, ListRequest, ListResponse, LocateRequest, LocateResponse, RenewRequest,
-    RenewResponse, SuspectReplica, TransferRequest, TransferResponse,
+    DeleteResponse, ListRequest, ListResponse, LocateRequest, LocateResponse, LocatedChunk,
+    RenewRequest, RenewResponse, SuspectReplica, TransferRequest, TransferResponse,
 };
 use dfs_runtime::clock::SharedClock;
 
@@ -26,6 +26,8 @@ use crate::metrics::GatewayMetrics;
 /// Between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at a tracker that gathers reports: datanodes are back within a heartbeat.
+const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a call may be repeated after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +127,11 @@ fn is_missed(error: &ClientError) -> bool {
     )
 }
 
+fn is_waited_for(located: &LocateResponse) -> bool {
+    let unreported = |chunk: &LocatedChunk| chunk.replicas.is_empty();
+    located.safe_mode && located.chunks.iter().any(unreported)
+}
+
 #[async_trait]
 impl TrackerApi for Patient {
     async fn allocate(&self, request: AllocateRequest) -> Result<AllocateResponse, ClientError> {
@@ -143,7 +150,17 @@ impl TrackerApi for Patient {
 
     async fn locate(&self, request: LocateRequest) -> Result<LocateResponse, ClientError> {
         let call = || self.tracker.locate(request.clone());
-        self.insist(Repeat::Always, call).await
+        let deadline = self.clock.monotonic() + self.patience;
+        loop {
+            let located = self.insist(Repeat::Always, call).await?;
+            let now = self.clock.monotonic();
+            // One that was away a moment ago still gathers reports of where replicas are.
+            if !is_waited_for(&located) || !self.was_missed_lately(now) || now >= deadline {
+                return Ok(located);
+            }
+            self.metrics.tracker_retries.inc();
+            tokio::time::sleep(REPORT_PAUSE).await;
+        }
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListResponse, ClientError> {
@@ -279,6 +296,39 @@ mod tests {
         ];
         assert_eq!(asked(&patient, Repeat::Unsent, errors).await, (5, true));
         assert_eq!(patient.metrics.tracker_retries.get(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_read_waits_while_a_tracker_that_was_away_gathers_reports() {
+        let (world, _) = crate::download::tests::stored().await;
+        let clock = SystemClock::shared();
+        let patient = Arc::new(Patient {
+            tracker: world.tracker.clone(),
+            clock: clock.clone(),
+            patience: LONG,
+            metrics: world.gateway.metrics.clone(),
+            last_missed: AtomicU64::new(0),
+        });
+        let request = || LocateRequest {
+            path: crate::download::tests::path(),
+            locations: true,
+        };
+        world.tracker.safe_mode.store(true, Ordering::SeqCst);
+        // A tracker that was never away is believed at once.
+        assert!(is_waited_for(&patient.locate(request()).await.unwrap()));
+        let now = u64::try_from(clock.monotonic().as_millis()).unwrap();
+        patient.last_missed.store(now + 1, Ordering::SeqCst);
+        let retries = patient.metrics.tracker_retries.get();
+        let waiting = tokio::spawn({
+            let (patient, request) = (patient.clone(), request());
+            async move { patient.locate(request).await.unwrap() }
+        });
+        while patient.metrics.tracker_retries.get() == retries {
+            tokio::task::yield_now().await;
+        }
+        assert!(!waiting.is_finished());
+        world.tracker.safe_mode.store(false, Ordering::SeqCst);
+        assert!(!is_waited_for(&waiting.await.unwrap()));
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::upload::{NewFile, Upload};
 
 const LENGTH: u64 = 2 * CHUNK + 70_000;
 
-async fn stored() -> (World, Vec<u8>) {
+pub(crate) async fn stored() -> (World, Vec<u8>) {
     let world = World::new(3, CHUNK).await;
     let bytes = content(LENGTH);
     let file = NewFile {
@@ -34,7 +34,7 @@ async fn stored() -> (World, Vec<u8>) {
     (world, bytes)
 }
 
-fn path() -> FilePath {
+pub(crate) fn path() -> FilePath {
     FilePath::parse("a").unwrap()
 }
 
