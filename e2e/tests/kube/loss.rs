@@ -11,7 +11,7 @@ use crate::world::{DEADLINE, World};
 const TRACKER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A store of `datanodes` datanodes under load, with enough in it to lose.
-async fn busy<'a>(world: &'a World, datanodes: u32) -> (Cluster<'a>, crate::door::Door, Load) {
+async fn busy(world: &World, datanodes: u32) -> (Cluster<'_>, crate::door::Door, Load) {
     let cluster = Cluster::apply(world, "store", datanodes);
     cluster.wait_ready().await;
     cluster.wait_registered(datanodes as usize).await;
