@@ -158,9 +158,9 @@ mod tests {
             (&["--wait"], AfterError::TryAgain),
         ] {
             let url = format!("http://{address}");
-            let argv = [&["dfs", "nodes", "--tracker", &url], option].concat();
-            let argv = argv.into_iter().map(std::ffi::OsString::from).collect();
-            let Command::Nodes(args) = parse(argv).unwrap().command else {
+            let words = [&["dfs", "nodes", "--tracker", &url], option].concat();
+            let line = words.into_iter().map(std::ffi::OsString::from).collect();
+            let Command::Nodes(args) = parse(line).unwrap().command else {
                 unreachable!()
             };
             let retry = RetryPolicy {
