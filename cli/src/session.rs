@@ -24,6 +24,8 @@ pub struct Session {
     /// Where results go.
     pub out: Output,
     retry: RetryPolicy,
+    /// Whether a store that nobody heard of yet is worth another try.
+    waits: bool,
     /// Whether the store answered anything yet.
     reached: AtomicBool,
 }
@@ -63,6 +65,7 @@ impl Session {
             store: Store::new(HttpClient::new(connector), client.tracker.as_str()),
             out: out.with_format(client.output),
             retry,
+            waits: client.wait,
             reached: AtomicBool::new(false),
         }
     }
@@ -119,7 +122,11 @@ impl Session {
         };
         let answered = matches!(error, ClientError::Refused(_));
         // Whoever mistyped an address should not wait for it.
-        if !answered && !self.reached.load(Ordering::Relaxed) && !self.store.is_reachable().await {
+        if !answered
+            && !self.waits
+            && !self.reached.load(Ordering::Relaxed)
+            && !self.store.is_reachable().await
+        {
             return AfterError::GiveUp;
         }
         if pause >= ANNOUNCED_PAUSE {
@@ -129,5 +136,48 @@ impl Session {
         }
         tokio::time::sleep(pause).await;
         AfterError::TryAgain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_runtime::net::TcpConnector;
+
+    use super::*;
+    use crate::args::{Command, parse};
+    use crate::testing::Captured;
+
+    #[tokio::test]
+    async fn a_store_that_was_never_heard_is_given_up_at_once_unless_it_is_waited_for() {
+        // Nobody listens on a port that was just given back.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        for (option, wanted) in [
+            (&[][..], AfterError::GiveUp),
+            (&["--wait"], AfterError::TryAgain),
+        ] {
+            let url = format!("http://{address}");
+            let words = [&["dfs", "nodes", "--tracker", &url], option].concat();
+            let line = words.into_iter().map(std::ffi::OsString::from).collect();
+            let Command::Nodes(args) = parse(line).unwrap().command else {
+                unreachable!()
+            };
+            let retry = RetryPolicy {
+                first_pause: Duration::from_millis(1),
+                ..RetryPolicy::new(3)
+            };
+            let out = Captured::default().output();
+            let session = Session::with_retry(&args.client, TcpConnector::shared(), out, retry);
+            let error = session.store.nodes().await.unwrap_err();
+            assert_eq!(
+                session.pause("nodes", &error, 0).await,
+                wanted,
+                "{option:?}"
+            );
+            // However long it waits, it ends.
+            let last = session.pause("nodes", &error, 3).await;
+            assert_eq!(last, AfterError::GiveUp);
+        }
     }
 }

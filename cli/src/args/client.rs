@@ -21,6 +21,9 @@ pub struct ClientArgs {
     #[arg(long, env = "DFS_RETRIES", default_value_t = 6,
           value_parser = clap::value_parser!(u32).range(0..=100))]
     pub retries: u32,
+    /// Try again also while nothing listens there: the store may be about to start
+    #[arg(long, env = "DFS_WAIT")]
+    pub wait: bool,
     /// The cluster token, where the store asks for one.
     #[command(flatten)]
     pub token: TokenArgs,

@@ -60,7 +60,8 @@ fn client(name: &str, namespace: &str, steps: &[&[&str]]) -> String {
         let args = args.join(", ");
         containers.push(format!(
             "{{name: step-{number}, image: {}, imagePullPolicy: IfNotPresent, args: [{args}], \
-             env: [{{name: DFS_TRACKER, value: 'http://store.{namespace}.svc.cluster.local:80'}}], {SECURITY}}}",
+             env: [{{name: DFS_TRACKER, value: 'http://store.{namespace}.svc.cluster.local:80'}}, \
+             {{name: DFS_WAIT, value: 'true'}}], {SECURITY}}}",
             image()
         ));
     }

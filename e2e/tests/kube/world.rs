@@ -129,7 +129,14 @@ impl World {
     }
 
     fn logs(&self, pod: &str) -> String {
-        let args = ["logs", pod, "--all-containers", "--prefix"];
+        // Containers that did not start have none, and must not hide the others'.
+        let args = [
+            "logs",
+            pod,
+            "--all-containers",
+            "--prefix",
+            "--ignore-errors",
+        ];
         self.kubectl(&args).unwrap_or_else(|error| error)
     }
 
@@ -148,7 +155,14 @@ impl World {
             for pod in kubectl(&names).unwrap_or_default().lines() {
                 show(
                     namespace,
-                    &["logs", pod, "--all-containers", "--prefix", LOG_LINES],
+                    &[
+                        "logs",
+                        pod,
+                        "--all-containers",
+                        "--prefix",
+                        "--ignore-errors",
+                        LOG_LINES,
+                    ],
                 );
                 show(
                     namespace,
