@@ -56,6 +56,7 @@ charts:
 # The whole product on a real cluster: any KUBECONFIG whose nodes have the image (docs/kubernetes-tests.md).
 # INGRESS: address of an ingress controller; E2E: only the scenarios whose name holds it.
 e2e:
+	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-operator --test cel $(E2E)
 	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-e2e --test kube -- --test-threads=1 --nocapture $(E2E)
 
 lint:
