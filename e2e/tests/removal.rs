@@ -13,7 +13,7 @@ use dfs_e2e::wait::eventually;
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::{DatanodeStatus, ReplicaState, Verdict};
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 const CHUNK: u64 = 256 * 1024;
@@ -200,5 +200,71 @@ async fn i09_a_removed_datanode_that_comes_back_starts_anew_and_brings_nothing_b
     .await;
     store.wait_ready(4, DEADLINE).await;
     check(&store, &files).await;
+    store.wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_datanode_in_maintenance_is_not_copied_away_before_its_time() {
+    let mut cluster = Cluster::start(Options {
+        datanodes: 4,
+        tracker: |config| config.repair_delay = Duration::from_millis(100),
+        ..Options::default()
+    })
+    .await;
+    let store = cluster.store();
+    for number in 0..12 {
+        store.put(&format!("f{number}"), vec![number; 5000]).await;
+    }
+    let address = cluster.datanodes[0].address.to_string();
+    let nodes = store.nodes().await.unwrap();
+    let id = nodes
+        .iter()
+        .find(|node| node.address == address)
+        .unwrap()
+        .id;
+    let announce = async |until: &str| {
+        let uri = format!("/nodes/{id}/maintenance?until={until}");
+        let body = dfs_client::http::empty();
+        store
+            .door
+            .send(Method::POST, &uri, &[], body)
+            .await
+            .unwrap()
+    };
+    for bad in ["", "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "soon"] {
+        let reply = announce(bad).await;
+        assert_eq!(reply.status, 400, "{bad}: {}", reply.text());
+    }
+    let until = jiff::Timestamp::now() + Duration::from_hours(1);
+    let reply = announce(&until.to_string()).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    cluster.kill_datanode(0).await;
+    store
+        .wait_status("it is missed", DEADLINE, |status| {
+            status.datanodes.dead == 1
+        })
+        .await;
+    // Other work of the planner goes by: nothing was copied.
+    store.put("later", vec![9; 5000]).await;
+    assert!(
+        cluster
+            .tracker
+            .metric("dfs_tracker_repair_copied_bytes_total")
+            < 0.5
+    );
+    let status = store.status().await.unwrap();
+    assert_eq!(status.repair.active, 0, "{status:#?}");
+    // It will not come: now it is a silent datanode like any other.
+    let ended = store.door.delete(&format!("/nodes/{id}/maintenance")).await;
+    assert_eq!(ended.unwrap().status, 200);
+    store.wait_repaired(DEADLINE).await;
+    assert!(
+        cluster
+            .tracker
+            .metric("dfs_tracker_repair_copied_bytes_total")
+            > 0.5
+    );
+    cluster.start_datanode(0).await;
+    store.wait_ready(4, DEADLINE).await;
     store.wait_fsck_clean(DEADLINE).await;
 }

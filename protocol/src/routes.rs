@@ -59,6 +59,8 @@ pub mod tracker {
     pub const ADMIT: &str = "/nodes/{id}/admit";
     /// Says no to a pending datanode (POST).
     pub const REFUSE: &str = "/nodes/{id}/refuse";
+    /// Announces that a datanode is away until a time (POST `?until=`), or back (DELETE).
+    pub const MAINTENANCE: &str = "/nodes/{id}/maintenance";
     /// Acknowledges that a dead datanode's volume is gone for ever (POST).
     pub const LOST: &str = "/nodes/{id}/lost";
     /// Registrations that were refused lately.

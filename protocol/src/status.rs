@@ -291,6 +291,9 @@ pub struct DatanodeStatus {
     /// It is heard, but the tracker cannot get through to it: it gets no new chunk meanwhile.
     #[serde(default)]
     pub unreachable: bool,
+    /// Until when it was announced as away, while that is not over.
+    #[serde(default)]
+    pub maintenance_until: Option<Timestamp>,
 }
 
 /// `GET /chunks?file=`.

@@ -210,6 +210,7 @@ mod tests {
             volume: None,
             refused: None,
             unreachable: false,
+            maintenance_until: None,
         }
     }
 

@@ -13,7 +13,9 @@ use dfs_protocol::admission::{
 use dfs_protocol::routes::tracker as paths;
 use dfs_protocol::status::DatanodeStatus;
 use dfs_protocol::{DatanodeId, ErrorCode, Problem};
-use dfs_runtime::problem::{ApiJson, ApiPath, ProblemResponse};
+use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
+use jiff::Timestamp;
+use serde::Deserialize;
 
 use crate::service::Tracker;
 
@@ -25,6 +27,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<Arc<Tracker>>)> {
         (paths::ADMIT, post(admit)),
         (paths::REFUSE, post(refuse)),
         (paths::LOST, post(lost)),
+        (paths::MAINTENANCE, post(maintain).delete(back)),
         (paths::REFUSALS, get(refusals)),
         (paths::CATALOG, get(catalog)),
         (paths::CATALOG_REBUILD, post(rebuild)),
@@ -61,6 +64,25 @@ async fn lost(
             .map_err(|error| Problem::new(ErrorCode::InvalidJson, error.to_string()))?
     };
     Ok(Json(tracker.lose(id, request).await?))
+}
+
+/// Until when a datanode is away.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Away {
+    until: Timestamp,
+}
+
+async fn maintain(
+    State(tracker): Service,
+    ApiPath(id): ApiPath<DatanodeId>,
+    ApiQuery(away): ApiQuery<Away>,
+) -> Answer<DatanodeStatus> {
+    Ok(Json(tracker.maintain(id, Some(away.until))?))
+}
+
+async fn back(State(tracker): Service, ApiPath(id): ApiPath<DatanodeId>) -> Answer<DatanodeStatus> {
+    Ok(Json(tracker.maintain(id, None)?))
 }
 
 async fn refusals(State(tracker): Service) -> Json<Vec<Refusal>> {

@@ -99,6 +99,19 @@ pub struct Datanode {
     /// Since when this tracker cannot get through to it or its journal, though it may be heard: a
     /// heartbeat alone is not health. It gets no new chunk and keeps no journal meanwhile.
     pub unreachable: Option<Duration>,
+    /// Announced as away for a while by whoever runs it; see [`Maintenance`]. Ends with this tracker's
+    /// life: then a silent datanode gets the repair delay and no more.
+    pub maintenance: Option<Maintenance>,
+}
+
+/// A datanode goes away for a known time: it takes no new chunks, and its replicas are not copied
+/// elsewhere before the end, also where one live replica is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Monotonic time of its end: decides.
+    pub deadline: Duration,
+    /// The same, for people.
+    pub until: Timestamp,
 }
 
 impl Datanode {
@@ -351,7 +364,19 @@ impl DatanodeTable {
             && node.picture != Picture::Unknown
             && node.stats.free_bytes >= bytes
             && node.unreachable.is_none()
+            && !self.in_maintenance(node, now)
             && self.liveness(node, now) == Liveness::Live
+    }
+
+    /// Whether it was announced as away and the time is not over.
+    pub fn in_maintenance(&self, node: &Datanode, now: Duration) -> bool {
+        node.maintenance.is_some_and(|away| now < away.deadline)
+    }
+
+    /// Announces a datanode as away, or back; says whether it is known.
+    pub fn set_maintenance(&mut self, id: DatanodeId, away: Option<Maintenance>) -> bool {
+        let node = self.nodes.get_mut(&id);
+        node.map(|node| node.maintenance = away).is_some()
     }
 
     /// Notes that this tracker cannot get through to it; says whether that is news.
@@ -440,6 +465,7 @@ fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
         reserved_writes: 0,
         loss_acknowledged: false,
         unreachable: None,
+        maintenance: None,
     }
 }
 

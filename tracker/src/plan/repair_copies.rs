@@ -151,7 +151,7 @@ fn missing(draft: &mut Draft<'_>, chunk: &ChunkView, coming: usize) -> u32 {
     );
     let waiting = silent.saturating_add(draft.unreported);
     let patient = missing.saturating_sub(waiting);
-    let last = draft.settled && readable + coming <= 1;
+    let last = draft.settled && readable + coming <= 1 && !all_others_in_maintenance(draft, chunk);
     let now = if last {
         patient.max(1).min(missing)
     } else {
@@ -177,6 +177,19 @@ fn kept<'c>(draft: &Draft<'_>, chunk: &'c ChunkView) -> impl Iterator<Item = &'c
         .filter(move |r| r.class.good() && !going.contains(&r.datanode) && r.holder.readable())
 }
 
+/// Whether every replica that cannot be read is on a datanode that said when it comes back.
+fn all_others_in_maintenance(draft: &Draft<'_>, chunk: &ChunkView) -> bool {
+    let mut away = chunk
+        .replicas
+        .iter()
+        .filter(|r| r.class.good() && !r.holder.live);
+    let announced = |replica: &ReplicaView| {
+        let node = draft.view.datanodes.get(replica.datanode);
+        node.is_some_and(|node| draft.view.datanodes.in_maintenance(node, draft.now))
+    };
+    away.clone().next().is_some() && away.all(announced)
+}
+
 fn may_return(draft: &Draft<'_>, replica: &ReplicaView) -> bool {
     let Some(node) = draft.view.datanodes.get(replica.datanode) else {
         return false;
@@ -185,7 +198,8 @@ fn may_return(draft: &Draft<'_>, replica: &ReplicaView) -> bool {
         && !replica.holder.live
         && replica.holder.admin == AdminState::InService
         && !node.loss_acknowledged
-        && draft.view.datanodes.silence(node, draft.now) < draft.limits.delay
+        && (draft.view.datanodes.silence(node, draft.now) < draft.limits.delay
+            || draft.view.datanodes.in_maintenance(node, draft.now))
 }
 
 /// Valid replicas to copy from, least busy first; none when each sends enough already. Stale,

@@ -437,5 +437,6 @@ fn described(state: &State, newcomer: &Newcomer, now: std::time::Duration) -> Da
         volume: None,
         refused,
         unreachable: false,
+        maintenance_until: None,
     }
 }

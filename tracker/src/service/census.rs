@@ -200,6 +200,10 @@ fn describe(
         volume: claim.map(|claim| claim.volume.clone()),
         refused: None,
         unreachable: node.unreachable.is_some(),
+        maintenance_until: node
+            .maintenance
+            .filter(|_| state.datanodes.in_maintenance(node, now))
+            .map(|away| away.until),
     }
 }
 

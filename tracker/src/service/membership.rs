@@ -10,15 +10,18 @@ use dfs_protocol::datanode::{
 use dfs_protocol::events::EventKind;
 use dfs_protocol::status::DatanodeStatus;
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Fence, Problem};
+use jiff::Timestamp;
 
 use super::{State, Tracker, millis};
-use crate::model::datanodes::{Heard, Message};
+use crate::model::datanodes::{Heard, Maintenance, Message};
 use crate::model::op::{DatanodeRecord, Op};
 use crate::model::story::Telling;
 use crate::store::SubmitError;
 
 /// How long a registration waits for its record to be on the journals.
 const REMEMBER_PATIENCE: Duration = Duration::from_secs(1);
+/// A datanode that is away longer is to be decommissioned.
+const LONGEST_MAINTENANCE: Duration = Duration::from_hours(24);
 /// Commands that ride back on one heartbeat.
 const COMMANDS_PER_REPLY: usize = 64;
 
@@ -227,6 +230,41 @@ impl Tracker {
             .submit(Op::PutDatanode { id, from, record })
             .await?;
         tracing::info!(datanode = %id, ?admin, "the admin state of a datanode was changed");
+        self.describe_datanode(id).ok_or_else(|| no_datanode(id))
+    }
+
+    /// Announces that a datanode is away until `until`, at most a day from now; without a time that it
+    /// is back. Held in memory: a tracker that restarts gives it the repair delay only.
+    ///
+    /// Errors: `not-found`; `invalid-parameter` for a time that has passed or is too far off.
+    pub fn maintain(
+        &self,
+        id: DatanodeId,
+        until: Option<Timestamp>,
+    ) -> Result<DatanodeStatus, Problem> {
+        let now = self.clock.monotonic();
+        let away = until.map(|until| {
+            let left = until.duration_since(self.clock.wall()).unsigned_abs();
+            let ahead = until > self.clock.wall() && left <= LONGEST_MAINTENANCE;
+            ahead.then_some(Maintenance {
+                deadline: now + left,
+                until,
+            })
+        });
+        if away == Some(None) {
+            return Err(Problem::new(
+                ErrorCode::InvalidParameter,
+                "`until` must be a time within the next 24 hours",
+            )
+            .next("write it as 2026-01-31T12:00:00Z"));
+        }
+        let mut state = self.state();
+        if !state.datanodes.set_maintenance(id, away.flatten()) {
+            return Err(no_datanode(id));
+        }
+        state.sync(now);
+        drop(state);
+        tracing::info!(datanode = %id, ?until, "a datanode's maintenance was announced");
         self.describe_datanode(id).ok_or_else(|| no_datanode(id))
     }
 

@@ -1,11 +1,16 @@
 //! Repair over tables and random histories.
 
+use std::time::Duration;
+
 use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::{ChunkHealth, RepairPriority};
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::cluster::{Cluster, SECOND, id, node, sealed};
+use crate::model::datanodes::Maintenance;
 use crate::plan::Hold;
+use crate::plan::repair::RepairPlan;
 use crate::plan::tasks::{DeleteReason, Work};
 
 #[test]
@@ -67,6 +72,44 @@ fn fault_03_a_silent_datanode_is_given_the_repair_delay_but_a_last_copy_is_not()
         "what the returned one had too much is gone"
     );
     assert_eq!(cluster.holders(id(1)).len(), 3);
+}
+
+#[test]
+fn a_datanode_in_maintenance_is_waited_for_also_where_one_live_replica_is_left() {
+    let mut cluster = Cluster::new(5, 0, 3, 2);
+    cluster.store(sealed(1, 1), 3, &[1, 2, 3]);
+    cluster.store(sealed(2, 1), 2, &[1, 2]);
+    cluster.beat();
+    let away = Maintenance {
+        deadline: cluster.now + Duration::from_mins(10),
+        until: Timestamp::UNIX_EPOCH,
+    };
+    assert!(cluster.table.set_maintenance(node(1), Some(away)));
+    assert!(
+        !cluster
+            .table
+            .placeable(cluster.table.get(node(1)).unwrap(), 1, cluster.now)
+    );
+    cluster.down(1);
+    cluster.beats(60);
+    assert!(
+        cluster.start_repair().is_empty(),
+        "it said when it comes back"
+    );
+    // A second datanode that just falls silent leaves a last replica: that one does not wait.
+    cluster.store(sealed(3, 1), 2, &[3, 4]);
+    cluster.beat();
+    cluster.down(4);
+    cluster.beats(4);
+    let copied = |plan: &RepairPlan| plan.copies.iter().map(|c| c.chunk.id).collect::<Vec<_>>();
+    assert_eq!(copied(&cluster.start_repair()), [id(3)]);
+    cluster.carry_out();
+    // The time is over: it is a datanode like any other.
+    assert!(cluster.table.set_maintenance(node(1), None));
+    cluster.beat();
+    let mut due = copied(&cluster.start_repair());
+    due.sort_unstable();
+    assert_eq!(due, [id(1), id(2)]);
 }
 
 #[test]
