@@ -9,7 +9,7 @@ data goes only when a person deletes it.
     - get # read again before a step that cannot be taken back
     - list # find them at the start
     - watch # hear of changes
-    - patch # own finalizer, and take an acknowledged annotation away
+    - patch # take an acknowledgement away once the catalog is back
 - apiGroups: [dfs.io]
   resources: [dfsclusters/status]
   verbs:
@@ -81,6 +81,7 @@ data goes only when a person deletes it.
     - get # the volume that a datanode says it is on
     - list # match datanodes with volumes, by UID
     - watch # hear of claims that are gone
+    - patch # grow a claim when the size in the spec grows
 - apiGroups: [events.k8s.io, ""]
   resources: [events]
   verbs:

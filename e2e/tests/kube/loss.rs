@@ -186,3 +186,39 @@ async fn the_data_path_does_not_notice_that_the_api_server_is_away() {
     cluster.wait_whole().await;
     cluster.wait_ready().await;
 }
+
+/// I34, and the loss matrix: the tracker's volume is gone. Nothing is made up, nothing is denied, and a
+/// person's word brings everything back from the datanodes.
+#[tokio::test(flavor = "multi_thread")]
+async fn i34_a_lost_catalog_waits_for_a_persons_word_and_is_rebuilt() {
+    let Some(mut world) = World::start("catalog") else {
+        return;
+    };
+    world.install_operator(&[]);
+    let (cluster, door, load) = busy(&world, 3).await;
+    let seen = load.stop().await;
+    let claim = ["delete", "pvc", "data-store-tracker-0", "--wait=false"];
+    world.kubectl(&claim).unwrap();
+    world
+        .kubectl(&["delete", "pod", "store-tracker-0", "--wait=false"])
+        .unwrap();
+    let (reason, message) = cluster.wait_condition("CatalogLost", "True").await;
+    eprintln!("  the catalog is lost: {reason}: {message}");
+    let (path, _) = seen.acked.first_key_value().unwrap();
+    let answer = door.store.try_get(path).await.unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let id = cluster.resource().unwrap()["status"]["clusterId"].clone();
+    let word = format!("dfs.io/acknowledge-catalog-lost={}", id.as_str().unwrap());
+    world.kubectl(&["annotate", "dfs", "store", &word]).unwrap();
+    cluster.wait_condition("CatalogLost", "False").await;
+    cluster.wait_ready().await;
+    cluster.wait_registered(3).await;
+    for path in seen.acked.keys() {
+        let answer = door.store.try_get(path).await.unwrap();
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+    let now = cluster.resource().unwrap();
+    assert_eq!(now["status"]["clusterId"], id);
+    assert!(now["metadata"]["annotations"]["dfs.io/acknowledge-catalog-lost"].is_null());
+    cluster.wait_whole().await;
+}
