@@ -212,7 +212,7 @@ impl Disk for RealDisk {
             .truncate(false)
             .open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(RealLock { _file: file })),
+            Ok(()) => Ok(Box::new(RealLock { file })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -228,10 +228,19 @@ fn parent_of(path: &Path) -> &Path {
 
 #[derive(Debug)]
 struct RealLock {
-    _file: File,
+    file: File,
 }
 
 impl DiskLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was just forked holds the same file until it executes.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "a lock is released only when its file is closed");
+        }
+    }
+}
 
 #[derive(Debug)]
 struct RealFile(File);

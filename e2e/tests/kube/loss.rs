@@ -208,8 +208,10 @@ async fn i34_a_lost_catalog_waits_for_a_persons_word_and_is_rebuilt() {
     let answer = door.store.try_get(path).await.unwrap();
     assert_eq!(answer.status, 503, "{}", answer.text());
     let id = cluster.resource().unwrap()["status"]["clusterId"].clone();
-    let word = format!("dfs.io/acknowledge-catalog-lost={}", id.as_str().unwrap());
-    world.kubectl(&["annotate", "dfs", "store", &word]).unwrap();
+    let agreed = format!("dfs.io/acknowledge-catalog-lost={}", id.as_str().unwrap());
+    world
+        .kubectl(&["annotate", "dfs", "store", &agreed])
+        .unwrap();
     cluster.wait_condition("CatalogLost", "False").await;
     cluster.wait_ready().await;
     cluster.wait_registered(3).await;
