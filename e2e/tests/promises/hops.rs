@@ -233,8 +233,21 @@ fn forge_older(cluster: &Cluster, datanode: usize, of: &SealedChunk, id: Cluster
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Stores a file whose only chunk has a raised version; the datanode that was lost on the way.
+/// Stores a file whose only chunk has a raised version; the datanode that was lost on the way. A busy
+/// machine may notice the loss so late that the chunk is written anew under another id: then once more.
 async fn store_with_raised_version(cluster: &mut Cluster, model: &mut Model) -> usize {
+    for _ in 0..5 {
+        let victim = store_over_a_lost_hop(cluster, model).await;
+        if chunks_of(&cluster.store(), "f").await[0].version > ChunkVersion::FIRST {
+            return victim;
+        }
+        cluster.start_datanode(victim).await;
+        cluster.store().wait_ready(4, DEADLINE).await;
+    }
+    panic!("no version was raised in five uploads over a lost hop");
+}
+
+async fn store_over_a_lost_hop(cluster: &mut Cluster, model: &mut Model) -> usize {
     let store = cluster.store();
     let bytes = cluster.bytes(3 * MIB);
     let watch = ChainWatch::begin(cluster, 100 * 1024);
