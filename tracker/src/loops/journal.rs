@@ -20,7 +20,7 @@ impl Work for JournalTail {
         let left_out: Vec<_> = {
             let state = tracker.state();
             let serving = state.datanodes.serving();
-            let left_out = serving.filter(|node| node.unreachable.is_some());
+            let left_out = serving.filter(|node| node.unreachable);
             left_out.map(Datanode::at).collect()
         };
         join_all(left_out.iter().map(|at| tracker.journal.try_again(at))).await;

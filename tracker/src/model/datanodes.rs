@@ -96,9 +96,9 @@ pub struct Datanode {
     pub reserved_writes: u32,
     /// Its loss was acknowledged: it no longer counts as partitioned. Cleared when heard.
     pub loss_acknowledged: bool,
-    /// Since when this tracker cannot get through to it or its journal, though it may be heard: a
-    /// heartbeat alone is not health. It gets no new chunk and keeps no journal meanwhile.
-    pub unreachable: Option<Duration>,
+    /// This tracker cannot get through to it or its journal, though it may be heard: a heartbeat
+    /// alone is not health. It gets no new chunk and keeps no journal meanwhile.
+    pub unreachable: bool,
     /// Announced as away for a while by whoever runs it; see [`Maintenance`]. Ends with this tracker's
     /// life: then a silent datanode gets the repair delay and no more.
     pub maintenance: Option<Maintenance>,
@@ -363,7 +363,7 @@ impl DatanodeTable {
             && !node.stats.read_only
             && node.picture != Picture::Unknown
             && node.stats.free_bytes >= bytes
-            && node.unreachable.is_none()
+            && !node.unreachable
             && !self.in_maintenance(node, now)
             && self.liveness(node, now) == Liveness::Live
     }
@@ -380,15 +380,15 @@ impl DatanodeTable {
     }
 
     /// Notes that this tracker cannot get through to it; says whether that is news.
-    pub fn set_unreachable(&mut self, id: DatanodeId, now: Duration) -> bool {
+    pub fn set_unreachable(&mut self, id: DatanodeId) -> bool {
         let node = self.nodes.get_mut(&id);
-        node.is_some_and(|node| node.unreachable.replace(now).is_none())
+        node.is_some_and(|node| !std::mem::replace(&mut node.unreachable, true))
     }
 
     /// It answered again.
     pub fn set_reachable(&mut self, id: DatanodeId) {
         if let Some(node) = self.nodes.get_mut(&id) {
-            node.unreachable = None;
+            node.unreachable = false;
         }
     }
 
@@ -464,7 +464,7 @@ fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
         reserved_bytes: 0,
         reserved_writes: 0,
         loss_acknowledged: false,
-        unreachable: None,
+        unreachable: false,
         maintenance: None,
     }
 }

@@ -199,7 +199,7 @@ fn describe(
         pod: node.pod.clone().or_else(|| Some(claim?.pod.clone())),
         volume: claim.map(|claim| claim.volume.clone()),
         refused: None,
-        unreachable: node.unreachable.is_some(),
+        unreachable: node.unreachable,
         maintenance_until: node
             .maintenance
             .filter(|_| state.datanodes.in_maintenance(node, now))

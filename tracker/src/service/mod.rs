@@ -318,7 +318,7 @@ impl RosterSource for Tracker {
             // Nothing is written beside a journal that may know more than this catalog.
             let compared = state.comparison.has_passed() && state.comparison.is_compared(node.id);
             let heard = state.datanodes.liveness(node, now) == Liveness::Live;
-            if heard && reported && compared && node.unreachable.is_none() {
+            if heard && reported && compared && !node.unreachable {
                 // A full volume keeps a reserve, and deletes must be journalled there too: without
                 // them it would stay full for ever.
                 if node.stats.read_only {
@@ -338,8 +338,7 @@ impl RosterSource for Tracker {
     }
 
     fn unreachable(&self, id: DatanodeId, detail: &str) {
-        let now = self.clock.monotonic();
-        if self.state().datanodes.set_unreachable(id, now) {
+        if self.state().datanodes.set_unreachable(id) {
             tracing::error!(
                 datanode = %id, detail,
                 "a datanode is heard but takes no journal records: it gets no chunks until it does"
