@@ -9,7 +9,7 @@ run:
 # No root, no network service, no Kubernetes. The tests that start real processes need the binaries.
 test:
 	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 	@scripts/count-tests.sh
 
 # What needs root: small file systems that really fill up, resource limits.

@@ -83,8 +83,10 @@ impl From<UploadError> for Problem {
                 &format!("{error}; whether the file was stored is unknown"),
                 "read the file's ETag, or upload again: a repeated upload is harmless",
             ),
-            error @ UploadError::TaskFailed => Self::new(ErrorCode::Internal, error.to_string())
-                .next("report the request id; nothing was stored"),
+            error @ UploadError::TaskFailed => unavailable(
+                &error.to_string(),
+                "nothing was stored: upload again; report the request id if it happens again",
+            ),
         }
     }
 }
@@ -127,8 +129,10 @@ impl From<DownloadError> for Problem {
         let text = error.to_string();
         match error {
             DownloadError::Tracker(error) => error.into_problem(),
-            DownloadError::Interrupted => Self::new(ErrorCode::Internal, text)
-                .next("try again; report the request id if it happens again"),
+            // A reader ends early with the role that it reads for: another door, or the next start, serves it.
+            DownloadError::Interrupted => Self::new(ErrorCode::Unavailable, text)
+                .next("try again; report the request id if it happens again")
+                .retry_after(1),
             DownloadError::Unavailable {
                 safe_mode: true, ..
             } => Self::new(ErrorCode::SafeMode, text)
