@@ -59,6 +59,9 @@ pub enum ReconcileError {
     /// It took longer than it may.
     #[error("the reconcile took longer than {} s", .0.as_secs())]
     Timeout(Duration),
+    /// The object has changed since it was read: nothing that cannot be taken back is done from it.
+    #[error("DfsCluster {0} has changed since it was read")]
+    Outdated(String),
     /// Something that should be impossible.
     #[error("{0}")]
     Internal(String),
@@ -112,6 +115,7 @@ impl ReconcileError {
                 // The API server answers a typed-patch failure with 500: retried, but slowly.
                 Some(_) | None => Category::Api,
             },
+            Self::Outdated(_) => Category::Conflict,
             Self::Foreign { .. } => Category::Foreign,
             Self::Tracker { .. } => Category::Tracker,
             Self::Timeout(_) => Category::Timeout,

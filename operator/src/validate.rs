@@ -1,13 +1,23 @@
 //! What the pipeline works with: a cluster whose spec makes sense. The CRD's own rules refuse most
 //! nonsense; whatever got past them (an older CRD, a direct write to etcd) ends here, in a condition.
 
-use dfs_protocol::ClusterId;
+use std::time::Duration;
 
-use crate::crd::{DfsCluster, MAX_DATANODES, MAX_FACTOR, MAX_GATEWAYS, MAX_NAME, ManagementState};
+use dfs_protocol::{ClusterId, DatanodeId};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::crd::{
+    DecommissionMode, DecommissionState, DecommissionStatus, DfsCluster, MAX_DATANODES, MAX_FACTOR,
+    MAX_GATEWAYS, MAX_NAME, ManagementState, RetentionPolicy,
+};
 use crate::observe::Uid;
 
 /// Annotation by which a human agrees to the rebuild of a lost catalog; its value is the cluster id.
 pub const ACKNOWLEDGE_CATALOG_LOST: &str = "dfs.io/acknowledge-catalog-lost";
+
+/// Annotation by which a human has a datanode removed without proof; its value is the datanode's uuid.
+pub const REMOVE_UNPROVED: &str = "dfs.io/remove-without-proof";
 
 /// Names one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +55,105 @@ pub struct Cluster {
     pub cluster_id: Option<ClusterId>,
     /// Value of [`ACKNOWLEDGE_CATALOG_LOST`].
     pub acknowledged: Option<String>,
+    /// How datanodes go.
+    pub removal: RemovalPolicy,
+    /// Datanodes on their way out, as status holds them.
+    pub decommissions: Vec<Decommissioning>,
+    /// Value of [`REMOVE_UNPROVED`].
+    pub unproved: Option<DatanodeId>,
+}
+
+/// How datanodes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovalPolicy {
+    /// Fewer replicas remove nobody.
+    pub hold: bool,
+    /// Between the two verdicts.
+    pub quiet: Duration,
+    /// Without progress for so long it is told.
+    pub stall: Duration,
+    /// The claim of a removed datanode is deleted.
+    pub deletes_claim: bool,
+}
+
+/// A datanode on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decommissioning {
+    /// Its pod.
+    pub pod: String,
+    /// Its uuid; none when its datanode was never admitted.
+    pub id: Option<DatanodeId>,
+    /// UID of its claim.
+    pub volume: Option<Uid>,
+    /// How far it is.
+    pub state: DecommissionState,
+    /// Since when.
+    pub started: Timestamp,
+    /// When it last came nearer.
+    pub progressed: Timestamp,
+    /// Chunks that still need a copy, about.
+    pub remaining: Option<u64>,
+    /// Its heartbeat at the first verdict.
+    pub heard: Option<String>,
+    /// What it waits for.
+    pub reason: Option<String>,
+}
+
+impl Decommissioning {
+    /// From status.
+    pub(crate) fn read(status: &DecommissionStatus) -> Result<Self, InvalidSpec> {
+        let DecommissionStatus {
+            node,
+            datanode_id,
+            pvc_uid,
+            state,
+            started_at,
+            last_progress_time,
+            chunks_remaining,
+            heard,
+            reason,
+        } = status.clone();
+        let id = datanode_id
+            .map(|id| id.parse().map_err(|_| InvalidSpec::DatanodeId(id)))
+            .transpose()?;
+        Ok(Self {
+            pod: node,
+            id,
+            volume: pvc_uid.map(Uid),
+            state,
+            started: started_at.0,
+            progressed: last_progress_time.0,
+            remaining: chunks_remaining.and_then(|count| u64::try_from(count).ok()),
+            heard,
+            reason,
+        })
+    }
+
+    /// As status keeps it.
+    pub fn to_status(&self) -> DecommissionStatus {
+        let Self {
+            pod,
+            id,
+            volume,
+            state,
+            started,
+            progressed,
+            remaining,
+            heard,
+            reason,
+        } = self.clone();
+        DecommissionStatus {
+            node: pod,
+            datanode_id: id.map(|id| id.to_string()),
+            pvc_uid: volume.map(|uid| uid.0),
+            state,
+            started_at: Time(started),
+            last_progress_time: Time(progressed),
+            chunks_remaining: remaining.map(|count| i64::try_from(count).unwrap_or(i64::MAX)),
+            heard,
+            reason,
+        }
+    }
 }
 
 /// Why a spec cannot be worked with.
@@ -82,6 +191,12 @@ pub enum InvalidSpec {
     /// The recorded id is not one.
     #[error("status.clusterId is not a cluster id: {0}")]
     ClusterId(String),
+    /// A recorded removal names no datanode.
+    #[error("status.decommissions names {0}, which is not the id of a datanode")]
+    DatanodeId(String),
+    /// A duration that the CRD's rules let pass and that is none.
+    #[error("{0} is not a duration like 30s or 1h30m")]
+    Duration(&'static str),
     /// The objects cannot be built from this spec.
     #[error("{0}")]
     Unbuildable(String),
@@ -103,6 +218,11 @@ impl Cluster {
             .map(|id| id.parse().map_err(|_| InvalidSpec::ClusterId(id)))
             .transpose()?;
         let annotations = metadata.annotations.as_ref();
+        let annotation = |name: &str| annotations.and_then(|all| all.get(name).cloned());
+        let recorded = object
+            .status
+            .iter()
+            .flat_map(|status| &status.decommissions);
         Ok(Self {
             key: ClusterKey {
                 namespace: present(&metadata.namespace, "namespace")?,
@@ -115,7 +235,13 @@ impl Cluster {
             datanodes: object.spec.data_nodes.replicas,
             gateways: object.spec.gateway.replicas,
             cluster_id,
-            acknowledged: annotations.and_then(|all| all.get(ACKNOWLEDGE_CATALOG_LOST).cloned()),
+            acknowledged: annotation(ACKNOWLEDGE_CATALOG_LOST),
+            removal: removal(object)?,
+            decommissions: recorded
+                .map(Decommissioning::read)
+                .collect::<Result<_, _>>()?,
+            // Anything but a whole uuid is nobody's word.
+            unproved: annotation(REMOVE_UNPROVED).and_then(|id| id.parse().ok()),
         })
     }
 
@@ -148,4 +274,23 @@ impl Cluster {
         }
         Ok(self)
     }
+}
+
+fn removal(object: &DfsCluster) -> Result<RemovalPolicy, InvalidSpec> {
+    let spec = &object.spec.data_nodes;
+    let duration = |text: &crate::crd::DurationText, field| {
+        text.duration().ok_or(InvalidSpec::Duration(field))
+    };
+    Ok(RemovalPolicy {
+        hold: spec.decommission.mode == DecommissionMode::Hold,
+        quiet: duration(
+            &spec.decommission.quiet_period,
+            "spec.dataNodes.decommission.quietPeriod",
+        )?,
+        stall: duration(
+            &spec.decommission.stall_timeout,
+            "spec.dataNodes.decommission.stallTimeout",
+        )?,
+        deletes_claim: spec.pvc_retention.when_scaled == RetentionPolicy::Delete,
+    })
 }

@@ -1,6 +1,6 @@
 {{- /*
-What the operator may do where it watches. Every verb has its reason. It never deletes a volume claim or a pod:
-data goes only when a person deletes it.
+What the operator may do where it watches. Every verb has its reason. A claim is deleted only where the spec says so
+(pvcRetention), after the tracker has deregistered its datanode; any other data goes only when a person deletes it.
 */ -}}
 {{- define "dfs-operator.rules" -}}
 - apiGroups: [dfs.io]
@@ -25,7 +25,7 @@ data goes only when a person deletes it.
     - list # find them at the start
     - watch # hear of pods that became ready
     - create # server-side apply of a new one
-    - patch # server-side apply
+    - patch # server-side apply; lower the datanodes by one that is proved empty
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs:
@@ -82,6 +82,7 @@ data goes only when a person deletes it.
     - list # match datanodes with volumes, by UID
     - watch # hear of claims that are gone
     - patch # grow a claim when the size in the spec grows
+    - delete # that of a removed datanode, where pvcRetention.whenScaled is Delete
 - apiGroups: [events.k8s.io, ""]
   resources: [events]
   verbs:

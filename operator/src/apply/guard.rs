@@ -1,5 +1,6 @@
 //! The last gate before a write, on what the API server itself holds at that moment: whatever was
-//! decided from an older look, a StatefulSet is never lowered and a stranger's object never taken.
+//! decided from an older look, applying never lowers a StatefulSet (only a removal's own step does)
+//! and never takes a stranger's object.
 
 use kube::api::DynamicObject;
 use serde_json::Value;
@@ -38,7 +39,12 @@ pub(super) fn guarded(
     let wanted = json["spec"]["replicas"].as_i64().ok_or_else(|| {
         ReconcileError::Internal(format!("StatefulSet {} has no replicas", desired.name))
     })?;
-    json["spec"]["replicas"] = Value::from(wanted.max(present));
+    let replicas = if desired.keeps_replicas {
+        present
+    } else {
+        wanted.max(present)
+    };
+    json["spec"]["replicas"] = Value::from(replicas);
     // Templates of claims cannot be changed; claims that exist are what counts.
     for immutable in [
         "volumeClaimTemplates",
@@ -97,6 +103,7 @@ mod tests {
             json: json!({"metadata": {"name": "a-datanode"}, "spec": {
                 "replicas": replicas, "volumeClaimTemplates": [{"spec": {"x": 2}}],
             }}),
+            keeps_replicas: false,
         }
     }
 
@@ -114,6 +121,14 @@ mod tests {
                 json!([{"spec": {"x": 1}}])
             );
         }
+    }
+
+    #[test]
+    fn i28_an_old_look_does_not_raise_a_set_that_is_being_lowered() {
+        let mut kept = desired(5);
+        kept.keeps_replicas = true;
+        let json = guarded(&kept, Some(&live(4))).unwrap();
+        assert_eq!(json["spec"]["replicas"], 4);
     }
 
     #[test]

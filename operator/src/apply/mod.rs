@@ -33,6 +33,8 @@ pub struct Desired {
     pub name: String,
     /// All of it, as JSON.
     pub json: Value,
+    /// A StatefulSet keeps the replicas that it has, whatever `json` says.
+    pub keeps_replicas: bool,
 }
 
 impl Desired {
@@ -69,6 +71,7 @@ impl Desired {
             kind,
             name,
             json: compare::stamped(json),
+            keeps_replicas: false,
         })
     }
 }

@@ -12,6 +12,7 @@ mod gateway;
 mod manifest;
 mod pods;
 mod quantity;
+mod removal;
 mod rules;
 mod scheduling;
 mod status;
@@ -26,7 +27,11 @@ pub use gateway::{
 };
 pub use manifest::{ManifestError, manifest};
 pub use pods::{ImageSpec, PullPolicy, PullSecret, ResourceAmounts, ResourcesSpec};
-pub use quantity::{Amount, ChunkSize, ParseQuantityError, Quantity, StorageSize};
+pub use quantity::{Amount, ChunkSize, ParseQuantityError, Quantity, Rate, StorageSize};
+pub use removal::{
+    DecommissionMode, DecommissionSpec, DecommissionState, DecommissionStatus, MAX_DECOMMISSIONS,
+    PvcRetentionSpec, RetentionPolicy,
+};
 pub use scheduling::{
     DataNodeScheduling, PodScheduling, SpreadRule, TaintEffect, Toleration, TolerationOperator,
     TopologySpread,
@@ -223,6 +228,12 @@ pub struct DataNodesSpec {
     /// Where datanodes may run, and how they are spread.
     #[serde(default)]
     pub scheduling: DataNodeScheduling,
+    /// How fewer replicas become fewer datanodes.
+    #[serde(default)]
+    pub decommission: DecommissionSpec,
+    /// What becomes of the volumes of datanodes that go.
+    #[serde(default)]
+    pub pvc_retention: PvcRetentionSpec,
 }
 
 /// Whether the operator acts.

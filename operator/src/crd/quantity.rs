@@ -169,6 +169,11 @@ quantity_type!(
     rules::grows
 );
 quantity_type!(
+    /// Bytes in a second.
+    Rate,
+    rules::rate
+);
+quantity_type!(
     /// Of a full chunk: never changes.
     ChunkSize,
     rules::chunk_size

@@ -51,6 +51,18 @@ pub(super) fn positive() -> Value {
     ])
 }
 
+/// Bytes in a second: fewer than a mebibyte would take days for one chunk.
+pub(super) fn rate() -> Value {
+    with(
+        positive(),
+        &[json!({
+            "rule": "!isQuantity(string(self)) || \
+                     quantity(string(self)).compareTo(quantity('1Mi')) >= 0",
+            "message": "must be at least 1Mi",
+        })],
+    )
+}
+
 /// Volumes grow and never shrink.
 pub(super) fn grows() -> Value {
     with(

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::removal::{DecommissionStatus, MAX_DECOMMISSIONS};
+
 /// What the operator saw.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +45,13 @@ pub struct DfsClusterStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["datanodeId"])
     )]
     pub members: Vec<MemberStatus>,
+    /// Datanodes on their way out, one at a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_DECOMMISSIONS),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"])
+    )]
+    pub decommissions: Vec<DecommissionStatus>,
     /// Health of the chunks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunks: Option<ChunkStatus>,

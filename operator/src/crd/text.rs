@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,41 @@ impl DurationText {
 
     pub(super) fn one_day() -> Self {
         Self("24h".to_owned())
+    }
+
+    pub(super) fn thirty_seconds() -> Self {
+        Self("30s".to_owned())
+    }
+
+    pub(super) fn thirty_minutes() -> Self {
+        Self("30m".to_owned())
+    }
+
+    /// How long that is; none for text that the schema refuses.
+    pub fn duration(&self) -> Option<Duration> {
+        if self.0 == "0" {
+            return Some(Duration::ZERO);
+        }
+        let mut rest = self.0.as_str();
+        let mut total = 0_u64;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+            let (number, tail) = rest.split_at(digits);
+            let letters = tail.find(|c: char| c.is_ascii_digit());
+            let (unit, tail) = tail.split_at(letters.unwrap_or(tail.len()));
+            let milliseconds: u64 = match unit {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return None,
+            };
+            let part = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
+            total = total.checked_add(part)?;
+            rest = tail;
+        }
+        (!self.0.is_empty()).then(|| Duration::from_millis(total))
     }
 }
 
@@ -88,5 +124,27 @@ impl JsonSchema for Annotations {
                 "message": "keys must be annotation keys, like example.com/limit",
             }],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_the_roles_read_them() {
+        for (text, milliseconds) in [
+            ("0", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1h30m", 5_400_000),
+            ("7d", 604_800_000),
+        ] {
+            let read = DurationText(text.into()).duration();
+            assert_eq!(read, Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "5", "m", "5x", "-1s"] {
+            assert_eq!(DurationText(bad.into()).duration(), None, "{bad}");
+        }
     }
 }

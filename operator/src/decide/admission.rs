@@ -65,6 +65,10 @@ fn newcomer(input: &Input<'_>, open: &OpenTracker, entry: &DatanodeEntry) -> Dec
         Decision::Step(Step::Refuse { id, reason })
     };
     match matching(input, entry) {
+        // Its pod is about to go: nobody moves in.
+        Match::Pod(admission) if is_leaving(input, &admission) => {
+            Decision::Waiting(format!("pod {} is being removed", admission.pod))
+        }
         Match::Pod(admission) => match in_the_way(open, entry, &admission) {
             None => Decision::Step(Step::Admit { id, admission }),
             Some(InTheWay::OtherVolume(reason)) => refuse(reason),
@@ -82,6 +86,11 @@ fn newcomer(input: &Input<'_>, open: &OpenTracker, entry: &DatanodeEntry) -> Dec
             }
         }
     }
+}
+
+fn is_leaving(input: &Input<'_>, admission: &Admission) -> bool {
+    let mut leaving = input.cluster.decommissions.iter();
+    leaving.any(|entry| entry.pod == admission.pod)
 }
 
 fn member(input: &Input<'_>, open: &OpenTracker, entry: &DatanodeEntry) -> Decision {

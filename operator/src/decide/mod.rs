@@ -4,8 +4,9 @@
 pub mod admission;
 pub mod catalog;
 pub mod conditions;
+pub mod decommission;
 pub mod lost;
-pub mod scale;
+mod preflight;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -16,14 +17,15 @@ use std::time::Duration;
 
 use dfs_protocol::datanode::AdminState;
 use dfs_protocol::{ClusterId, DatanodeId};
+use jiff::Timestamp;
 
 pub use admission::Decision;
 pub use catalog::CatalogStep;
 pub use conditions::{Judgement, Kind, Reason, Truth, conditions};
+pub use decommission::{Blocked, Scale};
 pub use lost::Gone;
-pub use scale::Scale;
 
-use crate::observe::Observed;
+use crate::observe::{Observed, Uid};
 use crate::tracker_client::{Admission, DatanodeEntry, Verdict};
 use crate::validate::Cluster;
 
@@ -34,14 +36,15 @@ pub struct Input<'a> {
     pub cluster: &'a Cluster,
     /// What is there.
     pub observed: &'a Observed,
-    /// The tracker's word about datanodes whose volume is gone.
+    /// The tracker's word about datanodes whose volume is gone, and about those on their way out.
     pub verdicts: &'a BTreeMap<DatanodeId, Verdict>,
     /// For how long each newcomer has been pending, as far as this process knows.
     pub waited: &'a BTreeMap<DatanodeId, Duration>,
+    /// The time, for periods that outlive this process; whole seconds. Nothing is safe because of it.
+    pub now: Timestamp,
 }
 
-/// One thing to tell the tracker. There is no step that deletes a volume or removes a datanode that
-/// still has one: an operator that cannot say it cannot do it.
+/// One thing to do, here or at the tracker. Those that take something away name exactly what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Let a newcomer in, bound to its volume.
@@ -71,12 +74,70 @@ pub enum Step {
     Rebuild(Vec<String>),
     /// Take the acknowledgement of a lost catalog back: it was for that one loss.
     ForgetAcknowledgement,
+    /// Begin to empty a datanode.
+    Decommission {
+        /// Which.
+        id: DatanodeId,
+        /// Its pod.
+        pod: String,
+    },
+    /// Take it back into service.
+    Recommission {
+        /// Which.
+        id: DatanodeId,
+        /// Its pod.
+        pod: String,
+    },
+    /// Lower a StatefulSet.
+    Lower {
+        /// Which.
+        set: String,
+        /// Its UID.
+        uid: Uid,
+        /// What it must ask for now.
+        from: i32,
+        /// What it is to ask for.
+        to: i32,
+        /// Why that is safe, for people.
+        proof: String,
+    },
+    /// Deregister an emptied datanode whose pod is gone.
+    Deregister {
+        /// Which.
+        id: DatanodeId,
+        /// The pod that it had.
+        pod: String,
+    },
+    /// Delete the claim of a datanode that is deregistered.
+    DeleteClaim {
+        /// Which.
+        name: String,
+        /// Exactly this one.
+        uid: Uid,
+    },
+}
+
+impl Step {
+    /// Whether it cannot be taken back: it is decided again on what the API server itself holds.
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Lower { .. } | Self::Deregister { .. } | Self::DeleteClaim { .. } => true,
+            Self::Admit { .. }
+            | Self::Update { .. }
+            | Self::Refuse { .. }
+            | Self::Lost(_)
+            | Self::Rebuild(_)
+            | Self::ForgetAcknowledgement
+            | Self::Decommission { .. }
+            | Self::Recommission { .. } => false,
+        }
+    }
 }
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Replicas of the datanodes' StatefulSet.
+    /// Replicas of the datanodes' StatefulSet, and who is on the way out.
     pub scale: Scale,
     /// What to tell the tracker, in order.
     pub steps: Vec<Step>,
@@ -96,7 +157,7 @@ pub struct Plan {
 pub fn decide(input: &Input<'_>) -> Plan {
     let cluster = input.cluster;
     let mut plan = Plan {
-        scale: scale::scale(cluster.datanodes, input.observed.datanode_set.as_ref()),
+        scale: decommission::scale(input),
         steps: Vec::new(),
         catalog: catalog::catalog(input),
         waiting: Vec::new(),
@@ -113,8 +174,13 @@ pub fn decide(input: &Input<'_>) -> Plan {
         CatalogStep::Rebuilding(_) | CatalogStep::Nothing => {}
     }
     membership(input, &mut plan);
+    if plan.wrong_cluster.is_none() {
+        plan.steps.extend(plan.scale.step.clone());
+    }
     if cluster.paused {
         plan.steps.clear();
+        // What status holds is what an operator that acts again goes on from.
+        plan.scale.decommissions.clone_from(&cluster.decommissions);
     }
     plan
 }

@@ -8,12 +8,12 @@ use super::*;
 use crate::observe::{
     ClaimView, NodeView, OpenTracker, Part, PodView, TrackerView, Uid, WorkloadView,
 };
-use crate::tracker_client::TrackerStatus;
-use crate::validate::ClusterKey;
+use crate::tracker_client::{TrackerStatus, VolumeStats};
+use crate::validate::{ClusterKey, RemovalPolicy};
 
 const ID: u128 = 0xc1;
 
-fn cluster(datanodes: i32) -> Cluster {
+pub(super) fn cluster(datanodes: i32) -> Cluster {
     Cluster {
         key: ClusterKey {
             namespace: "ns".into(),
@@ -27,10 +27,18 @@ fn cluster(datanodes: i32) -> Cluster {
         gateways: 2,
         cluster_id: Some(ClusterId::from_u128(ID)),
         acknowledged: None,
+        removal: RemovalPolicy {
+            hold: false,
+            quiet: Duration::from_secs(30),
+            stall: Duration::from_mins(30),
+            deletes_claim: false,
+        },
+        decommissions: Vec::new(),
+        unproved: None,
     }
 }
 
-fn workload(wanted: i32) -> WorkloadView {
+pub(super) fn workload(wanted: i32) -> WorkloadView {
     WorkloadView {
         uid: Uid("set".into()),
         wanted,
@@ -39,7 +47,7 @@ fn workload(wanted: i32) -> WorkloadView {
     }
 }
 
-fn pod(ordinal: i32) -> PodView {
+pub(super) fn pod(ordinal: i32) -> PodView {
     let name = format!("a-datanode-{ordinal}");
     PodView {
         claim: Some(format!("data-{name}")),
@@ -58,7 +66,7 @@ fn pod(ordinal: i32) -> PodView {
     }
 }
 
-fn claim(ordinal: i32, uid: &str) -> ClaimView {
+pub(super) fn claim(ordinal: i32, uid: &str) -> ClaimView {
     ClaimView {
         name: format!("data-a-datanode-{ordinal}"),
         uid: Uid(uid.into()),
@@ -69,7 +77,7 @@ fn claim(ordinal: i32, uid: &str) -> ClaimView {
     }
 }
 
-fn entry(id: u128, ordinal: i32, admin: AdminState) -> DatanodeEntry {
+pub(super) fn entry(id: u128, ordinal: i32, admin: AdminState) -> DatanodeEntry {
     DatanodeEntry {
         id: DatanodeId::from_u128(id),
         address: format!("10.0.0.{ordinal}:6001"),
@@ -80,6 +88,10 @@ fn entry(id: u128, ordinal: i32, admin: AdminState) -> DatanodeEntry {
         pod: Some(format!("a-datanode-{ordinal}")),
         volume: None,
         refused: None,
+        stats: VolumeStats::default(),
+        chunks_remaining: None,
+        last_heartbeat: None,
+        maintenance_until: None,
     }
 }
 
@@ -88,7 +100,7 @@ fn status() -> TrackerStatus {
     serde_json::from_value(serde_json::json!({"cluster": cluster, "version": "1"})).unwrap()
 }
 
-fn observed(nodes: Vec<DatanodeEntry>) -> Observed {
+pub(super) fn observed(nodes: Vec<DatanodeEntry>) -> Observed {
     let node = NodeView {
         name: "node-0".into(),
         ready: true,
@@ -123,6 +135,7 @@ fn plan(observed: &Observed, waited: Duration) -> Plan {
         observed,
         verdicts: &verdicts,
         waited: &waited,
+        now: Timestamp::UNIX_EPOCH,
     })
 }
 
@@ -305,10 +318,10 @@ proptest! {
         } else {
             seen.claims.remove(missing);
         }
-        let verdicts = nodes.iter().map(|entry| (entry.id, Verdict { safe, reason: String::new() }));
+        let verdicts = nodes.iter().map(|entry| (entry.id, Verdict { safe, ..Verdict::default() }));
         let verdicts = verdicts.collect();
-        let (cluster, waited) = (cluster(1), BTreeMap::new());
-        let plan = decide(&Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited });
+        let (cluster, waited) = (cluster(3), BTreeMap::new());
+        let plan = decide(&Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited, now: Timestamp::UNIX_EPOCH });
         prop_assert!(plan.scale.replicas >= 3, "scaled down");
         for step in &plan.steps {
             match step {
@@ -323,7 +336,9 @@ proptest! {
                     prop_assert!(seen.claims.iter().any(|claim| claim.uid.0 == admission.volume));
                 }
                 Step::Refuse { .. } => {}
-                Step::Rebuild(_) | Step::ForgetAcknowledgement => prop_assert!(false, "{step:?}"),
+                Step::Rebuild(_) | Step::ForgetAcknowledgement | Step::Decommission { .. }
+                | Step::Recommission { .. } | Step::Lower { .. } | Step::Deregister { .. }
+                | Step::DeleteClaim { .. } => prop_assert!(false, "{step:?}"),
             }
         }
     }
@@ -337,7 +352,7 @@ proptest! {
             cluster.cluster_id = None;
         }
         let (seen, waited, verdicts) = (observed(nodes), BTreeMap::new(), BTreeMap::new());
-        let input = Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited };
+        let input = Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited, now: Timestamp::UNIX_EPOCH };
         prop_assert_eq!(decide(&input).steps, vec![]);
     }
 }

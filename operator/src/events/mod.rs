@@ -58,6 +58,16 @@ label_enum! {
         DatanodeLost = "DatanodeLost",
         /// A member's volume does not match its identity.
         IdentityConflict = "IdentityConflict",
+        /// A datanode is being emptied.
+        DatanodeDecommissioning = "DatanodeDecommissioning",
+        /// A removal was taken back.
+        DatanodeRecommissioned = "DatanodeRecommissioned",
+        /// An emptied datanode's pod is taken away: the proof.
+        ScalingDown = "ScalingDown",
+        /// A datanode was deregistered.
+        DatanodeRemoved = "DatanodeRemoved",
+        /// The claim of a removed datanode was deleted.
+        ClaimDeleted = "ClaimDeleted",
         /// Chunks have too few replicas.
         RepairStarted = "RepairStarted",
         /// Every chunk has its full factor again.
@@ -101,6 +111,11 @@ impl EventReason {
             | Self::ScalingUp
             | Self::DatanodeAdmitted
             | Self::DatanodeMoved
+            | Self::DatanodeDecommissioning
+            | Self::DatanodeRecommissioned
+            | Self::ScalingDown
+            | Self::DatanodeRemoved
+            | Self::ClaimDeleted
             | Self::RepairFinished
             | Self::ScaleDownReleased
             | Self::CatalogRebuilding

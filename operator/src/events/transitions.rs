@@ -90,6 +90,7 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
             | Kind::Progressing
             | Kind::Degraded
             | Kind::DataRedundant
+            | Kind::Decommissioning
             | Kind::ScaleDownBlocked
             | Kind::CatalogLost
             | Kind::Paused,

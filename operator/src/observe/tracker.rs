@@ -1,7 +1,7 @@
 //! What the tracker says. Whatever cannot be read becomes a view that says so: never an error, and
 //! never an assumption.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
@@ -61,24 +61,28 @@ async fn open(ask: &Asking<'_>, at: &Endpoint) -> Result<OpenTracker, TrackerErr
     })
 }
 
-/// The tracker's word about every datanode whose volume is gone.
+/// The tracker's word about every datanode whose volume is gone, and about `leaving`.
 pub async fn verdicts(
     ask: &Asking<'_>,
     at: &Endpoint,
     cluster: &str,
+    leaving: &[DatanodeId],
     observed: &Observed,
 ) -> BTreeMap<DatanodeId, Verdict> {
     let mut verdicts = BTreeMap::new();
     let Some(open) = observed.tracker.open() else {
         return verdicts;
     };
-    for gone in lost::gone(cluster, observed, open) {
-        match ask.counted(ask.tracker.safe_to_remove(at, gone.id)).await {
+    let gone = lost::gone(cluster, observed, open);
+    let gone = gone.iter().map(|gone| gone.id);
+    let asked: BTreeSet<_> = gone.chain(leaving.iter().copied()).collect();
+    for id in asked {
+        match ask.counted(ask.tracker.safe_to_remove(at, id)).await {
             Ok(verdict) => {
-                verdicts.insert(gone.id, verdict);
+                verdicts.insert(id, verdict);
             }
             // No word means no.
-            Err(error) => tracing::info!(datanode = %gone.id, %error, "no verdict"),
+            Err(error) => tracing::info!(datanode = %id, %error, "no verdict"),
         }
     }
     verdicts

@@ -9,6 +9,7 @@
 
 mod growth;
 mod objects;
+mod removal;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -16,13 +17,14 @@ use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::AdminState;
-use kube::api::Resource as _;
+use jiff::Timestamp;
+use kube::api::{Api, Resource as _};
 
-use crate::apply::Applier;
+use crate::apply::{Applier, WRITE_TIMEOUT, bounded};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::decide::conditions::{Trouble, invalid, registered};
-use crate::decide::{self, Input, Judgement, Kind, Plan, Truth};
+use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Truth};
 use crate::error::ReconcileError;
 use crate::events::{Note, transitions};
 use crate::metrics::ReconcileResult;
@@ -61,6 +63,7 @@ struct Looked {
     observed: Observed,
     verdicts: BTreeMap<DatanodeId, Verdict>,
     waited: BTreeMap<DatanodeId, Duration>,
+    now: Timestamp,
     plan: Plan,
 }
 
@@ -71,6 +74,7 @@ impl Looked {
             observed: &self.observed,
             verdicts: &self.verdicts,
             waited: &self.waited,
+            now: self.now,
         }
     }
 }
@@ -195,20 +199,27 @@ impl Pass<'_> {
         let now = ctx.clock.monotonic();
         let waited = ctx.memory.waited(&self.cluster.uid, pending, now);
         let name = &self.cluster.key.name;
+        let leaving = self.cluster.decommissions.iter();
+        let leaving: Vec<_> = leaving.filter_map(|entry| entry.id).collect();
         let verdicts = match &self.endpoint {
-            Some(endpoint) => verdicts(&ctx.asking(), endpoint, name, &observed).await,
+            Some(endpoint) => verdicts(&ctx.asking(), endpoint, name, &leaving, &observed).await,
             None => BTreeMap::new(),
         };
+        // The API keeps whole seconds.
+        let now = ctx.clock.wall();
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let plan = decide::decide(&Input {
             cluster: &self.cluster,
             observed: &observed,
             verdicts: &verdicts,
             waited: &waited,
+            now,
         });
         Looked {
             observed,
             verdicts,
             waited,
+            now,
             plan,
         }
     }
@@ -223,13 +234,30 @@ impl Pass<'_> {
             return Ok(0);
         };
         let mut observed = observe(&self.ctx.live as &dyn Inventory, &self.cluster.key).await?;
-        observed.tracker = looked.observed.tracker.clone();
+        observed.tracker = read_tracker(&self.ctx.asking(), &endpoint).await;
         *looked = self.look(observed).await;
+        if looked.plan.steps.iter().any(Step::is_final) {
+            self.is_current().await?;
+        }
         let steps = looked.plan.steps.clone();
         for step in &steps {
             self.step(&endpoint, step).await?;
         }
         Ok(steps.len())
+    }
+
+    /// Refuses to go on from an object that has changed since: what it records may be over.
+    async fn is_current(&self) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<DfsCluster> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let live = bounded(api.get(&key.name)).await;
+        let live = live
+            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
+            .map_err(ReconcileError::api("read the DfsCluster again"))?;
+        let same = live.metadata.uid == self.object.metadata.uid
+            && live.metadata.resource_version == self.object.metadata.resource_version;
+        same.then_some(())
+            .ok_or_else(|| ReconcileError::Outdated(key.to_string()))
     }
 
     /// Registrations that the tracker refused by itself become events.
@@ -265,6 +293,7 @@ impl Pass<'_> {
             observed: &looked.observed,
             registered: registered(&input),
             desired: self.cluster.datanodes,
+            decommissions: &looked.plan.scale.decommissions,
         };
         let changed = self.publish(Some(numbers), &judgements).await?;
         let moves = judgements
@@ -273,7 +302,8 @@ impl Pass<'_> {
         // Something that has been stuck for a while need not be looked at more often than the rest.
         let since = self.since_last_write();
         let recently = changed == Change::Major || since.is_some_and(|since| since < RECENT);
-        Ok(moves && recently)
+        let leaves = !looked.plan.scale.decommissions.is_empty();
+        Ok(moves && (recently || leaves))
     }
 
     fn since_last_write(&self) -> Option<Duration> {

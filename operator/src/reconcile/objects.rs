@@ -25,7 +25,15 @@ pub(super) fn desired(
         operator_namespace: ctx.operator_namespace.as_deref(),
     };
     let objects = build(&inputs).map_err(|error| InvalidSpec::Unbuildable(error.to_string()))?;
-    listed(&objects).map_err(|error| InvalidSpec::Unbuildable(error.to_string()))
+    let mut all = listed(&objects).map_err(|error| InvalidSpec::Unbuildable(error.to_string()))?;
+    let datanodes = crate::names::datanode_set(&cluster.key.name);
+    for set in all
+        .iter_mut()
+        .filter(|one| one.kind == OwnedKind::StatefulSet)
+    {
+        set.keeps_replicas = plan.scale.as_is && set.name == datanodes;
+    }
+    Ok(all)
 }
 
 fn listed(objects: &Objects) -> Result<Vec<Desired>, ReconcileError> {

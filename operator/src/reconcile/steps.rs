@@ -40,7 +40,35 @@ impl Pass<'_> {
                 "rebuild the catalog",
                 ask.counted(tracker.rebuild(at, addresses)).await,
             ),
+            Step::Decommission { id, pod: _ } => (
+                "decommission a datanode",
+                ask.counted(tracker.decommission(at, *id)).await,
+            ),
+            Step::Recommission { id, pod: _ } => (
+                "recommission a datanode",
+                ask.counted(tracker.recommission(at, *id)).await,
+            ),
+            Step::Deregister { id, pod: _ } => (
+                "deregister a datanode",
+                ask.counted(tracker.deregister(at, *id)).await,
+            ),
             Step::ForgetAcknowledgement => return self.forget_acknowledgement().await,
+            Step::Lower {
+                set,
+                uid,
+                from,
+                to,
+                proof: _,
+            } => {
+                self.lower(set, uid, *from, *to).await?;
+                self.notes.push(told(step));
+                return Ok(());
+            }
+            Step::DeleteClaim { name, uid } => {
+                self.delete_claim(name, uid).await?;
+                self.notes.push(told(step));
+                return Ok(());
+            }
         };
         match done {
             Ok(()) => {
@@ -124,6 +152,35 @@ fn told(step: &Step) -> Note {
         Step::ForgetAcknowledgement => {
             Note::new(EventReason::CatalogRebuilt, "the catalog is back")
         }
+        Step::Decommission { id, pod } => Note::new(
+            EventReason::DatanodeDecommissioning,
+            format!("datanode {} (pod {pod}) is being emptied", id.short()),
+        ),
+        Step::Recommission { id, pod } => Note::new(
+            EventReason::DatanodeRecommissioned,
+            format!("datanode {} (pod {pod}) stays in service", id.short()),
+        ),
+        Step::Lower {
+            set,
+            uid: _,
+            from,
+            to,
+            proof,
+        } => Note::new(
+            EventReason::ScalingDown,
+            format!("StatefulSet {set} is lowered from {from} to {to}: {proof}"),
+        ),
+        Step::Deregister { id, pod } => Note::new(
+            EventReason::DatanodeRemoved,
+            format!(
+                "datanode {} of pod {pod} is deregistered for ever",
+                id.short()
+            ),
+        ),
+        Step::DeleteClaim { name, uid } => Note::new(
+            EventReason::ClaimDeleted,
+            format!("claim {name} ({uid}) of a removed datanode is deleted"),
+        ),
     }
 }
 

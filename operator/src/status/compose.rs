@@ -6,12 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::crd::{
     CapacityStatus, CatalogState, ChunkStatus, Condition, ConditionStatus, DataNodeStatus,
-    DfsCluster, DfsClusterStatus, EndpointStatus, MemberState, MemberStatus, TrackerStatus,
+    DecommissionStatus, DfsCluster, DfsClusterStatus, EndpointStatus, MAX_DECOMMISSIONS,
+    MemberState, MemberStatus, TrackerStatus,
 };
 use crate::decide::conditions::coarse;
 use crate::decide::{Judgement, Truth};
 use crate::observe::{Observed, OpenTracker, Part, TrackerView};
 use crate::tracker_client::{self, DatanodeEntry};
+use crate::validate::Decommissioning;
 
 /// Longest message that the API server takes.
 const MAX_MESSAGE: usize = 1024;
@@ -25,6 +27,8 @@ pub struct Numbers<'a> {
     pub registered: i64,
     /// Datanodes that are wanted.
     pub desired: i32,
+    /// Datanodes on their way out.
+    pub decommissions: &'a [Decommissioning],
 }
 
 /// The status as it should be. `numbers` is none where nothing was looked at.
@@ -97,7 +101,10 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         observed,
         registered,
         desired,
+        decommissions,
     } = numbers;
+    let leaving = decommissions.iter().take(MAX_DECOMMISSIONS);
+    status.decommissions = leaving.map(decommissioning).collect();
     let tracker = observed.tracker_set.as_ref();
     status.tracker = Some(TrackerStatus {
         replicas: tracker.map_or(0, |set| set.replicas),
@@ -125,6 +132,12 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
     if let Some(open) = observed.tracker.open() {
         from_tracker(status, open);
     }
+}
+
+fn decommissioning(entry: &Decommissioning) -> DecommissionStatus {
+    let mut status = entry.to_status();
+    status.reason = status.reason.map(|reason| shortened(&reason));
+    status
 }
 
 fn from_tracker(status: &mut DfsClusterStatus, open: &OpenTracker) {

@@ -60,6 +60,11 @@ fn skeleton(status: &DfsClusterStatus) -> DfsClusterStatus {
         chunks.missing = chunks.missing.min(1);
     }
     status.capacity = None;
+    for leaving in &mut status.decommissions {
+        leaving.chunks_remaining = None;
+        leaving.reason = None;
+        leaving.last_progress_time = leaving.started_at.clone();
+    }
     status
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use wire::{
     Admission, Bytes, Catalog, CatalogState, Counts, DatanodeEntry, Refusal, Repair, Spread,
-    TrackerStatus, Verdict,
+    TrackerStatus, Verdict, VolumeStats,
 };
 
 /// How long one call may take: a tracker that is slower than this is not readable.
@@ -103,6 +103,12 @@ pub trait Tracker: fmt::Debug + Send + Sync + 'static {
     async fn catalog(&self, at: &Endpoint) -> Result<Catalog, TrackerError>;
     /// Whether every chunk has its full factor without this datanode.
     async fn safe_to_remove(&self, at: &Endpoint, id: DatanodeId) -> Result<Verdict, TrackerError>;
+    /// Begins to empty a datanode.
+    async fn decommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError>;
+    /// Takes that back.
+    async fn recommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError>;
+    /// Deregisters an emptied datanode for ever; the tracker asks itself once more whether it may.
+    async fn deregister(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError>;
     /// Admits a pending datanode, or changes where an admitted one is.
     async fn admit(
         &self,
@@ -139,6 +145,16 @@ impl HttpTrackerClient {
             .fetch(Method::GET, &at.address, path, &headers, CALL_TIMEOUT)
             .await?;
         Ok(decode(&at.address, &bytes)?)
+    }
+
+    /// A call without a body, whose answer is read to its end and forgotten.
+    async fn tell(&self, method: Method, at: &Endpoint, path: &str) -> Result<(), TrackerError> {
+        let headers = [("authorization", bearer(at))];
+        let address = &at.address;
+        self.http
+            .fetch(method, address, path, &headers, CALL_TIMEOUT)
+            .await?;
+        Ok(())
     }
 
     /// POSTs JSON; whatever a successful answer holds is read to its end and forgotten.
@@ -185,6 +201,20 @@ impl Tracker for HttpTrackerClient {
 
     async fn safe_to_remove(&self, at: &Endpoint, id: DatanodeId) -> Result<Verdict, TrackerError> {
         self.get(at, &format!("/nodes/{id}/safe-to-remove")).await
+    }
+
+    async fn decommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.tell(Method::POST, at, &format!("/nodes/{id}/decommission"))
+            .await
+    }
+
+    async fn recommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.tell(Method::POST, at, &format!("/nodes/{id}/recommission"))
+            .await
+    }
+
+    async fn deregister(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.tell(Method::DELETE, at, &format!("/nodes/{id}")).await
     }
 
     async fn admit(

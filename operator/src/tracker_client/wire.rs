@@ -108,6 +108,8 @@ pub struct Repair {
     pub active: u64,
     /// Bytes still to copy.
     pub bytes_remaining: u64,
+    /// Seconds until that is done, at the measured rate.
+    pub eta_seconds: Option<u64>,
 }
 
 /// One entry of `GET /nodes`.
@@ -137,6 +139,30 @@ pub struct DatanodeEntry {
     /// Why it was refused.
     #[serde(default)]
     pub refused: Option<String>,
+    /// Its volume, as it last said.
+    #[serde(default)]
+    pub stats: VolumeStats,
+    /// While decommissioning: chunks that still need a copy elsewhere.
+    #[serde(default)]
+    pub chunks_remaining: Option<u64>,
+    /// When it was last heard: a stamp to compare, never a time to reckon with.
+    #[serde(default)]
+    pub last_heartbeat: Option<String>,
+    /// Until when it was announced as away.
+    #[serde(default)]
+    pub maintenance_until: Option<String>,
+}
+
+/// A datanode's volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeStats {
+    /// Bytes that chunks occupy.
+    pub used_bytes: u64,
+    /// Bytes that chunks may still take, reserve already subtracted.
+    pub free_bytes: u64,
+    /// Too full, or too sick, to take chunks.
+    pub read_only: bool,
 }
 
 /// Body of `POST /nodes/{id}/admit`.
@@ -199,14 +225,34 @@ pub struct Catalog {
     pub detail: Option<String>,
 }
 
-/// `GET /nodes/{id}/safe-to-remove`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `GET /nodes/{id}/safe-to-remove`, `POST /ok-to-stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Verdict {
     /// Whether it is safe. Unknown means no.
     pub safe: bool,
     /// Why, in one sentence.
     #[serde(default)]
     pub reason: String,
+    /// Chunks in the way, some of them.
+    #[serde(default)]
+    pub chunks: Vec<String>,
+}
+
+impl Verdict {
+    /// Why not, with the first chunks in the way, for people.
+    pub fn offenders(&self) -> String {
+        const NAMED: usize = 3;
+        let named: Vec<_> = self.chunks.iter().take(NAMED).map(String::as_str).collect();
+        match (named.len(), self.chunks.len() > NAMED) {
+            (0, _) => self.reason.clone(),
+            (_, more) => format!(
+                "{} (chunk {}{})",
+                self.reason,
+                named.join(", "),
+                if more { ", ..." } else { "" }
+            ),
+        }
+    }
 }
 
 /// Body of `POST /nodes/{id}/refuse`.

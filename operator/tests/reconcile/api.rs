@@ -145,7 +145,7 @@ impl Api {
 
     async fn serve(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, std::io::Error> {
         let asked = read(request).await;
-        self.gate.pass().await;
+        self.gate.pass(asked.call.is_write()).await;
         let fault = {
             let mut state = self.state.lock().unwrap();
             state.calls.push(asked.call.clone());

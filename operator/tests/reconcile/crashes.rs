@@ -1,20 +1,38 @@
 //! The operator is killed between any two calls; the next one ends where an undisturbed one does.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// Runs a story: reconciles until everything rests, killing the operator once, after `calls` calls.
-/// Returns the end, and whether the operator lived long enough to be killed.
-async fn end(story: impl AsyncFn(&World), calls: Option<u64>) -> (Value, bool) {
+/// Which calls count when the operator is killed after a number of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// Every one.
+    All,
+    /// Those that change something: in a long story the others would only repeat them.
+    Effects,
+}
+
+/// Runs a story: `passes` reconciles, killing the operator once, after `calls` calls, then until
+/// everything rests. Returns the end, and whether the operator lived long enough to be killed.
+async fn end(
+    story: impl AsyncFn(&World),
+    counted: Counted,
+    passes: u32,
+    calls: Option<u64>,
+) -> (Value, bool) {
     let world = World::new();
     story(&world).await;
     let mut ctx = world.operator();
-    if let Some(calls) = calls {
-        world.gate.crash_after(calls);
+    match (calls, counted) {
+        (None, _) => {}
+        (Some(calls), Counted::All) => world.gate.crash_after(calls),
+        (Some(calls), Counted::Effects) => world.gate.crash_after_effects(calls),
     }
     let mut killed = false;
-    for _ in 0..8 {
+    for _ in 0..passes {
         world.settle();
         let pass = tokio::select! {
             ended = world.reconcile(&ctx) => Some(ended),
@@ -28,21 +46,38 @@ async fn end(story: impl AsyncFn(&World), calls: Option<u64>) -> (Value, bool) {
     }
     world.gate.reopen();
     world.converge(&ctx).await;
+    assert_eq!(
+        world.worst.load(Ordering::SeqCst),
+        0,
+        "killed after {calls:?} calls, a chunk was below its factor"
+    );
     (world.end_state(), killed)
 }
 
-async fn same_end_whenever_killed(story: impl AsyncFn(&World)) {
-    let (undisturbed, _) = end(&story, None).await;
+async fn killed_whenever(
+    story: impl AsyncFn(&World),
+    counted: Counted,
+    passes: u32,
+    least_kills: u32,
+) {
+    let (undisturbed, _) = end(&story, counted, passes, None).await;
     let mut kills = 0;
     for calls in 0.. {
-        let (disturbed, killed) = end(&story, Some(calls)).await;
+        let (disturbed, killed) = end(&story, counted, passes, Some(calls)).await;
         if !killed {
             break;
         }
         kills += 1;
         assert_eq!(disturbed, undisturbed, "killed after {calls} calls");
     }
-    assert!(kills > 20, "only {kills} calls: the story tells nothing");
+    assert!(
+        kills >= least_kills,
+        "only {kills} calls: the story tells nothing"
+    );
+}
+
+async fn same_end_whenever_killed(story: impl AsyncFn(&World)) {
+    killed_whenever(story, Counted::All, 8, 20).await;
 }
 
 #[tokio::test]
@@ -85,5 +120,54 @@ async fn i27_killed_after_any_call_while_a_lost_catalog_is_rebuilt() {
             cluster["metadata"]["annotations"] = json!({"dfs.io/acknowledge-catalog-lost": id});
         });
     })
+    .await;
+}
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_datanodes_are_removed() {
+    for policy in ["Retain", "Delete"] {
+        killed_whenever(
+            async |world: &World| {
+                world.api.change("dfsclusters", "a", |cluster| {
+                    cluster["spec"]["dataNodes"]["replicas"] = json!(4);
+                    cluster["spec"]["dataNodes"]["pvcRetention"] = json!({"whenScaled": policy});
+                    cluster["spec"]["dataNodes"]["decommission"] = json!({"quietPeriod": "0"});
+                });
+                world.converge(&world.operator()).await;
+                world.fill(5);
+                world.api.change("dfsclusters", "a", |cluster| {
+                    cluster["spec"]["dataNodes"]["replicas"] = json!(3);
+                });
+            },
+            Counted::Effects,
+            20,
+            10,
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_removal_is_taken_back() {
+    killed_whenever(
+        async |world: &World| {
+            world.api.change("dfsclusters", "a", |cluster| {
+                cluster["spec"]["dataNodes"]["replicas"] = json!(4);
+            });
+            world.converge(&world.operator()).await;
+            world.fill(5);
+            world.tracker.with(|state| state.stuck = true);
+            world.api.change("dfsclusters", "a", |cluster| {
+                cluster["spec"]["dataNodes"]["replicas"] = json!(3);
+            });
+            world.converge(&world.operator()).await;
+            world.api.change("dfsclusters", "a", |cluster| {
+                cluster["spec"]["dataNodes"]["replicas"] = json!(4);
+            });
+        },
+        Counted::Effects,
+        12,
+        3,
+    )
     .await;
 }

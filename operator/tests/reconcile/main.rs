@@ -7,6 +7,7 @@ mod api;
 mod crashes;
 mod gate;
 mod losses;
+mod removal;
 mod scenarios;
 mod staleness;
 mod tracker;

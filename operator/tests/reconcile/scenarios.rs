@@ -21,7 +21,7 @@ async fn a_cluster_is_made_from_nothing_and_comes_to_rest() {
     let conditions = world.cluster().status.unwrap().conditions;
     assert_eq!(
         conditions.len(),
-        8,
+        9,
         "every condition is set at the first visit"
     );
     world.converge(&ctx).await;
@@ -97,57 +97,6 @@ async fn nobody_is_admitted_while_the_id_cannot_be_handed_to_the_tracker() {
     world.api.heal();
     world.converge(&ctx).await;
     assert_eq!(world.condition("Ready").0, "True");
-}
-
-#[tokio::test]
-async fn scaling_up_adds_and_registers_and_scaling_down_is_held_with_a_reason() {
-    let world = World::new();
-    let ctx = world.operator();
-    world.converge(&ctx).await;
-    let scale = |replicas: i32| {
-        world.api.change("dfsclusters", "a", |cluster| {
-            cluster["spec"]["dataNodes"]["replicas"] = json!(replicas);
-        });
-    };
-    scale(5);
-    world.converge(&ctx).await;
-    let replicas =
-        || world.api.get("statefulsets", "a-datanode").unwrap()["spec"]["replicas"].clone();
-    assert_eq!(replicas(), 5);
-    assert_eq!(
-        world
-            .cluster()
-            .status
-            .unwrap()
-            .data_nodes
-            .unwrap()
-            .registered,
-        5
-    );
-    world.tracker.take_told();
-    scale(3);
-    world.converge(&ctx).await;
-    assert_eq!(replicas(), 5, "a datanode was removed with chunks on it");
-    let (blocked, reason, message) = world.condition("ScaleDownBlocked");
-    assert_eq!(
-        (blocked.as_str(), reason.as_str()),
-        ("True", "DrainNotAvailable")
-    );
-    assert!(
-        message.contains("a-datanode-3 to a-datanode-4 are kept"),
-        "{message}"
-    );
-    assert!(world.was_told("ScaleDownBlocked"));
-    assert_eq!(
-        world.condition("Ready").0,
-        "True",
-        "what is held still serves"
-    );
-    assert_eq!(world.tracker.take_told(), []);
-    scale(5);
-    world.converge(&ctx).await;
-    assert_eq!(world.condition("ScaleDownBlocked").1, "NotRequested");
-    assert!(world.was_told("ScaleDownReleased"));
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! A tracker in memory: what it answers, and what it was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use dfs_operator::tracker_client::{
     Admission, Catalog, CatalogState, DatanodeEntry, Endpoint, Refusal, Tracker, TrackerError,
-    TrackerStatus, Verdict,
+    TrackerStatus, Verdict, VolumeStats,
 };
 use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::{ClusterId, DatanodeId};
@@ -21,9 +21,21 @@ pub enum Told {
     Refuse(DatanodeId, String),
     Lost(DatanodeId),
     Rebuild(Vec<String>),
+    Decommission(DatanodeId),
+    Recommission(DatanodeId),
+    Deregister(DatanodeId),
 }
 
+/// Replicas that each chunk is to have.
+const FACTOR: usize = 3;
+/// Chunks that are copied off leaving datanodes between two looks.
+const COPIED_AT_ONCE: usize = 2;
+
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a trouble of its own that a test switches"
+)]
 pub struct State {
     /// Whether its pod runs.
     pub runs: bool,
@@ -39,6 +51,95 @@ pub struct State {
     /// Whether everything that a dead datanode held is whole elsewhere.
     pub safe: bool,
     pub told: Vec<Told>,
+    /// Each chunk's replicas.
+    pub chunks: BTreeMap<u32, BTreeSet<DatanodeId>>,
+    /// No copy comes nearer.
+    pub stuck: bool,
+    /// Messages heard so far.
+    pub heartbeats: u64,
+    /// What was asked of every datanode's volume.
+    pub volume: VolumeStats,
+}
+
+impl State {
+    fn serves(&self, id: DatanodeId, admins: &[AdminState]) -> bool {
+        let node = self.nodes.get(&id);
+        node.is_some_and(|node| node.liveness == Liveness::Live && admins.contains(&node.admin))
+    }
+
+    /// Chunks without their full factor when this datanode is gone.
+    pub fn needing(&self, without: DatanodeId) -> Vec<u32> {
+        let whole = |replicas: &BTreeSet<DatanodeId>| {
+            let others = replicas.iter().filter(|id| **id != without);
+            others
+                .filter(|id| self.serves(**id, &[AdminState::InService]))
+                .count()
+                >= FACTOR
+        };
+        let held = self
+            .chunks
+            .iter()
+            .filter(|(_, held)| held.contains(&without));
+        held.filter(|(_, replicas)| !whole(replicas))
+            .map(|(chunk, _)| *chunk)
+            .collect()
+    }
+
+    /// Chunks with fewer readable replicas than wanted.
+    pub fn below_factor(&self) -> u64 {
+        let readable = [
+            AdminState::InService,
+            AdminState::Decommissioning,
+            AdminState::Decommissioned,
+        ];
+        let count = |replicas: &BTreeSet<DatanodeId>| {
+            replicas
+                .iter()
+                .filter(|id| self.serves(**id, &readable))
+                .count()
+        };
+        let below = self.chunks.values().filter(|held| count(held) < FACTOR);
+        below.count() as u64 + self.under_replicated
+    }
+
+    /// What its loops do: copy, and call the emptied decommissioned.
+    pub fn work(&mut self) {
+        let leaving: Vec<_> = self
+            .nodes
+            .values()
+            .filter(|node| {
+                matches!(
+                    node.admin,
+                    AdminState::Decommissioning | AdminState::Decommissioned
+                )
+            })
+            .map(|node| node.id)
+            .collect();
+        for id in leaving {
+            let needing = self.needing(id);
+            let copied = if self.stuck { 0 } else { COPIED_AT_ONCE };
+            for chunk in needing.iter().take(copied) {
+                let held = &self.chunks[chunk];
+                let mut targets = self.nodes.keys().copied();
+                let target = targets
+                    .find(|to| !held.contains(to) && self.serves(*to, &[AdminState::InService]));
+                if let Some(target) = target {
+                    self.chunks.get_mut(chunk).unwrap().insert(target);
+                }
+            }
+            let left = self.needing(id).len() as u64;
+            let safe = self.safe && left == 0;
+            let node = self.nodes.get_mut(&id).unwrap();
+            if node.admin == AdminState::Decommissioned {
+                continue;
+            }
+            node.chunks_remaining = Some(left);
+            if safe {
+                node.admin = AdminState::Decommissioned;
+                node.chunks_remaining = None;
+            }
+        }
+    }
 }
 
 /// The tracker. Clones share it.
@@ -62,6 +163,14 @@ impl FakeTracker {
                 used_bytes: 0,
                 safe: true,
                 told: Vec::new(),
+                chunks: BTreeMap::new(),
+                stuck: false,
+                heartbeats: 0,
+                volume: VolumeStats {
+                    used_bytes: 1 << 30,
+                    free_bytes: 9 << 30,
+                    read_only: false,
+                },
             })),
             gate,
         }
@@ -81,10 +190,14 @@ impl FakeTracker {
             if state.catalog != CatalogState::Open {
                 return;
             }
+            state.heartbeats += 1;
+            let (heard, volume) = (state.heartbeats.to_string(), state.volume);
             let entry = state.nodes.entry(id).or_insert_with(|| pending(id));
             if entry.admin == AdminState::Tombstoned {
                 return;
             }
+            entry.last_heartbeat = Some(heard);
+            entry.stats = volume;
             entry.liveness = Liveness::Live;
             address.clone_into(&mut entry.address);
             if entry.admin == AdminState::Pending {
@@ -93,8 +206,19 @@ impl FakeTracker {
         });
     }
 
+    /// A question.
     async fn open<T>(&self, answer: impl FnOnce(&mut State) -> T) -> Result<T, TrackerError> {
-        self.gate.pass().await;
+        self.gate.pass(false).await;
+        self.answer(answer)
+    }
+
+    /// An order.
+    async fn obey<T>(&self, answer: impl FnOnce(&mut State) -> T) -> Result<T, TrackerError> {
+        self.gate.pass(true).await;
+        self.answer(answer)
+    }
+
+    fn answer<T>(&self, answer: impl FnOnce(&mut State) -> T) -> Result<T, TrackerError> {
         self.with(|state| {
             if !state.runs || state.mute {
                 return Err(TrackerError::Unreadable("connection refused".into()));
@@ -118,6 +242,10 @@ pub fn pending(id: DatanodeId) -> DatanodeEntry {
         pod: None,
         volume: None,
         refused: None,
+        stats: VolumeStats::default(),
+        chunks_remaining: None,
+        last_heartbeat: None,
+        maintenance_until: None,
     }
 }
 
@@ -130,7 +258,7 @@ fn status(state: &State) -> TrackerStatus {
     serde_json::from_value(json!({
         "cluster": state.cluster, "version": "0.1.0",
         "writes_refused": if live == 0 { json!("no datanode takes chunks") } else { json!(null) },
-        "chunks": {"healthy": 10, "under-replicated": state.under_replicated},
+        "chunks": {"healthy": 10, "under-replicated": state.below_factor()},
         "datanodes": {"registered": state.nodes.len(), "live": live, "placeable": live},
         "capacity": {"total_bytes": 30_u64 << 30, "used_bytes": state.used_bytes},
         "repair": {"active": u64::from(state.under_replicated > 0)},
@@ -145,8 +273,14 @@ impl Tracker for FakeTracker {
     }
 
     async fn nodes(&self, _: &Endpoint) -> Result<Vec<DatanodeEntry>, TrackerError> {
-        self.open(|state| state.nodes.values().cloned().collect())
-            .await
+        self.open(|state| {
+            let listed = state.nodes.values();
+            listed
+                .filter(|node| node.admin != AdminState::Tombstoned)
+                .cloned()
+                .collect()
+        })
+        .await
     }
 
     async fn refusals(&self, _: &Endpoint) -> Result<Vec<Refusal>, TrackerError> {
@@ -154,7 +288,7 @@ impl Tracker for FakeTracker {
     }
 
     async fn catalog(&self, _: &Endpoint) -> Result<Catalog, TrackerError> {
-        self.gate.pass().await;
+        self.gate.pass(false).await;
         self.with(|state| {
             Ok(Catalog {
                 state: state.catalog,
@@ -164,12 +298,58 @@ impl Tracker for FakeTracker {
         })
     }
 
-    async fn safe_to_remove(&self, _: &Endpoint, _: DatanodeId) -> Result<Verdict, TrackerError> {
-        self.open(|state| Verdict {
-            safe: state.safe,
-            reason: format!("{} chunks need a copy", state.under_replicated),
+    async fn safe_to_remove(&self, _: &Endpoint, id: DatanodeId) -> Result<Verdict, TrackerError> {
+        self.open(|state| {
+            let needing = state.needing(id);
+            Verdict {
+                safe: state.safe && needing.is_empty(),
+                reason: format!(
+                    "{} chunks need a copy",
+                    state.under_replicated + needing.len() as u64
+                ),
+                chunks: needing
+                    .iter()
+                    .map(|chunk| format!("chunk-{chunk}"))
+                    .collect(),
+            }
         })
         .await
+    }
+
+    async fn decommission(&self, _: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.obey(|state| {
+            state.told.push(Told::Decommission(id));
+            let node = state.nodes.get_mut(&id).unwrap();
+            if node.admin == AdminState::InService {
+                node.admin = AdminState::Decommissioning;
+            }
+        })
+        .await
+    }
+
+    async fn recommission(&self, _: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.obey(|state| {
+            state.told.push(Told::Recommission(id));
+            let node = state.nodes.get_mut(&id).unwrap();
+            assert_ne!(node.admin, AdminState::Tombstoned);
+            node.admin = AdminState::InService;
+            node.chunks_remaining = None;
+        })
+        .await
+    }
+
+    async fn deregister(&self, _: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.obey(|state| {
+            state.told.push(Told::Deregister(id));
+            let safe = state.safe && state.needing(id).is_empty();
+            let node = state.nodes.get_mut(&id).unwrap();
+            if node.admin != AdminState::Decommissioned || !safe {
+                return Err(TrackerError::Refused("it is not emptied".into()));
+            }
+            node.admin = AdminState::Tombstoned;
+            Ok(())
+        })
+        .await?
     }
 
     async fn admit(
@@ -178,7 +358,7 @@ impl Tracker for FakeTracker {
         id: DatanodeId,
         admission: &Admission,
     ) -> Result<(), TrackerError> {
-        self.open(|state| {
+        self.obey(|state| {
             state.told.push(Told::Admit(id, admission.clone()));
             let entry = state.nodes.get_mut(&id).unwrap();
             if entry
@@ -199,7 +379,7 @@ impl Tracker for FakeTracker {
     }
 
     async fn refuse(&self, _: &Endpoint, id: DatanodeId, reason: &str) -> Result<(), TrackerError> {
-        self.open(|state| {
+        self.obey(|state| {
             state.told.push(Told::Refuse(id, reason.to_owned()));
             state.nodes.get_mut(&id).unwrap().refused = Some(reason.to_owned());
         })
@@ -207,7 +387,7 @@ impl Tracker for FakeTracker {
     }
 
     async fn lost(&self, _: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
-        self.open(|state| {
+        self.obey(|state| {
             state.told.push(Told::Lost(id));
             let entry = state.nodes.get_mut(&id).unwrap();
             assert_eq!(
@@ -215,14 +395,18 @@ impl Tracker for FakeTracker {
                 Liveness::Dead,
                 "a live datanode was declared lost"
             );
-            assert!(state.safe, "a datanode with chunks was declared lost");
+            assert!(
+                state.safe && state.needing(id).is_empty(),
+                "a datanode with chunks was declared lost"
+            );
+            let entry = state.nodes.get_mut(&id).unwrap();
             entry.admin = AdminState::Tombstoned;
         })
         .await
     }
 
     async fn rebuild(&self, _: &Endpoint, datanodes: &[String]) -> Result<(), TrackerError> {
-        self.gate.pass().await;
+        self.gate.pass(true).await;
         self.with(|state| {
             state.told.push(Told::Rebuild(datanodes.to_vec()));
             assert_eq!(

@@ -1,8 +1,9 @@
 //! A Kubernetes cluster around the API server: what its controllers and kubelets would do, and a
 //! fresh operator process whenever one is asked for.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_operator::crd::DfsCluster;
@@ -13,7 +14,7 @@ use dfs_operator::metrics::Metrics;
 use dfs_operator::observe::{Inventory, LiveInventory};
 use dfs_operator::{Outcome, reconcile};
 use dfs_protocol::DatanodeId;
-use dfs_protocol::datanode::Liveness;
+use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_runtime::clock::Clock;
 use dfs_runtime::rng::SharedRng;
 use prometheus::Registry;
@@ -50,6 +51,11 @@ pub struct World {
     pub tracker: FakeTracker,
     pub clock: Arc<TestClock>,
     addresses: AtomicU64,
+    processes: AtomicU64,
+    /// How often the datanode on a volume was told to start anew.
+    resets: Mutex<BTreeMap<String, u128>>,
+    /// The most chunks that were below their factor at any time.
+    pub worst: AtomicU64,
 }
 
 impl World {
@@ -62,6 +68,9 @@ impl World {
             gate,
             clock: Arc::default(),
             addresses: AtomicU64::new(1),
+            processes: AtomicU64::new(7),
+            resets: Mutex::default(),
+            worst: AtomicU64::new(0),
         };
         for (node, zone) in [("node-0", "z0"), ("node-1", "z1"), ("node-2", "z0")] {
             world.api.put(
@@ -84,7 +93,8 @@ impl World {
     pub fn operator_with(&self, inventory: Arc<dyn Inventory>) -> Ctx {
         let client = self.api.client();
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let rng = SharedRng::from_seed(7);
+        // Names of events are drawn: two processes draw different ones.
+        let rng = SharedRng::from_seed(self.processes.fetch_add(1, Ordering::SeqCst));
         let clock = self.clock.clone();
         let events = Events::new(
             client.clone(),
@@ -122,7 +132,7 @@ impl World {
 
     /// Reconciles and lets the cluster move until neither changes anything.
     pub async fn converge(&self, ctx: &Ctx) {
-        for _ in 0..30 {
+        for _ in 0..60 {
             self.settle();
             self.clock.advance(Duration::from_secs(31));
             self.api.take_calls();
@@ -150,6 +160,7 @@ impl World {
             for ordinal in 0..replicas {
                 self.start_pod(&set, &format!("{name}-{ordinal}"), ordinal);
             }
+            self.end_pods(&name, replicas);
             self.api.change("statefulsets", &name, |set| {
                 set["status"] = json!({"replicas": replicas, "readyReplicas": replicas});
             });
@@ -162,6 +173,27 @@ impl World {
             });
         }
         self.speak();
+    }
+
+    /// Pods beyond the set's number: told to end at one look, gone at the next.
+    fn end_pods(&self, set: &str, replicas: i64) {
+        for pod in self.api.list("pods") {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let ordinal = name.strip_prefix(&format!("{set}-"));
+            let Some(ordinal) = ordinal.and_then(|digits| digits.parse::<i64>().ok()) else {
+                continue;
+            };
+            if ordinal < replicas {
+                continue;
+            }
+            if pod["metadata"]["deletionTimestamp"].is_null() {
+                self.api.change("pods", name, |pod| {
+                    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+                });
+            } else {
+                self.api.remove("pods", name);
+            }
+        }
     }
 
     fn start_pod(&self, set: &Value, name: &str, ordinal: i64) {
@@ -211,9 +243,30 @@ impl World {
                 self.tracker.heard(self.uuid(name), name, &address);
             }
         }
+        let below = self.tracker.with(|state| {
+            state.work();
+            state.below_factor()
+        });
+        self.worst.fetch_max(below, Ordering::SeqCst);
     }
 
-    /// The uuid on a pod's volume: another volume has another one.
+    /// Chunks with three replicas each, spread over the members.
+    pub fn fill(&self, chunks: u32) {
+        self.tracker.with(|state| {
+            let members = state.nodes.values();
+            let members: Vec<_> = members
+                .filter(|node| node.admin == AdminState::InService)
+                .map(|node| node.id)
+                .collect();
+            for chunk in 0..chunks {
+                let at = |n: usize| members[(chunk as usize + n) % members.len()];
+                state.chunks.insert(chunk, (0..3).map(at).collect());
+            }
+        });
+    }
+
+    /// The uuid on a pod's volume: another volume has another one, and one that is tombstoned is
+    /// given up for a new one.
     pub fn uuid(&self, pod: &str) -> DatanodeId {
         let claim = self
             .api
@@ -223,7 +276,18 @@ impl World {
         let sum = uid
             .bytes()
             .fold(0_u128, |sum, byte| sum.wrapping_mul(257) + u128::from(byte));
-        DatanodeId::from_u128(sum)
+        let mut resets = self.resets.lock().unwrap();
+        let anew = resets.entry(uid.to_owned()).or_default();
+        let id = DatanodeId::from_u128(sum.wrapping_add(*anew << 120));
+        let is_tombstoned = self.tracker.with(|state| {
+            let node = state.nodes.get(&id);
+            node.is_some_and(|node| node.admin == AdminState::Tombstoned)
+        });
+        if is_tombstoned && self.api.get("pods", pod).is_some() {
+            *anew += 1;
+            return DatanodeId::from_u128(sum.wrapping_add(*anew << 120));
+        }
+        id
     }
 
     /// A condition's status, reason and message.
@@ -290,6 +354,7 @@ impl World {
             // Addresses are drawn as pods come.
             for entry in &mut nodes {
                 entry.address.clear();
+                entry.last_heartbeat = None;
             }
             serde_json::to_value(nodes).unwrap()
         });

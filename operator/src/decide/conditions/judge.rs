@@ -1,7 +1,8 @@
 //! One judge for each condition.
 
-use super::super::{CatalogStep, Input, Plan, spread, waits};
+use super::super::{CatalogStep, Input, Plan, Step, spread, waits};
 use super::{Judgement, Kind, Reason, Trouble, Truth, coarse};
+use crate::crd::DecommissionState;
 use crate::observe::{TrackerView, WorkloadView};
 use dfs_protocol::datanode::{AdminState, Liveness};
 
@@ -37,6 +38,7 @@ impl<'a> Judge<'a> {
             self.progressing(),
             self.degraded(),
             self.redundant(),
+            self.decommissioning(),
             self.scale_down_blocked(),
             self.catalog_lost(),
             self.paused(),
@@ -220,6 +222,11 @@ impl<'a> Judge<'a> {
             );
             return yes(kind, Reason::ScalingUp, message);
         }
+        if let Some(entry) = self.plan.scale.decommissions.first() {
+            let why = entry.reason.clone().unwrap_or_default();
+            let message = format!("{} is removed: {why}", entry.pod);
+            return yes(kind, Reason::ScalingDown, message);
+        }
         if let Some(open) = observed.tracker.open()
             && (open.status.repair.active > 0 || open.status.repair.bytes_remaining > 0)
         {
@@ -322,32 +329,51 @@ impl<'a> Judge<'a> {
         }
     }
 
+    fn decommissioning(&self) -> Judgement {
+        let kind = Kind::Decommissioning;
+        let scale = &self.plan.scale;
+        let Some(entry) = scale.decommissions.first() else {
+            return no(
+                kind,
+                Reason::NotRequested,
+                "nobody is on the way out".to_owned(),
+            );
+        };
+        let is_back = matches!(scale.step, Some(Step::Recommission { .. }));
+        let reason = match entry.state {
+            _ if is_back => Reason::Recommissioning,
+            DecommissionState::Decommissioning => Reason::Emptying,
+            DecommissionState::Quiet => Reason::QuietPeriod,
+            DecommissionState::Removing | DecommissionState::Removed => Reason::Removing,
+        };
+        let who = entry.id.map_or_else(
+            || format!("{} (never admitted)", entry.pod),
+            |id| format!("{} (datanode {})", entry.pod, id.short()),
+        );
+        let message = match &entry.reason {
+            Some(why) => format!("{who}: {why}"),
+            None => who,
+        };
+        yes(kind, reason, message)
+    }
+
     fn scale_down_blocked(&self) -> Judgement {
         let kind = Kind::ScaleDownBlocked;
-        let scale = self.plan.scale;
-        if scale.held == 0 {
+        let wanted = self.input.cluster.datanodes;
+        let scale = &self.plan.scale;
+        let Some(blocked) = &scale.blocked else {
+            if let Some(entry) = scale.decommissions.first() {
+                let message = format!("{} is on its way out", entry.pod);
+                return no(kind, Reason::ScalingDown, message);
+            }
             let message = "no fewer datanodes are wanted than there are".to_owned();
             return no(kind, Reason::NotRequested, message);
-        }
-        let set = crate::names::datanode_set(&self.input.cluster.key.name);
-        let last = scale.replicas - 1;
-        let kept = if scale.held == 1 {
-            format!("{set}-{last} is kept")
-        } else {
-            format!(
-                "{set}-{} to {set}-{last} are kept",
-                scale.replicas - scale.held
-            )
         };
-        let mut message = format!(
-            "{} datanodes are wanted and {} exist; {kept}: this version does not empty datanodes, \
-             and none is removed with chunks on it; set replicas back to {}",
-            self.input.cluster.datanodes, scale.replicas, scale.replicas
+        let message = format!(
+            "{wanted} datanodes are wanted and {} are kept: {}",
+            scale.replicas, blocked.message
         );
-        if let TrackerView::Unreadable(why) = &self.input.observed.tracker {
-            message = format!("{message} ({why})");
-        }
-        yes(kind, Reason::DrainNotAvailable, message)
+        yes(kind, blocked.reason, message)
     }
 
     fn catalog_lost(&self) -> Judgement {

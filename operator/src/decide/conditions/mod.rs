@@ -24,6 +24,8 @@ label_enum! {
         Degraded = "Degraded",
         /// Every chunk has its full factor.
         DataRedundant = "DataRedundant",
+        /// A datanode is on its way out.
+        Decommissioning = "Decommissioning",
         /// Fewer datanodes are wanted than may be removed.
         ScaleDownBlocked = "ScaleDownBlocked",
         /// The tracker's volume holds no catalog although the cluster exists.
@@ -80,8 +82,32 @@ label_enum! {
         ChunksMissing = "ChunksMissing",
         /// No fewer datanodes are wanted.
         NotRequested = "NotRequested",
-        /// Nothing empties a datanode yet.
-        DrainNotAvailable = "DrainNotAvailable",
+        /// Datanodes are being removed.
+        ScalingDown = "ScalingDown",
+        /// A datanode's chunks are copied elsewhere.
+        Emptying = "Emptying",
+        /// An emptied datanode is watched.
+        QuietPeriod = "QuietPeriod",
+        /// A datanode's pod and uuid go.
+        Removing = "Removing",
+        /// A removal is taken back.
+        Recommissioning = "Recommissioning",
+        /// The spec says that datanodes are kept.
+        HeldBySpec = "HeldBySpec",
+        /// Too few datanodes would remain.
+        TooFewDatanodes = "TooFewDatanodes",
+        /// Too few Kubernetes nodes would remain.
+        TooFewHosts = "TooFewHosts",
+        /// The others have too little room.
+        NoSpace = "NoSpace",
+        /// Another datanode is being emptied.
+        OtherDecommission = "OtherDecommission",
+        /// Nothing came nearer for too long.
+        Stalled = "Stalled",
+        /// The tracker says that it is not safe.
+        NotSafe = "NotSafe",
+        /// Someone else lowered the StatefulSet.
+        ScaledByHand = "ScaledByHand",
         /// The catalog is there.
         CatalogPresent = "CatalogPresent",
         /// The catalog is lost and a human must agree to its rebuild.

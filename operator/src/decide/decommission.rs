@@ -1,0 +1,280 @@
+//! Fewer datanodes: one at a time, the highest ordinal, and only with the tracker's proof.
+//!
+//! Every step rests on what status holds: a pass either moves the record on, or carries out what the
+//! record already says. So an operator that is killed between any two calls goes on where it was, and
+//! nothing is done that was not written down first.
+//!
+//! ```text
+//! (none) --preflight--> Decommissioning --safe--> Quiet --safe again--> Removing --pod gone--> Removed
+//!    ^                        |  ^                  |                      |     (set lowered,
+//!    +---- raised: recommission  +---- not safe ----+----------------------+      uuid tombstoned)
+//! ```
+
+mod emptying;
+mod leaving;
+#[cfg(test)]
+mod tests;
+
+use dfs_protocol::datanode::AdminState;
+
+use super::conditions::Reason;
+use super::preflight::{self, Candidate};
+use super::{Input, Step};
+use crate::crd::DecommissionState;
+use crate::names;
+use crate::observe::{OpenTracker, TrackerView, WorkloadView};
+use crate::tracker_client::{DatanodeEntry, Verdict};
+use crate::validate::Decommissioning;
+
+/// Why fewer datanodes are wanted than there are, and nothing moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// One word.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+}
+
+impl Blocked {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// How many datanodes there are to be, and how that is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    /// Replicas for the datanodes' StatefulSet. Never fewer than it has: only [`Step::Lower`] takes one away.
+    pub replicas: i32,
+    /// Whatever the set has stays: a removal is under way, and an old look must not undo it.
+    pub as_is: bool,
+    /// Removals as status is to hold them.
+    pub decommissions: Vec<Decommissioning>,
+    /// What is to be done now, if status holds its reason already.
+    pub step: Option<Step>,
+    /// Why nothing moves although fewer are wanted.
+    pub blocked: Option<Blocked>,
+}
+
+impl Scale {
+    /// As many as that, and nobody leaves.
+    fn settled(replicas: i32) -> Self {
+        Self {
+            replicas,
+            as_is: false,
+            decommissions: Vec::new(),
+            step: None,
+            blocked: None,
+        }
+    }
+
+    fn blocked(replicas: i32, why: Blocked) -> Self {
+        Self {
+            blocked: Some(why),
+            ..Self::settled(replicas)
+        }
+    }
+
+    /// With this removal under way.
+    fn with(replicas: i32, entry: Decommissioning) -> Self {
+        Self {
+            as_is: true,
+            decommissions: vec![entry],
+            ..Self::settled(replicas)
+        }
+    }
+
+    fn step(self, step: Step) -> Self {
+        Self {
+            step: Some(step),
+            ..self
+        }
+    }
+
+    fn because(mut self, why: Blocked) -> Self {
+        if let Some(entry) = self.decommissions.first_mut() {
+            entry.reason = Some(why.message.clone());
+        }
+        self.blocked = Some(why);
+        self
+    }
+
+    fn waiting(mut self, why: impl Into<String>) -> Self {
+        if let Some(entry) = self.decommissions.first_mut() {
+            entry.reason = Some(why.into());
+        }
+        self
+    }
+}
+
+/// Decides from the spec, the StatefulSet, the record and the tracker.
+pub fn scale(input: &Input<'_>) -> Scale {
+    let cluster = input.cluster;
+    let wanted = cluster.datanodes;
+    let Some(set) = &input.observed.datanode_set else {
+        return Scale {
+            decommissions: cluster.decommissions.clone(),
+            ..Scale::settled(wanted)
+        };
+    };
+    let Some(entry) = cluster.decommissions.first() else {
+        return begin(input, set);
+    };
+    let name = names::datanode_set(&cluster.key.name);
+    let Some(ordinal) = names::ordinal(&name, &entry.pod) else {
+        return begin(input, set);
+    };
+    if set.wanted <= ordinal {
+        return leaving::leaving(input, set, entry, ordinal);
+    }
+    if wanted > ordinal || ordinal != set.wanted - 1 || cluster.removal.hold {
+        return cancel(input, set, entry);
+    }
+    emptying::emptying(input, set, entry)
+}
+
+/// Nobody is on the way out.
+fn begin(input: &Input<'_>, set: &WorkloadView) -> Scale {
+    let cluster = input.cluster;
+    let wanted = cluster.datanodes;
+    let present = set.wanted.max(highest_member(input) + 1);
+    if wanted >= present {
+        return Scale::settled(wanted);
+    }
+    let name = names::datanode_set(&cluster.key.name);
+    if present > set.wanted {
+        let message = format!(
+            "StatefulSet {name} was lowered to {} by someone else while {name}-{} holds chunks; it is raised again",
+            set.wanted,
+            present - 1
+        );
+        return Scale::blocked(present, Blocked::new(Reason::ScaledByHand, message));
+    }
+    let pod = names::pod(&name, present - 1);
+    match preflight::preflight(input, &pod, present - 1) {
+        Err(why) => Scale::blocked(present, why),
+        Ok(candidate) => Scale::with(present, entry(input, pod, candidate)),
+    }
+}
+
+fn entry(input: &Input<'_>, pod: String, candidate: Candidate) -> Decommissioning {
+    let Candidate { id, volume } = candidate;
+    Decommissioning {
+        pod,
+        volume,
+        // A pod whose datanode was never let in holds nothing.
+        state: if id.is_some() {
+            DecommissionState::Decommissioning
+        } else {
+            DecommissionState::Removing
+        },
+        id,
+        started: input.now,
+        progressed: input.now,
+        remaining: None,
+        heard: None,
+        reason: None,
+    }
+}
+
+/// The highest ordinal whose datanode is a member and still has its volume; -1 if there is none.
+fn highest_member(input: &Input<'_>) -> i32 {
+    let Ok(open) = readable(input) else {
+        return -1;
+    };
+    let name = names::datanode_set(&input.cluster.key.name);
+    let serving = open.nodes.iter().filter(|entry| {
+        matches!(
+            entry.admin,
+            AdminState::InService | AdminState::Decommissioning
+        )
+    });
+    let with_volume = serving.filter_map(|entry| {
+        let pod = entry.pod.as_deref()?;
+        let claim = input.observed.claim(&names::claim(pod))?;
+        (entry.volume.as_ref() == Some(&claim.uid.0)).then(|| names::ordinal(&name, pod))?
+    });
+    with_volume.max().unwrap_or(-1)
+}
+
+/// More are wanted again, or none may go: whatever was begun is taken back.
+fn cancel(input: &Input<'_>, set: &WorkloadView, entry: &Decommissioning) -> Scale {
+    let replicas = input.cluster.datanodes.max(set.wanted);
+    let kept = Scale {
+        replicas,
+        decommissions: vec![entry.clone()],
+        ..Scale::settled(replicas)
+    };
+    let Some(id) = entry.id else {
+        return Scale::settled(replicas);
+    };
+    let open = match readable(input) {
+        Ok(open) => open,
+        Err(why) => return kept.waiting(why.message),
+    };
+    match find(open, entry).map(|node| node.admin) {
+        Some(AdminState::Decommissioning | AdminState::Decommissioned) => kept
+            .waiting("it is taken back into service")
+            .step(Step::Recommission {
+                id,
+                pod: entry.pod.clone(),
+            }),
+        Some(AdminState::InService | AdminState::Pending | AdminState::Tombstoned) | None => {
+            Scale::settled(replicas)
+        }
+    }
+}
+
+/// The tracker, if it may be believed now.
+pub(super) fn readable<'a>(input: &'a Input<'_>) -> Result<&'a OpenTracker, Blocked> {
+    let unreadable = |why: &str| {
+        Blocked::new(
+            Reason::TrackerUnreadable,
+            format!("the tracker must say that it is safe, and cannot be asked: {why}"),
+        )
+    };
+    let open = match &input.observed.tracker {
+        TrackerView::Open(open) => open,
+        TrackerView::Absent => return Err(unreadable("it does not run yet")),
+        TrackerView::Unreadable(why) => return Err(unreadable(why)),
+        TrackerView::NoCatalog(_) => return Err(unreadable("it has no catalog")),
+    };
+    if input.cluster.cluster_id != Some(open.status.cluster) {
+        let other = open.status.cluster;
+        let message =
+            format!("the tracker answers for cluster {other}, which is not the recorded one");
+        return Err(Blocked::new(Reason::WrongCluster, message));
+    }
+    Ok(open)
+}
+
+pub(super) fn find<'a>(
+    open: &'a OpenTracker,
+    entry: &Decommissioning,
+) -> Option<&'a DatanodeEntry> {
+    let id = entry.id?;
+    open.nodes.iter().find(|node| node.id == id)
+}
+
+/// The tracker's word about the datanode on its way out.
+fn verdict<'a>(input: &'a Input<'_>, entry: &Decommissioning) -> Option<&'a Verdict> {
+    input.verdicts.get(&entry.id?)
+}
+
+/// A human named this very datanode.
+fn is_unproved(input: &Input<'_>, entry: &Decommissioning) -> bool {
+    entry.id.is_some() && entry.id == input.cluster.unproved
+}
+
+/// The record with another state.
+fn moved(input: &Input<'_>, entry: &Decommissioning, state: DecommissionState) -> Decommissioning {
+    Decommissioning {
+        state,
+        progressed: input.now,
+        reason: None,
+        ..entry.clone()
+    }
+}

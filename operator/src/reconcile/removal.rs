@@ -1,0 +1,72 @@
+//! Writes that take something away. Each names exactly what was seen: the API server refuses it when
+//! that has changed since.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::json;
+
+use super::Pass;
+use crate::apply::{FIELD_MANAGER, WRITE_TIMEOUT, bounded};
+use crate::error::{ReconcileError, code};
+use crate::observe::Uid;
+
+impl Pass<'_> {
+    /// Lowers a StatefulSet that asks for `from`. The version that was just read is a precondition.
+    pub(super) async fn lower(
+        &self,
+        set: &str,
+        uid: &Uid,
+        from: i32,
+        to: i32,
+    ) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let live = bounded(api.get(set)).await;
+        let live = live
+            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
+            .map_err(ReconcileError::api(format!("read StatefulSet {set}")))?;
+        let asks = live.spec.as_ref().and_then(|spec| spec.replicas);
+        if live.metadata.uid.as_ref() != Some(&uid.0) || asks != Some(from) {
+            return Err(ReconcileError::Outdated(key.to_string()));
+        }
+        let patch = json!({
+            "metadata": {"uid": uid.0, "resourceVersion": live.metadata.resource_version},
+            "spec": {"replicas": to},
+        });
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let written = bounded(api.patch(set, &parameters, &Patch::Merge(&patch))).await;
+        written
+            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
+            .map_err(ReconcileError::api(format!(
+                "lower StatefulSet {set} to {to}"
+            )))?;
+        tracing::info!(cluster = %key, set, from, to, "lowered a StatefulSet");
+        Ok(())
+    }
+
+    /// Deletes exactly this claim.
+    pub(super) async fn delete_claim(&self, name: &str, uid: &Uid) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let parameters = DeleteParams::default().preconditions(Preconditions {
+            uid: Some(uid.0.clone()),
+            resource_version: None,
+        });
+        let deleted = bounded(api.delete(name, &parameters)).await;
+        match deleted.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
+            Err(error) if code(&error) == Some(404) => {}
+            Err(error) => {
+                return Err(ReconcileError::api(format!("delete claim {name}"))(error));
+            }
+            Ok(_) => {
+                tracing::info!(cluster = %key, claim = name, %uid, "deleted the claim of a removed datanode");
+            }
+        }
+        Ok(())
+    }
+}
