@@ -8,11 +8,6 @@ use crate::store::Cluster;
 use crate::tools::{run, tree};
 use crate::world::World;
 
-fn big_mib() -> u64 {
-    let given = std::env::var("DFS_KUBE_BIG_MIB").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(256)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_installs_applies_waits_and_curls() {
     let Some(mut world) = World::start("first") else {
@@ -36,7 +31,7 @@ async fn a_new_user_installs_applies_waits_and_curls() {
     }
     let door = cluster.door().await;
     curl_in_and_out(&door, 1);
-    curl_in_and_out(&door, big_mib());
+    curl_in_and_out(&door, 64);
     cluster.wait_whole().await;
 }
 
