@@ -1,6 +1,7 @@
 .PHONY: run test test-root planted image generate charts e2e bench demo fuzz lint fmt count
 
 CARGO ?= cargo
+E2E_JOBS ?= 3
 
 # The whole store on this machine: a tracker and three datanodes in one process, data in ./dfs-data.
 run:
@@ -54,10 +55,10 @@ charts:
 	scripts/test-charts.sh
 
 # The whole product on a real cluster: any KUBECONFIG whose nodes have the image (docs/kubernetes-tests.md).
-# INGRESS: address of an ingress controller; E2E: only the scenarios whose name holds it.
+# INGRESS: address of an ingress controller; E2E: only the scenarios whose name holds it; E2E_JOBS: how many at once.
 e2e:
 	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-operator --test cel $(E2E)
-	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-e2e --test kube -- --test-threads=1 --nocapture $(E2E)
+	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-e2e --test kube -- --test-threads=$(E2E_JOBS) --show-output $(E2E)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -60,7 +60,7 @@ fn standing(world: &World) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_41_a_hundred_bad_specs_neither_crash_the_operator_nor_touch_the_running_cluster() {
-    let Some(mut world) = World::start("bad") else {
+    let Some(mut world) = World::start("bad").await else {
         return;
     };
     world.install_operator(&[]);

@@ -49,7 +49,7 @@ fn imbalance(nodes: &[DatanodeStatus]) -> (f64, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i22_i23_two_more_datanodes_take_their_part_inside_each_zone() {
-    let Some(mut world) = World::start("balance") else {
+    let Some(mut world) = World::start("balance").await else {
         return;
     };
     world.install_operator(&[]);

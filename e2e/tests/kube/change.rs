@@ -7,7 +7,7 @@ use crate::world::{DEADLINE, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i25_scaling_up_registers_and_scaling_down_is_held() {
-    let Some(mut world) = World::start("scaling") else {
+    let Some(mut world) = World::start("scaling").await else {
         return;
     };
     world.install_operator(&[]);
@@ -47,7 +47,7 @@ async fn i25_scaling_up_registers_and_scaling_down_is_held() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i26_a_cluster_that_is_deleted_and_applied_again_has_its_data() {
-    let Some(mut world) = World::start("again") else {
+    let Some(mut world) = World::start("again").await else {
         return;
     };
     world.install_operator(&[]);

@@ -28,7 +28,7 @@ fn pods(world: &World, component: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i31_a_file_larger_than_any_window_streams_through_and_memory_stays_flat() {
-    let Some(mut world) = World::start("big") else {
+    let Some(mut world) = World::start("big").await else {
         return;
     };
     world.install_operator(&[]);
@@ -82,7 +82,7 @@ async fn bad_input_39_through_the_gateway_api_files_stream_and_a_made_up_address
         eprintln!("skipped: the Gateway API needs DFS_KUBE_GATEWAY_CLASS and INGRESS");
         return;
     };
-    let Some(mut world) = World::start("route") else {
+    let Some(mut world) = World::start("route").await else {
         return;
     };
     let Some(address) = world.ingress.clone() else {

@@ -10,7 +10,7 @@ use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_installs_applies_waits_and_curls() {
-    let Some(mut world) = World::start("first") else {
+    let Some(mut world) = World::start("first").await else {
         return;
     };
     world.install_operator(&[]);
@@ -38,7 +38,7 @@ async fn a_new_user_installs_applies_waits_and_curls() {
 /// I26: the release goes and comes back, and the data with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn i26_the_clusters_chart_tests_itself_and_its_data_outlives_the_release() {
-    let Some(mut world) = World::start("chart") else {
+    let Some(mut world) = World::start("chart").await else {
         return;
     };
     world.install_operator(&["--set", "replicas=2"]);

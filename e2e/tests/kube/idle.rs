@@ -94,7 +94,7 @@ async fn tell(world: &World, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_while_nothing_changes_alone_and_beside_many_that_wait() {
-    let Some(mut world) = World::start("idle") else {
+    let Some(mut world) = World::start("idle").await else {
         return;
     };
     world.install_operator(&[]);

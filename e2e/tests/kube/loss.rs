@@ -45,7 +45,7 @@ fn nothing_failed(seen: &Seen) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i21_a_deleted_datanode_pod_comes_back_on_its_volume() {
-    let Some(mut world) = World::start("pod") else {
+    let Some(mut world) = World::start("pod").await else {
         return;
     };
     world.install_operator(&[]);
@@ -70,7 +70,7 @@ async fn i21_a_deleted_datanode_pod_comes_back_on_its_volume() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i23_a_datanode_whose_volume_is_gone_is_replaced_by_a_new_one() {
-    let Some(mut world) = World::start("volume") else {
+    let Some(mut world) = World::start("volume").await else {
         return;
     };
     world.install_operator(&[]);
@@ -101,7 +101,7 @@ async fn i23_a_datanode_whose_volume_is_gone_is_replaced_by_a_new_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tracker_and_operator_restart_under_load() {
-    let Some(mut world) = World::start("restart") else {
+    let Some(mut world) = World::start("restart").await else {
         return;
     };
     world.install_operator(&[]);
@@ -158,7 +158,7 @@ fn nodes_of(world: &World, component: &str) -> BTreeMap<String, String> {
 /// much when it returns goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
-    let Some(mut world) = World::start("node") else {
+    let Some(mut world) = World::alone("node").await else {
         return;
     };
     let Some(hook) = hook("a node's power cut") else {
@@ -225,7 +225,7 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
 /// ingress sends there until it knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn i23_a_gateways_node_without_power_costs_only_what_went_through_it() {
-    let Some(mut world) = World::start("gateway-node") else {
+    let Some(mut world) = World::alone("gateway-node").await else {
         return;
     };
     let Some(hook) = hook("a node's power cut") else {
@@ -279,7 +279,7 @@ async fn i23_a_gateways_node_without_power_costs_only_what_went_through_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_data_path_does_not_notice_that_the_api_server_is_away() {
-    let Some(mut world) = World::start("apiserver") else {
+    let Some(mut world) = World::alone("apiserver").await else {
         return;
     };
     let Some(hook) = hook("an API server that can be stopped") else {
@@ -306,7 +306,7 @@ async fn the_data_path_does_not_notice_that_the_api_server_is_away() {
 /// person's word brings everything back from the datanodes.
 #[tokio::test(flavor = "multi_thread")]
 async fn i34_a_lost_catalog_waits_for_a_persons_word_and_is_rebuilt() {
-    let Some(mut world) = World::start("catalog") else {
+    let Some(mut world) = World::start("catalog").await else {
         return;
     };
     world.install_operator(&[]);

@@ -33,7 +33,7 @@ fn stranger(namespace: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i35_a_stranger_with_a_made_up_token_is_refused_and_told_of() {
-    let Some(mut world) = World::start("stranger") else {
+    let Some(mut world) = World::start("stranger").await else {
         return;
     };
     world.install_operator(&[]);
@@ -92,7 +92,7 @@ spec:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_default_deny_the_store_works_and_a_visitor_reaches_the_gateway_only() {
-    let Some(mut world) = World::start("policies") else {
+    let Some(mut world) = World::start("policies").await else {
         return;
     };
     for namespace in [&world.namespace, &world.system] {
@@ -189,7 +189,7 @@ async fn i21_a_copied_uuid_is_refused_and_told_of() {
     let Some(busybox) = busybox("a copied uuid") else {
         return;
     };
-    let Some(mut world) = World::start("copy") else {
+    let Some(mut world) = World::start("copy").await else {
         return;
     };
     world.install_operator(&[]);
@@ -216,7 +216,7 @@ async fn i21_a_copied_uuid_is_refused_and_told_of() {
 /// Fault 35: the volume of another cluster under a claim of this one.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
-    let Some(mut world) = World::start("foreign") else {
+    let Some(mut world) = World::start("foreign").await else {
         return;
     };
     world.install_operator(&[]);
