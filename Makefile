@@ -42,13 +42,15 @@ image:
 	$(CARGO) build --release --bin dfs
 	scripts/image.sh
 
-# Files that are made from others: the resource from its types, the charts' pages from their values. Commit them:
+# Files that are made from others: the resource from its types, the charts' pages from their values, the plain
+# manifests from the operator's chart. Commit them:
 # `make lint` fails while they differ.
 generate:
 	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
 	mv target/crd.yaml deploy/crd.yaml
 	cp deploy/crd.yaml charts/dfs-operator/files/crd.yaml
 	scripts/charts-readme.sh
+	@if command -v helm >/dev/null; then scripts/manifests.sh; else echo "helm is not installed: deploy/operator.yaml is left as it is"; fi
 
 # The charts: lint, templates, bad values; with KUBECONFIG also a dry run against that API server.
 charts:
