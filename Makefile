@@ -1,6 +1,7 @@
 .PHONY: run test test-root planted image generate charts e2e bench demo fuzz lint fmt count
 
 CARGO ?= cargo
+E2E_JOBS ?= 3
 
 # The whole store on this machine: a tracker and three datanodes in one process, data in ./dfs-data.
 run:
@@ -41,23 +42,25 @@ image:
 	$(CARGO) build --release --bin dfs
 	scripts/image.sh
 
-# Files that are made from others: the resource from its types, the charts' pages from their values. Commit them:
+# Files that are made from others: the resource from its types, the charts' pages from their values, the plain
+# manifests from the operator's chart. Commit them:
 # `make lint` fails while they differ.
 generate:
 	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
 	mv target/crd.yaml deploy/crd.yaml
 	cp deploy/crd.yaml charts/dfs-operator/files/crd.yaml
 	scripts/charts-readme.sh
+	@if command -v helm >/dev/null; then scripts/manifests.sh; else echo "helm is not installed: deploy/operator.yaml is left as it is"; fi
 
 # The charts: lint, templates, bad values; with KUBECONFIG also a dry run against that API server.
 charts:
 	scripts/test-charts.sh
 
 # The whole product on a real cluster: any KUBECONFIG whose nodes have the image (docs/kubernetes-tests.md).
-# INGRESS: address of an ingress controller; E2E: only the scenarios whose name holds it.
+# INGRESS: address of an ingress controller; E2E: only the scenarios whose name holds it; E2E_JOBS: how many at once.
 e2e:
 	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-operator --test cel $(E2E)
-	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-e2e --test kube -- --test-threads=1 --nocapture $(E2E)
+	DFS_KUBE_TESTS=1 $(CARGO) test -p dfs-e2e --test kube -- --test-threads=$(E2E_JOBS) --show-output $(E2E)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -54,6 +54,7 @@ lint() {
         check "$chart is for dfs $version" grep -qx "appVersion: $version" "$chart/Chart.yaml"
     done
     check "README.md of the charts" scripts/charts-readme.sh --check
+    check "deploy/operator.yaml is the operator's chart" scripts/manifests.sh --check
     check "the chart's CRD is deploy/crd.yaml" cmp deploy/crd.yaml $operator/files/crd.yaml
 }
 

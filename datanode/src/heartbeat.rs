@@ -54,7 +54,7 @@ async fn admitted(
     ctx: &Arc<Context>,
     tracker: &HttpTracker,
 ) -> Result<Option<Duration>, VolumeError> {
-    let mut wait = FIRST_WAIT;
+    let (mut wait, mut failures) = (FIRST_WAIT, 0);
     while !ctx.shutdown.is_triggered() {
         match tracker.register(&announcement(ctx)).await {
             Ok(response) => {
@@ -73,7 +73,8 @@ async fn admitted(
                 });
             }
             Err(error) => {
-                refused(ctx, &error);
+                failures += 1;
+                refused(ctx, &error, failures);
                 wait = if error.is(ErrorCode::Refused) {
                     // Nothing of it is used, and nobody is in a hurry.
                     ctx.standing.send_replace(Standing::Pending);
@@ -160,7 +161,8 @@ fn lost(ctx: &Context, doing: &'static str, error: &dyn std::fmt::Display) -> Vo
     }
 }
 
-fn refused(ctx: &Context, error: &ClientError) {
+/// Notes a failed registration, the `failures`th in a row.
+fn refused(ctx: &Context, error: &ClientError, failures: u32) {
     ctx.metrics.heartbeat_errors.inc();
     let reason = format!(
         "the tracker at {} does not take it: {error}",
@@ -169,6 +171,10 @@ fn refused(ctx: &Context, error: &ClientError) {
     ctx.readiness.set("registered", Err(reason));
     if matches!(error, ClientError::Refused(_)) {
         tracing::warn!(%error, "the tracker refused this datanode; trying again");
+    } else if failures >= 4 && failures.is_power_of_two() {
+        // Often the tracker starts a moment later; a wrong address must be seen, and must not fill the log.
+        tracing::warn!(tracker = %ctx.config.tracker, %error, failures,
+            "cannot register; trying again: check that the tracker runs, and --tracker");
     } else {
         tracing::debug!(%error, "could not register; trying again");
     }
@@ -214,7 +220,7 @@ async fn heartbeats(
                     || error.is(ErrorCode::Conflict);
                 tracing::debug!(%error, failures, "a heartbeat failed");
                 if unknown || failures >= MAX_FAILURES {
-                    refused(ctx, &error);
+                    refused(ctx, &error, failures);
                     return Ok(());
                 }
             }

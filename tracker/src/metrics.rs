@@ -1,7 +1,9 @@
 //! The tracker's numbers. Those that describe the present are set by the loops on every tick.
 
+mod limits;
 mod story;
 
+pub use limits::LimitMetrics;
 pub use story::{EventMetrics, RebalanceMetrics};
 
 use dfs_protocol::admission::RefusalReason;
@@ -49,6 +51,8 @@ pub struct TrackerMetrics {
     pub repair_ordered: IntCounterVec,
     /// Orders given up after their timeout.
     pub tasks_expired: IntCounter,
+    /// Limits of the loops.
+    pub limits: LimitMetrics,
     /// Moves to emptier datanodes.
     pub rebalance: RebalanceMetrics,
     /// Replicas whose deletion was ordered, by reason.
@@ -174,6 +178,7 @@ impl TrackerMetrics {
                 "dfs_tracker_expired_tasks_total",
                 "Orders to datanodes given up after their timeout.",
             )?,
+            limits: LimitMetrics::register(registry)?,
             rebalance: RebalanceMetrics::register(registry)?,
             deletes: counters(
                 registry,

@@ -28,9 +28,19 @@ impl Door {
             (Http::through(address, &world.host(name)), None)
         } else {
             let port = free_ports(1)[0];
-            let forward = Forward::start(&world.namespace, service, port);
+            let service = format!("service/{service}");
+            let forward = Forward::start(&world.namespace, &service, port, "80");
             (Http::new(&format!("127.0.0.1:{port}")), Some(forward))
         };
+        Self::wait(http, forward).await
+    }
+
+    /// A door that somebody else made. Waits until it answers.
+    pub(crate) async fn at(http: Http) -> Self {
+        Self::wait(http, None).await
+    }
+
+    async fn wait(http: Http, forward: Option<Forward>) -> Self {
         let door = Self {
             store: Store { door: http },
             _forward: forward,
@@ -54,20 +64,21 @@ impl Door {
 }
 
 /// `kubectl port-forward`, started again when it ends.
-struct Forward {
+pub(crate) struct Forward {
     stop: Arc<AtomicBool>,
     child: Arc<Mutex<Option<Child>>>,
     keeper: Option<JoinHandle<()>>,
 }
 
 impl Forward {
-    fn start(namespace: &str, service: &str, port: u16) -> Self {
+    /// Forwards `port` of this machine to port `remote` of a pod or Service (`service/NAME`).
+    pub(crate) fn start(namespace: &str, target: &str, port: u16, remote: &str) -> Self {
         let (stop, child) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let args = [
             "port-forward".to_owned(),
             format!("--namespace={namespace}"),
-            format!("service/{service}"),
-            format!("{port}:80"),
+            target.to_owned(),
+            format!("{port}:{remote}"),
         ];
         let (stopping, slot) = (stop.clone(), child.clone());
         let keeper = std::thread::spawn(move || {

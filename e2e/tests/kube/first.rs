@@ -8,14 +8,9 @@ use crate::store::Cluster;
 use crate::tools::{run, tree};
 use crate::world::World;
 
-fn big_mib() -> u64 {
-    let given = std::env::var("DFS_KUBE_BIG_MIB").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(256)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_installs_applies_waits_and_curls() {
-    let Some(mut world) = World::start("first") else {
+    let Some(mut world) = World::start("first").await else {
         return;
     };
     world.install_operator(&[]);
@@ -36,14 +31,14 @@ async fn a_new_user_installs_applies_waits_and_curls() {
     }
     let door = cluster.door().await;
     curl_in_and_out(&door, 1);
-    curl_in_and_out(&door, big_mib());
+    curl_in_and_out(&door, 64);
     cluster.wait_whole().await;
 }
 
 /// I26: the release goes and comes back, and the data with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn i26_the_clusters_chart_tests_itself_and_its_data_outlives_the_release() {
-    let Some(mut world) = World::start("chart") else {
+    let Some(mut world) = World::start("chart").await else {
         return;
     };
     world.install_operator(&["--set", "replicas=2"]);

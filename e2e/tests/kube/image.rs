@@ -84,7 +84,7 @@ spec:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_runs_restricted_and_finds_names() {
-    let Some(world) = World::start("image") else {
+    let Some(world) = World::start("image").await else {
         return;
     };
     world.apply(&store(&world.host("store")));

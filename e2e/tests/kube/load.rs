@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) longest_write_gap: Duration,
     /// Reads that brought the right bytes.
     pub(crate) reads: u64,
+    /// Longest read that brought the right bytes.
+    pub(crate) longest_read: Duration,
     /// Reads that were refused or broke.
     pub(crate) failed_reads: u64,
     /// Reads that brought other bytes, or said that an acknowledged file is not there.
@@ -62,9 +64,18 @@ impl Seen {
     }
 
     /// Notes the answer to a read of an acknowledged file.
-    fn read(&mut self, path: &str, content: &Content, found: Result<Option<Content>, String>) {
+    fn read(
+        &mut self,
+        path: &str,
+        content: &Content,
+        found: Result<Option<Content>, String>,
+        took: Duration,
+    ) {
         match found {
-            Ok(Some(found)) if found == *content => self.reads += 1,
+            Ok(Some(found)) if found == *content => {
+                self.reads += 1;
+                self.longest_read = self.longest_read.max(took);
+            }
             Ok(other) => {
                 self.wrong_reads += 1;
                 self.failed(format!("GET {path}: {other:?}, not {content:?}"));
@@ -87,11 +98,12 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} files acked, {} writes failed, longest gap {:.1?}; {} reads, {} failed, {} wrong",
+            "{} files acked, {} writes failed, longest gap {:.1?}; {} reads, longest {:.1?}, {} failed, {} wrong",
             self.acked.len(),
             self.failed_writes,
             self.longest_write_gap,
             self.reads,
+            self.longest_read,
             self.failed_reads,
             self.wrong_reads
         )?;
@@ -198,8 +210,9 @@ async fn read(shared: Arc<Shared>, mut rng: fastrand::Rng) {
                 .map(|(path, content)| (path.clone(), content.clone()))
         };
         if let Some((path, content)) = chosen {
+            let start = Instant::now();
             let found = shared.store.content(&path).await;
-            shared.seen().read(&path, &content, found);
+            shared.seen().read(&path, &content, found, start.elapsed());
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -8,12 +8,18 @@
     clippy::print_stderr
 )]
 
+mod bad;
+mod balance;
 mod change;
 mod door;
+mod doors;
 mod first;
+mod idle;
 mod image;
 mod load;
 mod loss;
+mod measure;
 mod store;
+mod strangers;
 mod tools;
 mod world;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dfs_protocol::datanode::{AdminState, Liveness};
-use dfs_protocol::status::DatanodeStatus;
+use dfs_protocol::status::{ClusterStatus, DatanodeStatus};
 use serde_json::{Value, json};
 
 use crate::door::Door;
@@ -24,6 +24,11 @@ pub(crate) struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     /// Applies one of `datanodes` datanodes, with a door where there is an ingress.
     pub(crate) fn apply(world: &'a World, name: &str, datanodes: u32) -> Self {
+        Self::apply_with(world, name, datanodes, &json!({}))
+    }
+
+    /// The same, with what `more` says of the fields of the spec.
+    pub(crate) fn apply_with(world: &'a World, name: &str, datanodes: u32, more: &Value) -> Self {
         let mut spec = json!({
             "replication": { "factor": 3 },
             "repairDelay": format!("{}s", REPAIR_DELAY.as_secs()),
@@ -33,6 +38,7 @@ impl<'a> Cluster<'a> {
         if world.ingress.is_some() {
             spec["gateway"] = json!({ "ingress": { "host": world.host(name) } });
         }
+        merge(&mut spec, more);
         let manifest = json!({
             "apiVersion": "dfs.io/v1alpha1",
             "kind": "DfsCluster",
@@ -140,6 +146,12 @@ impl<'a> Cluster<'a> {
         .await;
     }
 
+    /// What the tracker says of the whole store.
+    pub(crate) fn status(&self) -> Result<ClusterStatus, String> {
+        let told = self.dfs(&["status", "-o", "json"])?;
+        serde_json::from_str(&told).map_err(|error| format!("dfs status: {error} in {told}"))
+    }
+
     /// UID of a pod that is ready.
     pub(crate) fn ready_pod(&self, pod: &str) -> Result<String, String> {
         let pod = self.world.get(&["pod", pod])?;
@@ -169,5 +181,17 @@ impl<'a> Cluster<'a> {
             }
         })
         .await;
+    }
+}
+
+/// Puts the fields of `more` into `base`, objects into objects.
+fn merge(base: &mut Value, more: &Value) {
+    match (base, more) {
+        (Value::Object(base), Value::Object(more)) => {
+            for (name, field) in more {
+                merge(base.entry(name).or_insert(Value::Null), field);
+            }
+        }
+        (base, more) => *base = more.clone(),
     }
 }

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::tools::{apply, get, indented, kubectl, run, tree, until};
 
@@ -13,6 +14,15 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(5);
 const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
 /// Lines of each container's log that a failure shows.
 const LOG_LINES: &str = "--tail=60";
+
+/// Scenarios run beside each other, but for those that take pieces of the cluster away.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+/// Held while a scenario runs.
+enum Turn {
+    Beside(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
+    Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
+}
 
 /// See the module's words.
 pub(crate) struct World {
@@ -24,11 +34,24 @@ pub(crate) struct World {
     pub(crate) ingress: Option<String>,
     operator: bool,
     started: Instant,
+    // Given back last.
+    _turn: Turn,
 }
 
 impl World {
     /// Two new namespaces; `None` when no cluster was offered.
-    pub(crate) fn start(scenario: &str) -> Option<Self> {
+    pub(crate) async fn start(scenario: &str) -> Option<Self> {
+        let turn = Turn::Beside(CLUSTER.read().await);
+        Self::begin(scenario, turn)
+    }
+
+    /// The same, while no other scenario runs: for one that takes pieces of the cluster away.
+    pub(crate) async fn alone(scenario: &str) -> Option<Self> {
+        let turn = Turn::Alone(CLUSTER.write().await);
+        Self::begin(scenario, turn)
+    }
+
+    fn begin(scenario: &str, turn: Turn) -> Option<Self> {
         if std::env::var_os("DFS_KUBE_TESTS").is_none() {
             eprintln!("skipped: DFS_KUBE_TESTS is not set (`make e2e` needs a cluster)");
             return None;
@@ -46,6 +69,7 @@ impl World {
             namespace,
             operator: false,
             started: Instant::now(),
+            _turn: turn,
         };
         eprintln!("== {scenario}, in {}", world.namespace);
         for name in [&world.namespace, &world.system] {

@@ -1,10 +1,19 @@
 //! Deletion, the trash and collection: what is gone stays gone (I9), what is named or on its way
 //! stays (I10), what nothing names goes (I11).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dfs_client::HttpTracker;
+use dfs_client::http::HttpClient;
+use dfs_client::tracker::TrackerApi;
 use dfs_e2e::cluster::{Cluster, Options, SOON};
+use dfs_protocol::chunk::SealedChunk;
 use dfs_protocol::file::TrashReason;
+use dfs_protocol::upload::{
+    AllocateRequest, CommitRequest, Precondition, RenewRequest, WrittenChunk,
+};
+use dfs_protocol::{ChunkVersion, ErrorCode, FileId, FilePath, LeaseId, UploadId};
 use http::{Method, StatusCode};
 
 use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, Upload, chunks_of, holders, options};
@@ -117,6 +126,69 @@ async fn i10_a_slow_upload_keeps_its_chunks_longer_than_orphans_live() {
             .all(|chunk| holders(&cluster, chunk).len() == 3)
     );
     model.settle(&cluster).await;
+}
+
+/// A gateway that was cut off for so long that its chunks were collected, and their tombstones forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_a_commit_of_chunks_that_no_datanode_has_is_not_believed() {
+    let mut cluster = Cluster::start(no_trash(3)).await;
+    let store = cluster.store();
+    let http = HttpClient::new(cluster.links.connector("test"));
+    let tracker = HttpTracker::new(http, cluster.tracker.address.to_string());
+    let lease = LeaseId::from_u128(7);
+    let room = AllocateRequest {
+        lease,
+        chunks: 1,
+        bytes_each: 100,
+        factor: None,
+        avoid: Vec::new(),
+        prefer: Vec::new(),
+    };
+    let placed = tracker.allocate(room).await.unwrap().placements.remove(0);
+    let (chunk, replicas) = (
+        placed.chunk,
+        placed.targets.iter().map(|at| at.id).collect(),
+    );
+    cluster.restart_tracker().await;
+    cluster.store().wait_ready(3, SOON).await;
+    let sealed = SealedChunk {
+        id: chunk,
+        version: ChunkVersion::FIRST,
+        length: 100,
+        crc32c: 0,
+    };
+    let commit = CommitRequest {
+        upload: UploadId::from_u128(8),
+        lease,
+        file: FileId::from_u128(9),
+        path: FilePath::parse("late").unwrap(),
+        precondition: Precondition::None,
+        content_type: "text/plain".to_owned(),
+        content_encoding: None,
+        metadata: BTreeMap::new(),
+        size: 100,
+        crc64nvme: 0,
+        md5: None,
+        factor: None,
+        chunks: vec![WrittenChunk {
+            chunk: sealed,
+            replicas,
+        }],
+    };
+    // The lease is learned anew; what it is for is not believed.
+    let renewal = RenewRequest {
+        lease,
+        chunks: vec![chunk],
+        abandoned: Vec::new(),
+    };
+    tracker.renew(renewal).await.unwrap();
+    for _ in 0..3 {
+        let refused = tracker.commit(commit.clone()).await.unwrap_err();
+        assert!(refused.is(ErrorCode::Unavailable), "{refused}");
+    }
+    let there = store.try_get("late").await.unwrap();
+    assert_eq!(there.status, StatusCode::NOT_FOUND);
+    store.wait_fsck_clean(DEADLINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dfs_protocol::{ChunkId, TrashId};
 
-use super::Work;
+use super::{Work, repair};
 use crate::model::op::{Op, OpOutcome};
 use crate::plan::gc::{GcCursors, GcPlan, GcView, plan};
 use crate::plan::tasks;
@@ -61,8 +61,9 @@ async fn carry_out(tracker: &Tracker, plan: GcPlan) -> Result<(), SubmitError> {
         deletes,
         forget,
         cursors: _,
-        limited: _,
+        limited,
     } = plan;
+    tracker.metrics.limits.gc.inc_by(u64::from(limited));
     let now = tracker.clock.monotonic();
     {
         let mut state = tracker.state();
@@ -72,11 +73,7 @@ async fn carry_out(tracker: &Tracker, plan: GcPlan) -> Result<(), SubmitError> {
                 .deletes
                 .with_label_values(&[delete.reason.as_str()])
                 .inc();
-            if state
-                .tasks
-                .start(tasks::Work::Delete(delete), now)
-                .is_none()
-            {
+            if !repair::start(tracker, &mut state.tasks, tasks::Work::Delete(delete), now) {
                 break;
             }
         }

@@ -44,7 +44,7 @@ impl Work for Rebalance {
         } = plan;
         for copy in moves {
             tracing::debug!(chunk = %copy.chunk.id, target = %copy.target, "a move is ordered");
-            repair::start(&mut state.tasks, tasks::Work::Copy(copy), now);
+            repair::start(tracker, &mut state.tasks, tasks::Work::Copy(copy), now);
         }
         state.rebalance = RebalanceStatus {
             running: pace.running,

@@ -54,6 +54,7 @@ impl Repair {
         };
         let plan = plan(&view, &self.cursors, &state.policy.repair, now, &mut rng);
         self.cursors = plan.cursors;
+        tracker.metrics.limits.repair(plan.limited);
         for copy in &plan.copies {
             let label = copy.priority().map_or("move", RepairPriority::as_str);
             tracker
@@ -77,7 +78,7 @@ impl Repair {
             );
         }
         for work in plan.into_work() {
-            start(&mut state.tasks, work, now);
+            start(tracker, &mut state.tasks, work, now);
         }
         decommission::plan(&state.removal_view(hold.as_ref()), now)
             .into_iter()
@@ -100,10 +101,19 @@ fn give_up_on_the_dead(state: &mut State, now: Duration) -> usize {
         .sum()
 }
 
-pub(super) fn start(tasks: &mut tasks::TaskTable, work: tasks::Work, now: Duration) {
-    if tasks.start(work, now).is_none() {
+/// Gives an order; false when too many are under way.
+pub(super) fn start(
+    tracker: &Tracker,
+    tasks: &mut tasks::TaskTable,
+    work: tasks::Work,
+    now: Duration,
+) -> bool {
+    let started = tasks.start(work, now).is_some();
+    if !started {
+        tracker.metrics.limits.orders.inc();
         tracing::warn!("too many orders are under way: the rest waits");
     }
+    started
 }
 
 async fn decommissioned(

@@ -218,6 +218,13 @@ impl LeaseTable {
             .is_some_and(|known| self.holds(known, now))
     }
 
+    /// Whether this tracker placed the chunk itself, and did not forget it since: it was not collected meanwhile.
+    pub fn placed_here(&self, chunk: ChunkId) -> bool {
+        self.chunks
+            .get(&chunk)
+            .is_some_and(|known| known.wanted > 0)
+    }
+
     /// Whether its writer said that it will never be committed.
     pub fn is_abandoned(&self, chunk: ChunkId) -> bool {
         self.abandoned.contains_key(&chunk)

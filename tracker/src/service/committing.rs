@@ -73,6 +73,7 @@ impl Tracker {
             chunk.replicas.retain(|id| counts(&state, *id, now));
             chunk.replicas.sort_unstable();
             chunk.replicas.dedup();
+            seen(&state, chunk)?;
         }
         self.missing_copies(&state, &request.chunks, factor, now)
     }
@@ -162,6 +163,30 @@ fn counts(state: &State, id: DatanodeId, now: Duration) -> bool {
         node.record.admin == AdminState::InService
             && state.datanodes.liveness(node, now) != Liveness::Dead
     })
+}
+
+/// A chunk that an earlier tracker placed, or that was last heard of long ago, may have been collected since (I10):
+/// only what datanodes have reported of it counts.
+fn seen(state: &State, written: &WrittenChunk) -> Result<(), Problem> {
+    let chunk = written.chunk;
+    if state.leases.placed_here(chunk.id) || state.replicas.is_known(chunk.id) {
+        return Ok(());
+    }
+    let reported = state.replicas.unknown(chunk.id);
+    let reported = reported.map(|unknown| unknown.replicas).unwrap_or_default();
+    let unseen = |id: &&DatanodeId| !reported.contains(&(**id, chunk));
+    match written.replicas.iter().find(unseen) {
+        None => Ok(()),
+        Some(datanode) => Err(Problem::new(
+            ErrorCode::Unavailable,
+            format!(
+                "chunk {} was not reported by datanode {datanode} yet",
+                chunk.id
+            ),
+        )
+        .next("send the same commit again, or upload again")
+        .retry_after(1)),
+    }
 }
 
 fn check_sizes(request: &CommitRequest) -> Result<(), Problem> {

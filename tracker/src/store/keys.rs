@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Fence, FilePath, TrashId};
+use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Fence, FilePath, TrashId, UploadId};
 
 use super::codec::{decode, encode};
 use super::error::StoreError;
@@ -24,6 +24,9 @@ pub const LOADING: &[u8] = b"loading";
 /// Key in `journal` of the last sequence that the datanodes' journals confirmed. Sequences stay
 /// below 2^63, so it sorts behind all of them.
 pub const CONFIRMED: &[u8] = &[0xff];
+
+/// Key in `uploads` of the place that the next one takes: a u64 that only grows.
+pub const NEXT_PLACE: &[u8] = &[0];
 
 /// Running totals, changed in the transaction that changes what they count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -57,6 +60,20 @@ pub fn chunk(id: ChunkId) -> [u8; 16] {
 /// Key of a trash entry.
 pub fn trash(id: TrashId) -> [u8; 16] {
     id.to_bytes()
+}
+
+/// Key of an upload that had its effect.
+pub fn upload(id: UploadId) -> [u8; 17] {
+    let mut key = [2; 17];
+    key[1..].copy_from_slice(&id.to_bytes());
+    key
+}
+
+/// Key of a place in the ring of uploads.
+pub fn upload_place(place: u64) -> [u8; 9] {
+    let mut key = [1; 9];
+    key[1..].copy_from_slice(&place.to_be_bytes());
+    key
 }
 
 /// Key of a datanode.

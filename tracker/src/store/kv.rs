@@ -24,11 +24,13 @@ pub enum Table {
     Datanodes = 5,
     /// Sequence to the batch that was committed under it. Local: never in a batch itself.
     Journal = 6,
+    /// Uploads of empty files that had their effect, the newest of them.
+    Uploads = 7,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Meta,
         Self::Files,
         Self::Chunks,
@@ -36,15 +38,17 @@ impl Table {
         Self::Condemned,
         Self::Datanodes,
         Self::Journal,
+        Self::Uploads,
     ];
     /// The tables that make up the catalog's state: all but the local journal.
-    pub const STATE: [Self; 6] = [
+    pub const STATE: [Self; 7] = [
         Self::Meta,
         Self::Files,
         Self::Chunks,
         Self::Trash,
         Self::Condemned,
         Self::Datanodes,
+        Self::Uploads,
     ];
 
     /// The table's name in an engine.
@@ -57,6 +61,7 @@ impl Table {
             Self::Condemned => "condemned",
             Self::Datanodes => "datanodes",
             Self::Journal => "journal",
+            Self::Uploads => "uploads",
         }
     }
 

@@ -12,6 +12,7 @@ use dfs_protocol::{FilePath, TrashId, UploadId, VersionId};
 use super::ApplyContext;
 use super::draft::{Draft, Leaving, read_chunk, read_condemned};
 use super::paths::{check_place, check_precondition, check_trash_id, read_file};
+use super::uploads;
 use crate::model::op::{DatanodeRecord, OpOutcome};
 use crate::store::codec::decode;
 use crate::store::datanode_value;
@@ -35,6 +36,9 @@ pub(super) fn commit(
         return Ok(unchanged(current.clone()));
     }
     check_request(request)?;
+    if request.chunks.is_empty() && uploads::had_effect(txn, request.upload)? {
+        return Err(superseded(request));
+    }
     check_chunks(txn, request)?;
     check_precondition(&request.precondition, &request.path, current.as_ref())?;
     check_place(txn, &request.path)?;
@@ -58,7 +62,17 @@ pub(super) fn commit(
     let new_chunks = draft.reference(&file)?;
     let outcome = put_in_place(&mut draft, file, current, trash, now, new_chunks)?;
     draft.finish()?;
+    if request.chunks.is_empty() {
+        uploads::remember(txn, request.upload)?;
+    }
     Ok(outcome)
+}
+
+// The upload had its effect before, and must not have it twice (I19).
+fn superseded(request: &CommitRequest) -> ApplyRefusal {
+    ApplyRefusal::Superseded {
+        path: request.path.to_string(),
+    }
 }
 
 fn check_request(request: &CommitRequest) -> Result<(), ApplyRefusal> {
@@ -94,12 +108,9 @@ fn check_chunks(txn: &dyn ReadTxn, request: &CommitRequest) -> Result<(), ApplyR
             return Err(ApplyRefusal::ChunkCondemned { chunk: chunk.id });
         }
         if let Some(known) = read_chunk(txn, chunk.id)? {
-            // Its own chunks are known and the path has another version: the upload had its effect
-            // before, and must not have it twice (I19).
+            // Its own chunks are known and the path has another version.
             if known.file == request.file {
-                return Err(ApplyRefusal::Superseded {
-                    path: request.path.to_string(),
-                });
+                return Err(superseded(request));
             }
             return Err(ApplyRefusal::Invalid {
                 detail: format!("chunk {} belongs to another upload", chunk.id),

@@ -8,6 +8,7 @@ mod directory;
 mod draft;
 mod files;
 mod paths;
+mod uploads;
 
 use super::error::ApplyRefusal;
 use super::kv::WriteTxn;

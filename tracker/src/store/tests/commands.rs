@@ -63,6 +63,32 @@ async fn i19_a_late_retry_of_a_superseded_upload_does_not_come_back() {
 }
 
 #[tokio::test]
+async fn i19_a_late_retry_of_a_superseded_empty_upload_does_not_come_back() {
+    let catalog = catalog().await;
+    catalog.submit(commit("a", 1, &[])).await.unwrap();
+    let again = catalog.submit(commit("a", 1, &[])).await.unwrap();
+    assert!(matches!(
+        again,
+        OpOutcome::File {
+            replaced: false,
+            ..
+        }
+    ));
+    catalog.submit(commit("a", 2, &[2])).await.unwrap();
+    let late = refusal(&catalog, commit("a", 1, &[])).await;
+    assert!(Problem::from(late).is(ErrorCode::Stale));
+    let file = catalog.get_file(&path("a")).await.unwrap().unwrap();
+    assert_eq!(file.version, VersionId::from(UploadId::from_u128(2)));
+    // Nor where it was deleted meanwhile, and under no other name.
+    catalog.submit(delete("a", None)).await.unwrap();
+    for name in ["a", "b"] {
+        let late = refusal(&catalog, commit(name, 1, &[])).await;
+        assert!(Problem::from(late).is(ErrorCode::Stale));
+    }
+    assert_consistent(catalog.engine().as_ref());
+}
+
+#[tokio::test]
 async fn i17_if_none_match_star_has_exactly_one_winner_of_fifty() {
     let catalog = catalog().await;
     let mut writers = Vec::new();

@@ -80,6 +80,7 @@ pub(super) struct Model {
     trash: BTreeMap<u128, (String, Entry)>,
     condemned: BTreeSet<u128>,
     uploads: Vec<(String, u128, Vec<u128>)>,
+    applied: BTreeSet<u128>,
     next: u128,
 }
 
@@ -165,9 +166,11 @@ impl Model {
     fn commit(&mut self, path: &str, upload: u128, chunks: &[u128], trash: Option<u128>) -> bool {
         let named = self.named();
         let used = |chunk| self.condemned.contains(chunk) || named.contains_key(chunk);
-        if chunks.iter().any(used) || !self.free_of_conflicts(path) {
+        let had_effect = self.applied.contains(&upload);
+        if chunks.iter().any(used) || had_effect || !self.free_of_conflicts(path) {
             return false;
         }
+        self.applied.insert(upload);
         if let Some(old) = self.files.remove(path) {
             self.leave(path, old, trash);
         }
