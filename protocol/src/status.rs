@@ -432,4 +432,7 @@ pub struct Verdict {
 pub struct OkToStopRequest {
     /// Who would stop, all together.
     pub datanodes: Vec<DatanodeId>,
+    /// And any one more besides, whichever it is.
+    #[serde(default)]
+    pub one_more: bool,
 }

@@ -206,6 +206,9 @@ pub struct PolicyArgs {
     #[arg(long, env = "DFS_REBALANCE_RATE", default_value = "64MiB", value_name = "BYTES",
           value_parser = parse_rate)]
     pub rebalance_rate: u64,
+    /// Most bytes a second that are copied off datanodes that are being decommissioned [default: no limit]
+    #[arg(long, env = "DFS_DECOMMISSION_RATE", value_name = "BYTES", value_parser = parse_rate_of_leaving)]
+    pub decommission_rate: Option<u64>,
     /// How long deleted and replaced files stay in the trash; 0 turns the trash off
     #[arg(long, env = "DFS_TRASH_RETENTION", default_value = "24h",
           value_parser = parse_duration)]
@@ -233,6 +236,14 @@ fn parse_rate(text: &str) -> Result<u64, String> {
         Ok(0) => Err("a rate of 0 moves nothing; turn rebalance off instead: \
                       --rebalance-threshold 0"
             .to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse_rate_of_leaving(text: &str) -> Result<u64, String> {
+    match parse_size(text) {
+        Ok(0) => Err("with a rate of 0 no datanode is ever emptied; leave it out for no limit".into()),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(error.to_string()),
     }

@@ -25,6 +25,7 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
         replication,
         min_write,
         repair_delay,
+        decommission_rate,
         rebalance_threshold,
         rebalance_rate,
         heartbeat_interval,
@@ -37,6 +38,7 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
     config.replication_factor = *replication;
     config.min_write = *min_write;
     config.repair_delay = *repair_delay;
+    config.decommission_rate = *decommission_rate;
     config.rebalance_threshold = *rebalance_threshold;
     config.rebalance_rate = *rebalance_rate;
     config.heartbeat_interval = *heartbeat_interval;

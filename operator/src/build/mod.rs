@@ -47,7 +47,7 @@ pub struct Inputs<'a> {
     pub default_image: &'a str,
     /// Id of the store, once it is known.
     pub cluster_id: Option<&'a str>,
-    /// Datanodes that there are to be: the spec's number, or more while a scale-down is held.
+    /// Datanodes that there are to be: the spec's number, or more while some are emptied or kept.
     pub datanodes: i32,
     /// Namespace of the operator; any if unknown.
     pub operator_namespace: Option<&'a str>,
@@ -103,6 +103,8 @@ struct Frame<'a> {
     image: String,
     version: String,
     chunk_size: u64,
+    /// Bytes a second.
+    decommission_rate: Option<u64>,
     datanodes: i32,
     operator_namespace: Option<&'a str>,
 }
@@ -134,6 +136,17 @@ impl<'a> Frame<'a> {
                 .bytes()
                 .map_err(|source| BuildError::Quantity {
                     field: "chunkSize",
+                    source,
+                })?,
+            decommission_rate: spec
+                .data_nodes
+                .decommission
+                .bandwidth_limit
+                .as_ref()
+                .map(|limit| limit.0.bytes())
+                .transpose()
+                .map_err(|source| BuildError::Quantity {
+                    field: "dataNodes.decommission.bandwidthLimit",
                     source,
                 })?,
             datanodes: inputs.datanodes,

@@ -27,7 +27,9 @@ fn full() -> Value {
         "replication": {"factor": 3, "minWrite": 2},
         "chunkSize": "64Mi",
         "tracker": {"storage": {"size": "1Gi", "storageClassName": "x"}, "resources": resources, "scheduling": scheduling},
-        "dataNodes": {"replicas": 3, "storage": {"size": "1Gi", "storageClassName": "x"}, "resources": resources, "scheduling": datanodes},
+        "dataNodes": {"replicas": 3, "storage": {"size": "1Gi", "storageClassName": "x"}, "resources": resources, "scheduling": datanodes,
+            "decommission": {"mode": "Hold", "bandwidthLimit": "50Mi", "quietPeriod": "30s", "stallTimeout": "30m"},
+            "pvcRetention": {"whenScaled": "Delete"}},
         "repairDelay": "5m",
         "trashRetention": "24h",
         "gateway": {

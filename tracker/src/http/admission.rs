@@ -70,7 +70,9 @@ async fn lost(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Away {
-    until: Timestamp,
+    until: Option<Timestamp>,
+    /// From now on, by the tracker's own clock.
+    seconds: Option<u32>,
 }
 
 async fn maintain(
@@ -78,7 +80,20 @@ async fn maintain(
     ApiPath(id): ApiPath<DatanodeId>,
     ApiQuery(away): ApiQuery<Away>,
 ) -> Answer<DatanodeStatus> {
-    Ok(Json(tracker.maintain(id, Some(away.until))?))
+    let until = match (away.until, away.seconds) {
+        (Some(until), None) => until,
+        (None, Some(seconds)) => {
+            tracker.clock.wall() + std::time::Duration::from_secs(u64::from(seconds))
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            let problem = Problem::new(
+                ErrorCode::InvalidParameter,
+                "say until when: `?until=TIME` or `?seconds=N`",
+            );
+            return Err(problem.into());
+        }
+    };
+    Ok(Json(tracker.maintain(id, Some(until))?))
 }
 
 async fn back(State(tracker): Service, ApiPath(id): ApiPath<DatanodeId>) -> Answer<DatanodeStatus> {

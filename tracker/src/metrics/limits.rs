@@ -50,13 +50,14 @@ impl LimitMetrics {
     }
 }
 
-fn named(limited: RepairLimited) -> [(&'static str, u64); 5] {
+fn named(limited: RepairLimited) -> [(&'static str, u64); 6] {
     let RepairLimited {
         total,
         sources,
         targets,
         delayed,
         deletes,
+        emptying,
     } = limited;
     [
         ("total", total),
@@ -64,5 +65,6 @@ fn named(limited: RepairLimited) -> [(&'static str, u64); 5] {
         ("targets", targets),
         ("delayed", delayed),
         ("deletes", deletes),
+        ("emptying", emptying),
     ]
 }

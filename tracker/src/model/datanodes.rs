@@ -258,6 +258,8 @@ impl DatanodeTable {
         if node.instance != Some(message.instance) {
             node.sequence = 0;
             node.picture = node.picture.min(Picture::Outdated);
+            // A new run of the process: it is back.
+            node.maintenance = None;
         }
         let sequence = node.sequence.max(message.sequence);
         node.version = version;
@@ -371,6 +373,27 @@ impl DatanodeTable {
     /// Whether it was announced as away and the time is not over.
     pub fn in_maintenance(&self, node: &Datanode, now: Duration) -> bool {
         node.maintenance.is_some_and(|away| now < away.deadline)
+    }
+
+    /// Datanodes that were announced as away and are not heard.
+    pub fn away(&self, now: Duration) -> Vec<DatanodeId> {
+        let away = self
+            .iter()
+            .filter(|node| self.in_maintenance(node, now) && self.liveness(node, now) != Liveness::Live);
+        away.map(|node| node.id).collect()
+    }
+
+    /// Ends the maintenance of a datanode. One that is not heard is waited for no longer: its chunks
+    /// are copied at once. Says whether it is known.
+    pub fn end_maintenance(&mut self, id: DatanodeId, now: Duration) -> bool {
+        let silent = self.liveness_of(id, now) != Liveness::Live;
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return false;
+        };
+        if node.maintenance.take().is_some() && silent {
+            node.loss_acknowledged = true;
+        }
+        true
     }
 
     /// Announces a datanode as away, or back; says whether it is known.

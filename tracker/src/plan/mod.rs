@@ -90,6 +90,8 @@ pub struct RepairLimits {
     pub copies_from: u32,
     /// Most copies at a time in all.
     pub copies_total: u32,
+    /// Most bytes a second, on the average, that are copied off datanodes that leave.
+    pub decommission_rate: Option<u64>,
     /// Most replica deletions ordered by one plan.
     pub deletes_per_tick: u32,
     /// A task that was not answered for so long is given up.
@@ -105,6 +107,7 @@ impl Default for RepairLimits {
             copies_to: 4,
             copies_from: 4,
             copies_total: 64,
+            decommission_rate: None,
             deletes_per_tick: 1000,
             task_timeout: Duration::from_mins(5),
             scan_per_tick: 20_000,

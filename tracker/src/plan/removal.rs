@@ -40,29 +40,65 @@ pub fn ok_to_stop(view: &RemovalView<'_>, nodes: &[DatanodeId], now: Duration) -
     if let Some(refusal) = refusal(view, nodes) {
         return refusal;
     }
-    let floor = |factor: u32| {
-        let min_write = view.policy.min_write(factor);
-        min_write.min(factor.saturating_sub(1)).max(1)
-    };
     let mut found = Offenders::default();
     for chunk in touched(view, nodes) {
         let left = proven_elsewhere(view, &chunk, nodes, ReplicaUse::Read);
-        found.note(chunk.expected.chunk.id, left < floor(chunk.expected.factor));
+        found.note(chunk.expected.chunk.id, left < floor(view, chunk.expected.factor));
     }
     for (chunk, leased) in view.leases.leased(now) {
-        let left = leased.targets.iter().filter(|id| {
-            !nodes.contains(id)
-                && view
-                    .datanodes
-                    .get(**id)
-                    .is_some_and(|n| view.datanodes.view(n, now).live)
-        });
+        let left = live_targets(view, &leased.targets, nodes, now);
         let touches =
             leased.targets.is_empty() || leased.targets.iter().any(|id| nodes.contains(id));
-        let too_few = (left.count() as u64) < u64::from(floor(leased.wanted));
+        let too_few = left < floor(view, leased.wanted);
         found.note_leased(chunk, touches && too_few);
     }
     found.verdict("chunks would have too few live replicas")
+}
+
+/// Whether, beside these datanodes, any one more may stop, whichever it is: every chunk that can be
+/// read without them keeps what [`ok_to_stop`] asks for when it loses one more replica.
+pub fn one_more_may_stop(
+    view: &RemovalView<'_>,
+    besides: &[DatanodeId],
+    now: Duration,
+) -> Verdict {
+    if let Some(refusal) = refusal(view, besides) {
+        return refusal;
+    }
+    let floor = |factor: u32| floor(view, factor);
+    let mut found = Offenders::default();
+    for chunk in view.replicas.iter() {
+        let left = proven_elsewhere(view, &chunk, besides, ReplicaUse::Read);
+        found.note(
+            chunk.expected.chunk.id,
+            left.saturating_sub(1) < floor(chunk.expected.factor),
+        );
+    }
+    for (chunk, leased) in view.leases.leased(now) {
+        let left = live_targets(view, &leased.targets, besides, now);
+        found.note_leased(chunk, left.saturating_sub(1) < floor(leased.wanted));
+    }
+    found.verdict("chunks would have too few live replicas")
+}
+
+/// Fewest live replicas that a chunk of this factor keeps while datanodes stop.
+fn floor(view: &RemovalView<'_>, factor: u32) -> u32 {
+    let min_write = view.policy.min_write(factor);
+    min_write.min(factor.saturating_sub(1)).max(1)
+}
+
+fn live_targets<'a>(
+    view: &RemovalView<'_>,
+    targets: impl IntoIterator<Item = &'a DatanodeId>,
+    without: &[DatanodeId],
+    now: Duration,
+) -> u32 {
+    let live = |id: &&DatanodeId| {
+        let node = view.datanodes.get(**id);
+        !without.contains(id) && node.is_some_and(|node| view.datanodes.view(node, now).live)
+    };
+    let count = targets.into_iter().filter(live).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Whether this datanode may go for ever: without it every chunk has its full factor on live

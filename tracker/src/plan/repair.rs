@@ -25,10 +25,14 @@ pub struct RepairView<'a> {
     pub hold: Option<&'a Hold>,
 }
 
-/// Where the next plan goes on in each queue, so that chunks that cannot be helped do not starve
-/// those behind them.
+/// Where and when the next plan goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RepairCursors([Cursor; Queue::ALL.len()]);
+pub struct RepairCursors {
+    /// In each queue, so that chunks that cannot be helped do not starve those behind them.
+    queues: [Cursor; Queue::ALL.len()],
+    /// Before that time nothing more is copied off datanodes that leave: their rate is used up.
+    emptying: Duration,
+}
 
 /// Limits that a plan ran into; to be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +47,8 @@ pub struct RepairLimited {
     pub delayed: u64,
     /// Deletions left for the next plan.
     pub deletes: u64,
+    /// Copies off leaving datanodes not planned because their rate is used up.
+    pub emptying: u64,
 }
 
 /// What to do now.
@@ -164,7 +170,7 @@ impl<'a> Draft<'a> {
 
     fn walk(&mut self, queue: Queue) {
         let replicas = self.view.replicas;
-        let from = self.plan.cursors.0[queue.index()];
+        let from = self.plan.cursors.queues[queue.index()];
         let head = replicas
             .queue(queue, Cursor::default())
             .take_while(|(next, _)| *next <= from);
@@ -173,7 +179,7 @@ impl<'a> Draft<'a> {
             if !self.look_at(queue, &chunk) {
                 break;
             }
-            self.plan.cursors.0[queue.index()] = next;
+            self.plan.cursors.queues[queue.index()] = next;
         }
     }
 
@@ -225,6 +231,22 @@ impl<'a> Draft<'a> {
         let room = self.view.tasks.copies().saturating_add(planned) < self.limits.copies_total;
         self.plan.limited.total += u64::from(!room);
         room
+    }
+
+    /// Whether more may be copied off datanodes that leave.
+    pub(super) fn may_empty(&mut self) -> bool {
+        let room = self.now >= self.plan.cursors.emptying;
+        self.plan.limited.emptying += u64::from(!room);
+        room
+    }
+
+    /// So many bytes leave: later ones wait until that fits the rate.
+    pub(super) fn empties(&mut self, bytes: u64) {
+        if let Some(rate) = self.limits.decommission_rate {
+            let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+            let from = self.plan.cursors.emptying.max(self.now);
+            self.plan.cursors.emptying = from.saturating_add(takes);
+        }
     }
 
     pub(super) fn has_delete_room(&mut self) -> bool {

@@ -20,8 +20,9 @@ const SOURCES: usize = 3;
 pub(super) fn restore(draft: &mut Draft<'_>, chunk: &ChunkView, priority: RepairPriority) {
     let mut coming = copies_under_way(draft, chunk);
     let wanted = missing(draft, chunk, coming.len());
+    let emptying = only_leaves(draft, chunk);
     for _ in 0..wanted {
-        if !draft.has_copy_room() {
+        if !draft.has_copy_room() || emptying && !draft.may_empty() {
             return;
         }
         let mut taken: Vec<Place> = kept(draft, chunk).map(place).collect();
@@ -38,7 +39,15 @@ pub(super) fn restore(draft: &mut Draft<'_>, chunk: &ChunkView, priority: Repair
             return;
         };
         coming.push(target);
+        if emptying {
+            draft.empties(chunk.expected.chunk.length);
+        }
     }
+}
+
+/// Whether it has all its replicas, some on datanodes that leave: nothing is lost by waiting.
+fn only_leaves(draft: &Draft<'_>, chunk: &ChunkView) -> bool {
+    kept(draft, chunk).count() >= chunk.expected.factor as usize
 }
 
 /// One more copy for a badly spread chunk, if some datanode makes the spread better.

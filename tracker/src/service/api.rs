@@ -88,7 +88,11 @@ impl TrackerApi for Tracker {
     }
 
     async fn ok_to_stop(&self, request: OkToStopRequest) -> Result<Verdict, ClientError> {
-        Ok(self.may_stop(&request.datanodes))
+        let OkToStopRequest {
+            datanodes,
+            one_more,
+        } = request;
+        Ok(self.may_stop(&datanodes, one_more))
     }
 
     async fn acknowledge_partition(&self, _: Nothing) -> Result<Nothing, ClientError> {

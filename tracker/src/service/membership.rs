@@ -16,6 +16,7 @@ use super::{State, Tracker, millis};
 use crate::model::datanodes::{Heard, Maintenance, Message};
 use crate::model::op::{DatanodeRecord, Op};
 use crate::model::story::Telling;
+use crate::plan::removal::ok_to_stop;
 use crate::store::SubmitError;
 
 /// How long a registration waits for its record to be on the journals.
@@ -234,7 +235,11 @@ impl Tracker {
     }
 
     /// Announces that a datanode is away until `until`, at most a day from now; without a time that it
-    /// is back. Held in memory: a tracker that restarts gives it the repair delay only.
+    /// is back, or, when it is not heard, that it is waited for no longer. Held in memory: a tracker that
+    /// restarts gives it the repair delay only.
+    ///
+    /// When another is away and the store cannot do without both, the other's maintenance ends now, so
+    /// that repair frees the way for this one.
     ///
     /// Errors: `not-found`; `invalid-parameter` for a time that has passed or is too far off.
     pub fn maintain(
@@ -259,8 +264,16 @@ impl Tracker {
             .next("write it as 2026-01-31T12:00:00Z"));
         }
         let mut state = self.state();
-        if !state.datanodes.set_maintenance(id, away.flatten()) {
+        let known = match away.flatten() {
+            Some(away) => state.datanodes.set_maintenance(id, Some(away)),
+            None => state.datanodes.end_maintenance(id, now),
+        };
+        if !known {
             return Err(no_datanode(id));
+        }
+        state.sync(now);
+        if until.is_some() {
+            make_way(&mut state, id, now);
         }
         state.sync(now);
         drop(state);
@@ -358,6 +371,27 @@ impl Tracker {
         tracing::info!(%fence, %reported, "datanodes know a later epoch: going above it");
         self.catalog.submit(Op::BeginEpoch { fence }).await?;
         Ok(())
+    }
+}
+
+/// Ends the maintenance of those that are away, if the store cannot be without them and `id` too.
+fn make_way(state: &mut State, id: DatanodeId, now: Duration) {
+    let mut away = state.datanodes.away(now);
+    away.retain(|other| *other != id);
+    if away.is_empty() {
+        return;
+    }
+    let hold = state.hold(now);
+    let mut all = away.clone();
+    all.push(id);
+    let verdict = ok_to_stop(&state.removal_view(hold.as_ref()), &all, now);
+    if verdict.safe {
+        return;
+    }
+    for other in away {
+        state.datanodes.end_maintenance(other, now);
+        tracing::info!(datanode = %other, asks = %id, reason = verdict.reason,
+            "another datanode is to stop: this one is waited for no longer");
     }
 }
 

@@ -39,7 +39,7 @@ use crate::metrics::{EventMetrics, TrackerMetrics};
 use crate::model::comparison::Comparison;
 use crate::model::datanodes::Picture;
 use crate::model::op::Op;
-use crate::plan::removal::{ok_to_stop, safe_to_remove};
+use crate::plan::removal::{ok_to_stop, safe_to_remove, one_more_may_stop};
 use crate::store::{
     Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, CommitObserver, Engine, StoreError,
     SubmitError, new_trash_id,
@@ -205,12 +205,18 @@ impl Tracker {
     }
 
     /// May these datanodes stop for a while, all together?
-    pub fn may_stop(&self, ids: &[DatanodeId]) -> Verdict {
+    /// With `one_more`: and any one more besides, whichever it is?
+    pub fn may_stop(&self, ids: &[DatanodeId], one_more: bool) -> Verdict {
         let now = self.clock.monotonic();
         let mut state = self.state();
         state.sync(now);
         let hold = state.hold(now);
-        ok_to_stop(&state.removal_view(hold.as_ref()), ids, now)
+        let view = state.removal_view(hold.as_ref());
+        if one_more {
+            one_more_may_stop(&view, ids, now)
+        } else {
+            ok_to_stop(&view, ids, now)
+        }
     }
 
     fn new_fence(&self, above: Epoch) -> Fence {

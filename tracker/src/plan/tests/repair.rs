@@ -347,6 +347,39 @@ fn i22_a_chunk_on_one_host_twice_is_moved_apart() {
 }
 
 #[test]
+fn a_leaving_datanode_is_emptied_at_its_rate_and_what_lacks_replicas_does_not_wait_for_it() {
+    let mut cluster = Cluster::new(6, 0, 3, 3);
+    let lengths = sealed(1, 1).length;
+    // One chunk in ten seconds.
+    cluster.policy.repair.decommission_rate = Some(lengths.div_ceil(10).max(1));
+    for n in 1..=4 {
+        cluster.store(sealed(n, 1), 3, &[1, 2, 3]);
+    }
+    cluster.store(sealed(5, 1), 3, &[2, 4]);
+    cluster.beat();
+    cluster.set_admin(1, AdminState::Decommissioning);
+    cluster.beat();
+    let plan = cluster.start_repair();
+    let copied: Vec<_> = plan.copies.iter().map(|copy| copy.chunk.id).collect();
+    assert_eq!(copied.len(), 2, "{copied:?}");
+    assert!(copied.contains(&id(5)), "repair waited for the rate: {copied:?}");
+    assert!(plan.limited.emptying > 0);
+    cluster.carry_out();
+    cluster.beat();
+    assert_eq!(cluster.start_repair().copies.len(), 0, "faster than the rate");
+    cluster.beats(11);
+    assert_eq!(cluster.start_repair().copies.len(), 1);
+    cluster.carry_out();
+    for _ in 0..5 {
+        cluster.beats(11);
+        cluster.start_repair();
+        cluster.carry_out();
+    }
+    cluster.beat();
+    assert!(cluster.map.counters().all_healthy());
+}
+
+#[test]
 fn i25_a_leaving_datanode_is_emptied_by_copies_and_stays_a_source() {
     let mut cluster = Cluster::new(4, 0, 1, 11);
     cluster.store(sealed(1, 1), 1, &[4]);
