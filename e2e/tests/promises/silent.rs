@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
+use dfs_client::{HttpClient, HttpTracker, TrackerApi as _};
 use dfs_e2e::cluster::{Cluster, Options, SOON};
 use dfs_e2e::net::LinkFault;
 use dfs_e2e::store::Stored;
 use dfs_e2e::wait::eventually;
+use dfs_protocol::FilePath;
+use dfs_protocol::status::ClusterStatus;
+use dfs_protocol::upload::LocateRequest;
 
 use crate::kit::{CHUNK_BYTES, ChainWatch, DEADLINE, Model, Upload, options};
 
@@ -80,7 +84,8 @@ async fn fault_15_no_read_waits_for_a_datanode_that_is_silent() {
 }
 
 async fn acked_without(upload: Upload, cluster: &Cluster, victim: usize) {
-    let stored: Stored = upload.finish().await.unwrap().ok().json();
+    let answer = tokio::time::timeout(DEADLINE, upload.finish());
+    let stored: Stored = answer.await.unwrap().unwrap().ok().json();
     assert_eq!((stored.replica_count, stored.wanted), (3, 3));
     for id in &stored.replicas {
         let number = cluster.number_of(*id).await;
@@ -136,7 +141,8 @@ async fn fault_15_a_hop_that_is_silent_when_a_chunk_is_opened_is_replaced() {
         let _isolated = cluster.isolate_datanode(victim, LinkFault::black_hole());
         let bytes = bytes::Bytes::from(cluster.bytes(MIB));
         let path = format!("f{victim}");
-        let stored = store.put(&path, bytes.clone()).await;
+        let answer = tokio::time::timeout(DEADLINE, store.put(&path, bytes.clone()));
+        let stored = answer.await.unwrap();
         assert_eq!((stored.replica_count, stored.wanted), (2, 3));
         assert!(silences(&cluster, victim) > noticed, "{path}: by a limit");
         model.note(&path, bytes);
@@ -189,5 +195,52 @@ async fn fault_21_of_exactly_r_datanodes_one_that_the_tracker_cannot_get_through
     cluster.links.remove(rule);
     store.wait_ready(3, SOON).await;
     store.wait_healthy(DEADLINE).await;
+    model.settle(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_told_of_suspect_datanodes_last_and_of_them_alone_when_there_is_nobody_else() {
+    let mut cluster = Cluster::start(Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK_BYTES as u64;
+            // Suspect for long enough to be looked at, between three and ten of these.
+            config.heartbeat_interval = Duration::from_secs(2);
+        },
+        ..Options::default()
+    })
+    .await;
+    let store = cluster.store();
+    let mut model = Model::default();
+    model.put(&mut cluster, "f", 1000).await;
+    let suspect = |count: u64| {
+        let seen = move |status: &ClusterStatus| status.datanodes.suspect == count;
+        store.wait_status("it is suspect", DEADLINE, seen)
+    };
+    // Nothing is wrong with what they serve: their heartbeats do not arrive.
+    let links = &cluster.links;
+    links.inject("datanode-1", "tracker", LinkFault::lose_forth());
+    suspect(1).await;
+    let http = HttpClient::new(links.connector("test"));
+    let tracker = HttpTracker::new(http, cluster.tracker.address.to_string());
+    for _ in 0..20 {
+        let request = LocateRequest {
+            path: FilePath::parse("f").unwrap(),
+            locations: true,
+        };
+        let located = tracker.locate(request).await.unwrap();
+        let replicas = &located.chunks[0].replicas;
+        assert_eq!(replicas.len(), 3);
+        assert_eq!(
+            replicas[2].address,
+            cluster.datanodes[1].address.to_string()
+        );
+    }
+    links.heal();
+    store.wait_ready(3, SOON).await;
+    links.inject("datanode-*", "tracker", LinkFault::lose_forth());
+    suspect(3).await;
+    model.check_file(&store, "f").await;
+    links.heal();
+    store.wait_ready(3, SOON).await;
     model.settle(&cluster).await;
 }
