@@ -137,14 +137,19 @@ async fn fault_15_a_hop_that_is_silent_when_a_chunk_is_opened_is_replaced() {
         // Leaves placements on all three, and streams between them that idle.
         let before = format!("before{victim}");
         model.put(&mut cluster, &before, MIB).await;
-        let noticed = silences(&cluster, victim);
         let _isolated = cluster.isolate_datanode(victim, LinkFault::black_hole());
         let bytes = bytes::Bytes::from(cluster.bytes(MIB));
         let path = format!("f{victim}");
         let answer = tokio::time::timeout(DEADLINE, store.put(&path, bytes.clone()));
         let stored = answer.await.unwrap();
         assert_eq!((stored.replica_count, stored.wanted), (2, 3));
-        assert!(silences(&cluster, victim) > noticed, "{path}: by a limit");
+        // Over a stream that idled it is noticed as silence, over a new one as a connection that is
+        // not answered: which of them depends on the order of the chain.
+        let lost = "dfs_gateway_hop_failures_total{fault=\"unreachable\"}";
+        assert!(
+            cluster.tracker.metric(lost) >= 1.0,
+            "{path}: it was not asked"
+        );
         model.note(&path, bytes);
         // The next ones know.
         for number in 0..5 {
