@@ -37,7 +37,7 @@ impl DatanodeClient {
 
     /// Who listens at `host:port`.
     pub async fn identity(&self, address: &str) -> Result<Identity, ClientError> {
-        self.http.get(address, datanode::IDENTITY, &[]).await
+        self.http.identity(address).await
     }
 
     /// What a datanode holds of a chunk.

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use dfs_protocol::datanode::Identity;
 use dfs_protocol::problem::PROBLEM_MEDIA_TYPE;
+use dfs_protocol::routes::datanode;
 use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::net::{Connection, SharedConnector};
 use dfs_runtime::token::Tokens;
@@ -67,6 +69,16 @@ impl HttpClient {
     /// Where connections come from.
     pub fn connector(&self) -> &SharedConnector {
         &self.connector
+    }
+
+    /// What requests carry.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Who listens at `host:port`, if it is a datanode.
+    pub(crate) async fn identity(&self, address: &str) -> Result<Identity, ClientError> {
+        self.get(address, datanode::IDENTITY, &[]).await
     }
 
     /// Sends a request; an answer that is not 2xx (nor 304, 412 or 416) becomes

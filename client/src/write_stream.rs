@@ -11,8 +11,6 @@ use dfs_protocol::frame::{
 };
 use dfs_protocol::routes::{DATANODE_HEADER, datanode};
 use dfs_protocol::{DatanodeId, Problem};
-use dfs_runtime::net::SharedConnector;
-use dfs_runtime::token::Tokens;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -20,19 +18,21 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{ReadHalf, WriteHalf};
 
 use crate::frame_io::{Frame, FrameIoError, FrameReader, FrameWriter};
+use crate::http::HttpClient;
+use crate::silence::SilenceWatch;
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Idle streams kept for each datanode.
 const IDLE_PER_DATANODE: usize = 64;
-/// How long a chain may take to open.
+/// How long a chain may take to open whose first hop lives.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Opens chunk streams and keeps idle ones: one connection carries many chunks in sequence.
 #[derive(Debug)]
 pub struct WriteStreams {
-    connector: SharedConnector,
-    tokens: Tokens,
+    http: HttpClient,
+    watch: SilenceWatch,
     idle: Mutex<HashMap<DatanodeAddress, Vec<Halves>>>,
 }
 
@@ -65,6 +65,24 @@ pub struct ChunkReceiver {
     frames: FrameReader<ReadHalf<Upgraded>>,
 }
 
+/// Why a chunk is not open.
+enum NotOpen {
+    /// The stream ended before the first hop said anything.
+    Ended(HopFailure),
+    /// The first hop is silent: no other stream to it is better.
+    Silent(HopFailure),
+    /// A hop refused or took too long, or its answer cannot be understood.
+    Refused(HopFailure),
+}
+
+impl NotOpen {
+    fn failure(self) -> HopFailure {
+        match self {
+            Self::Ended(failure) | Self::Silent(failure) | Self::Refused(failure) => failure,
+        }
+    }
+}
+
 /// What a datanode says while a chunk is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChunkEvent {
@@ -77,19 +95,19 @@ pub enum ChunkEvent {
 }
 
 impl WriteStreams {
-    /// Streams over `connector`.
-    pub fn new(connector: SharedConnector) -> Self {
+    /// Streams over connections as `http` opens them, with the token that it sends; `watch` tells
+    /// whether a hop that does not answer lives.
+    pub fn new(http: HttpClient, watch: SilenceWatch) -> Self {
         Self {
-            connector,
-            tokens: Tokens::none(),
+            http,
+            watch,
             idle: Mutex::default(),
         }
     }
 
-    /// Streams are opened with the cluster token as it stands then; one that is open stays so.
-    #[must_use]
-    pub fn with_tokens(self, tokens: Tokens) -> Self {
-        Self { tokens, ..self }
+    /// Tells whether a hop lives.
+    pub fn watch(&self) -> &SilenceWatch {
+        &self.watch
     }
 
     /// Opens a chunk on `first` and the hops behind it. `open.datanode` must be `first.id`.
@@ -111,21 +129,24 @@ impl WriteStreams {
         // byte of the chunk was sent, and a fresh connection decides.
         while let Some(halves) = self.take_idle(first) {
             match self.try_open(first, halves, &opening).await {
-                Err(failure)
-                    if failure.cause == HopFault::Unreachable && failure.datanode == first.id => {}
-                decided => return decided,
+                Ok(writer) => return Ok(writer),
+                Err(NotOpen::Ended(_)) => {}
+                Err(NotOpen::Silent(silent)) => {
+                    self.drop_idle(first);
+                    return Err(silent);
+                }
+                Err(NotOpen::Refused(refused)) => return Err(refused),
             }
         }
-        let halves = tokio::time::timeout(OPEN_TIMEOUT, self.connect(first))
-            .await
-            .unwrap_or_else(|_| {
-                Err(failure(
-                    first.id,
-                    HopFault::Unreachable,
-                    &"connecting timed out",
-                ))
-            })?;
-        self.try_open(first, halves, &opening).await
+        let connecting = tokio::time::timeout(OPEN_TIMEOUT, self.connect(first));
+        let halves = tokio::select! {
+            connected = connecting => connected.unwrap_or_else(|_| {
+                Err(failure(first.id, HopFault::Unreachable, &"connecting timed out"))
+            })?,
+            () = self.watch.silence(first) => return Err(silent(first.id)),
+        };
+        let opened = self.try_open(first, halves, &opening).await;
+        opened.map_err(NotOpen::failure)
     }
 
     /// Keeps the stream of a chunk that was sealed for the next one.
@@ -149,31 +170,40 @@ impl WriteStreams {
             .pop()
     }
 
+    fn drop_idle(&self, first: &DatanodeAddress) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.remove(first);
+    }
+
     async fn try_open(
         &self,
         first: &DatanodeAddress,
         halves: Halves,
         opening: &[u8],
-    ) -> Result<ChunkWriter, HopFailure> {
+    ) -> Result<ChunkWriter, NotOpen> {
         let Halves {
             mut sender,
             receiver,
         } = halves;
-        sender
-            .raw(opening)
-            .await
-            .map_err(|error| failure(first.id, HopFault::Unreachable, &error))?;
         let mut receiver = ChunkReceiver {
             from: first.clone(),
             frames: receiver,
         };
-        let answer = tokio::time::timeout(OPEN_TIMEOUT, receiver.next_frame()).await;
-        let frame = answer.unwrap_or_else(|_| {
-            Err(failure(
-                first.id,
-                HopFault::Unreachable,
-                &"opening the chunk timed out",
-            ))
+        let exchange = async {
+            let sent = sender.raw(opening).await;
+            sent.map_err(|error| failure(first.id, HopFault::Unreachable, &error))?;
+            receiver.next_frame().await
+        };
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(OPEN_TIMEOUT, exchange) => answer.map_err(|_| {
+                let detail = "opening the chunk timed out";
+                NotOpen::Refused(failure(first.id, HopFault::Unreachable, &detail))
+            })?,
+            () = self.watch.silence(first) => return Err(NotOpen::Silent(silent(first.id))),
+        };
+        let frame = answer.map_err(|failed| match failed.cause {
+            HopFault::Unreachable => NotOpen::Ended(failed),
+            _ => NotOpen::Refused(failed),
         })?;
         match frame.header.kind {
             FrameKind::Opened => Ok(ChunkWriter {
@@ -183,23 +213,23 @@ impl WriteStreams {
                 },
                 receiver,
             }),
-            FrameKind::Failed => Err(receiver.parse(&frame)?),
-            kind => Err(failure(
+            FrameKind::Failed => {
+                let told = receiver.parse(&frame);
+                Err(NotOpen::Refused(told.unwrap_or_else(|malformed| malformed)))
+            }
+            kind => Err(NotOpen::Refused(failure(
                 first.id,
                 HopFault::Protocol,
                 &format!("{kind:?} before opened"),
-            )),
+            ))),
         }
     }
 
     async fn connect(&self, to: &DatanodeAddress) -> Result<Halves, HopFailure> {
         let unreachable =
             |error: &dyn std::fmt::Display| failure(to.id, HopFault::Unreachable, error);
-        let stream = self
-            .connector
-            .connect(&to.address)
-            .await
-            .map_err(|e| unreachable(&e))?;
+        let connecting = self.http.connector().connect(&to.address);
+        let stream = connecting.await.map_err(|e| unreachable(&e))?;
         let (mut request, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| unreachable(&e))?;
@@ -215,7 +245,7 @@ impl WriteStreams {
             .header(DATANODE_HEADER, to.id.to_string())
             .body(Empty::<bytes::Bytes>::new())
             .map_err(|e| failure(to.id, HopFault::Protocol, &e))?;
-        if let Some(token) = self.tokens.to_send() {
+        if let Some(token) = self.http.tokens().to_send() {
             upgrade.headers_mut().insert(AUTHORIZATION, token);
         }
         let response = request
@@ -327,6 +357,12 @@ pub fn failure(
         cause,
         detail: detail.to_string(),
     }
+}
+
+/// The failure of a hop that neither its stream nor its API hears of.
+pub fn silent(datanode: DatanodeId) -> HopFailure {
+    let detail = "it is silent: it neither goes on nor says who it is";
+    failure(datanode, HopFault::Unreachable, &detail)
 }
 
 /// The failure behind a datanode that would not upgrade the connection.

@@ -38,6 +38,8 @@ pub struct DatanodeMetrics {
     pub commands_failed: IntCounter,
     /// Commands dropped because too many waited.
     pub commands_dropped: IntCounter,
+    /// Waits given up because the other datanode was silent.
+    pub silent_peers: IntCounter,
     /// Bytes fetched from peers to make replicas.
     pub copied_bytes: IntCounter,
     /// Bytes verified by scrub.
@@ -83,6 +85,10 @@ impl DatanodeMetrics {
             heartbeat_errors: c("heartbeat_errors_total", "Heartbeats that failed")?,
             reports: c("chunk_reports_total", "Full chunk reports sent")?,
             commands_done: c("commands_done_total", "Commands carried out")?,
+            silent_peers: c(
+                "silent_peers_total",
+                "Waits given up because the other datanode was silent",
+            )?,
             commands_failed: c("commands_failed_total", "Commands that failed")?,
             commands_dropped: c(
                 "commands_dropped_total",

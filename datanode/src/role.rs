@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_client::{HttpClient, HttpTracker};
 use dfs_protocol::{DatanodeId, InstanceId};
@@ -130,7 +131,8 @@ impl Datanode {
         readiness.set("volume", Ok(()));
         let tokens = &config.tokens;
         let http = HttpClient::new(Arc::clone(&seams.connector)).with_tokens(tokens.clone());
-        let streams = WriteStreams::new(Arc::clone(&seams.connector)).with_tokens(tokens.clone());
+        let watch = SilenceWatch::new(http.clone(), metrics.silent_peers.clone());
+        let streams = WriteStreams::new(http.clone(), watch);
         let ctx = Arc::new(Context {
             volume,
             store,

@@ -34,11 +34,15 @@ pub struct GatewayConfig {
     pub max_uploads: usize,
     /// Downloads at once; the next gets 503.
     pub max_downloads: usize,
+    /// How long a read waits for a replica's next block before it asks another one as well.
+    pub hedge_after: Duration,
+    /// Second replicas asked at once; a read that finds no place goes on waiting for the first.
+    pub max_hedges: usize,
     /// Placements asked for at once, 1 to 64.
     pub pool_size: u32,
     /// Placements older than this are not used.
     pub pool_max_age: Duration,
-    /// How long a chain may owe a confirmation. Longer than the datanodes' own limit, so that they
+    /// How long a chain whose first hop lives may owe a confirmation. Longer than the datanodes' own limit, so that they
     /// name the hop at fault first.
     pub chain_stall: Duration,
     /// How long a commit is repeated while the tracker does not answer or is not ready.
@@ -60,6 +64,8 @@ impl Default for GatewayConfig {
             max_file_bytes: 16 * 1024 * 1024 * 1024 * 1024,
             max_uploads: 128,
             max_downloads: 512,
+            hedge_after: Duration::from_millis(500),
+            max_hedges: 128,
             pool_size: 16,
             pool_max_age: Duration::from_secs(20),
             chain_stall: Duration::from_secs(45),

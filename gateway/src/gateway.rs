@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_client::datanode::DatanodeClient;
+use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_client::{ClientError, HttpClient, TrackerApi};
 use dfs_protocol::calls::Nothing;
-use dfs_protocol::{ClusterId, LeaseId, Problem};
+use dfs_protocol::{ClusterId, DatanodeId, LeaseId, Problem};
 use dfs_runtime::clock::SharedClock;
 use dfs_runtime::net::SharedConnector;
 use dfs_runtime::rng::SharedRng;
@@ -19,6 +20,7 @@ use crate::lease::Lease;
 use crate::metrics::{GatewayMetrics, Refusal};
 use crate::patience::Patient;
 use crate::pool::Pool;
+use crate::suspects::{Doubt, Suspects};
 
 /// The world as the doors see it.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub(crate) struct Gateway {
     pub(crate) metrics: GatewayMetrics,
     pub(crate) lease: Arc<Lease>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) suspects: Arc<Suspects>,
+    pub(crate) hedges: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
     cluster: OnceCell<ClusterId>,
@@ -74,11 +78,16 @@ impl Gateway {
         let lease = Lease::new(LeaseId::from_u128(rng.u128()), tracker.clone());
         let patience = config.tracker_patience;
         let tracker = Patient::shared(tracker, clock.clone(), patience, metrics.clone());
-        let http = HttpClient::new(connector.clone()).with_tokens(config.tokens.clone());
+        let http = HttpClient::new(connector).with_tokens(config.tokens.clone());
+        let watch = SilenceWatch::new(http.clone(), metrics.silent.clone());
+        let suspects = Suspects::new(clock.clone(), metrics.clone());
+        let pool = Pool::new(lease.clone(), suspects.clone(), clock.clone(), &config);
         let gateway = Arc::new(Self {
-            streams: WriteStreams::new(connector.clone()).with_tokens(config.tokens.clone()),
+            streams: WriteStreams::new(http.clone(), watch),
             datanodes: DatanodeClient::new(http),
-            pool: Arc::new(Pool::new(lease.clone(), clock.clone(), &config)),
+            pool: Arc::new(pool),
+            suspects,
+            hedges: Arc::new(Semaphore::new(config.max_hedges)),
             uploads: Arc::new(Semaphore::new(config.max_uploads)),
             downloads: Arc::new(Semaphore::new(config.max_downloads)),
             cluster: OnceCell::new(),
@@ -101,6 +110,23 @@ impl Gateway {
             Ok(status.cluster)
         });
         asked.await.copied()
+    }
+
+    /// A datanode was not reached or did not answer: what was placed on it ahead of need is given up.
+    pub(crate) fn note_silent(&self, id: DatanodeId) {
+        if self.suspects.note(id, Doubt::Silent) {
+            self.pool.forget(id);
+        }
+    }
+
+    /// A call to a datanode failed; whether that is silence shows in the error.
+    pub(crate) fn note_failed(&self, id: DatanodeId, error: &ClientError) {
+        match error {
+            ClientError::NotConnected { .. }
+            | ClientError::Unreachable { .. }
+            | ClientError::TimedOut { .. } => self.note_silent(id),
+            ClientError::Refused(_) | ClientError::Malformed { .. } => {}
+        }
     }
 
     /// A place among the uploads.

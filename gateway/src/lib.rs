@@ -16,6 +16,7 @@ mod names;
 mod patience;
 mod pool;
 mod run;
+mod suspects;
 mod upload;
 
 #[cfg(test)]

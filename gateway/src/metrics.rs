@@ -65,6 +65,28 @@ impl From<HopFault> for HopFaultLabel {
 }
 
 label_enum! {
+    /// A second replica that was asked because the first let its reader wait.
+    pub enum Hedge: "hedge" {
+        /// Asked.
+        Sent = "sent",
+        /// Was faster than the first.
+        Won = "won",
+        /// Not asked: as many as may be were outstanding.
+        Refused = "refused",
+    }
+}
+
+label_enum! {
+    /// What made a datanode come last for a while.
+    pub enum DoubtLabel: "doubt" {
+        /// Another replica was faster by far.
+        Slow = "slow",
+        /// It was not reached, or did not answer.
+        Silent = "silent",
+    }
+}
+
+label_enum! {
     /// How an upload ended.
     pub enum UploadEnd: "outcome" {
         /// Acknowledged.
@@ -89,6 +111,12 @@ pub struct GatewayMetrics {
     pub hop_failures: CounterBy<HopFaultLabel>,
     /// Reads that went on from another replica.
     pub failovers: IntCounter,
+    /// Second replicas asked by reads that waited.
+    pub hedges: CounterBy<Hedge>,
+    /// Datanodes seen to fail or stall.
+    pub doubts: CounterBy<DoubtLabel>,
+    /// Waits that were given up because the datanode was silent.
+    pub silent: IntCounter,
     /// Downloads broken after their header was sent.
     pub broken_downloads: IntCounter,
     /// Uploads whose bytes did not match a digest header.
@@ -129,6 +157,20 @@ impl GatewayMetrics {
             failovers: count(
                 "read_failovers_total",
                 "Reads that went on from another replica",
+            )?,
+            hedges: CounterBy::register(
+                registry,
+                "dfs_gateway_read_hedges_total",
+                "Second replicas asked by reads that waited for the first",
+            )?,
+            doubts: CounterBy::register(
+                registry,
+                "dfs_gateway_datanode_doubts_total",
+                "Datanodes seen to fail or stall: they come last for a while",
+            )?,
+            silent: count(
+                "silent_datanodes_total",
+                "Waits given up because the datanode was silent",
             )?,
             broken_downloads: count(
                 "broken_downloads_total",

@@ -14,6 +14,7 @@ use dfs_runtime::shutdown::Shutdown;
 
 use crate::config::GatewayConfig;
 use crate::lease::{HeldChunk, Lease};
+use crate::suspects::Suspects;
 
 /// Most placements in one call.
 const MAX_BATCH: u32 = 64;
@@ -56,6 +57,7 @@ impl Needs {
 #[derive(Debug)]
 pub(crate) struct Pool {
     lease: Arc<Lease>,
+    suspects: Arc<Suspects>,
     clock: SharedClock,
     batch: u32,
     max_age: Duration,
@@ -66,9 +68,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(lease: Arc<Lease>, clock: SharedClock, config: &GatewayConfig) -> Self {
+    pub(crate) fn new(
+        lease: Arc<Lease>,
+        suspects: Arc<Suspects>,
+        clock: SharedClock,
+        config: &GatewayConfig,
+    ) -> Self {
         Self {
             lease,
+            suspects,
             clock,
             batch: config.pool_size.clamp(1, MAX_BATCH),
             max_age: config.pool_max_age,
@@ -133,9 +141,16 @@ impl Pool {
     ) -> Result<Vec<Placed>, ClientError> {
         let Needs {
             bytes,
-            avoid,
-            prefer,
+            mut avoid,
+            mut prefer,
         } = needs.clone();
+        // The tracker hears of a silent datanode later than who waits for it.
+        for silent in self.suspects.silent() {
+            prefer.retain(|id| *id != silent);
+            if !avoid.contains(&silent) {
+                avoid.push(silent);
+            }
+        }
         let chunk_size = self.chunk_size.load(Ordering::Relaxed);
         let request = AllocateRequest {
             lease: self.lease.id(),

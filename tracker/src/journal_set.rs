@@ -4,31 +4,30 @@
 //! datanode, which first gets every record since the oldest kept checkpoint, so that "has the
 //! newest record" implies "has all that a rebuild needs".
 
+mod append;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use dfs_client::datanode::DatanodeClient;
+use dfs_client::silence::SilenceWatch;
 use dfs_client::{ClientError, HttpClient};
 use dfs_protocol::chunk::DatanodeAddress;
 use dfs_protocol::datanode::JournalRecord;
 use dfs_protocol::{DatanodeId, ErrorCode, Fence};
 use dfs_runtime::clock::SharedClock;
-use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use crate::store::{Catalog, JournalError, JournalSink, StoreError};
+use crate::store::{Catalog, JournalError, StoreError};
 
-/// How long a change may wait for its journals before its client hears that the outcome is unknown.
-const APPEND_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a member may fail before it is left out although it is heard: longer than a restart.
 const FAILING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one try of a member that was left out may take.
 const TRY_AGAIN_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks at members that failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Records of one page when a new member is brought up to date.
 const BACKFILL_PAGE: usize = 256;
 
@@ -76,6 +75,7 @@ struct Attached {
 #[derive(Debug)]
 pub(crate) struct JournalSet {
     datanodes: DatanodeClient,
+    silence: SilenceWatch,
     clock: SharedClock,
     attached: OnceLock<Attached>,
     /// Each member and the first sequence that it may lack.
@@ -93,11 +93,13 @@ impl JournalSet {
     /// A set without members; they come from the roster of [`Self::attach`].
     pub(crate) fn new(
         http: HttpClient,
+        silence: SilenceWatch,
         clock: SharedClock,
         deposed: watch::Sender<Option<String>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             datanodes: DatanodeClient::new(http),
+            silence,
             clock,
             attached: OnceLock::new(),
             members: std::sync::Mutex::default(),
@@ -164,11 +166,12 @@ impl JournalSet {
         }
     }
 
-    fn failed(&self, id: DatanodeId, detail: &str) {
+    /// A member did not take what was sent to it at `sent`: since then, at the latest, it takes nothing.
+    fn failed(&self, id: DatanodeId, sent: Duration, detail: &str) {
         let now = self.clock.monotonic();
         let since = {
             let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-            *failing.entry(id).or_insert(now)
+            *failing.entry(id).or_insert(sent)
         };
         if now.saturating_sub(since) >= FAILING_PATIENCE
             && let Some(source) = self.source()
@@ -210,12 +213,12 @@ impl JournalSet {
         Ok(())
     }
 
-    /// The members to write to: those that stand, then others, as many as are wanted; `failed`
-    /// ones only when nobody else is left.
-    fn choose(&self, roster: &Roster, failed: &[DatanodeId]) -> Vec<DatanodeAddress> {
+    /// The members to write to: those that stand, then others, as many as are wanted; `last` ones,
+    /// which failed or are waited for already, only when nobody else is left.
+    fn choose(&self, roster: &Roster, last: &[DatanodeId]) -> Vec<DatanodeAddress> {
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let mut order: Vec<&DatanodeAddress> = roster.candidates.iter().collect();
-        order.sort_by_key(|at| (failed.contains(&at.id), !members.contains_key(&at.id)));
+        order.sort_by_key(|at| (last.contains(&at.id), !members.contains_key(&at.id)));
         order
             .into_iter()
             .take(roster.factor as usize)
@@ -326,61 +329,6 @@ impl JournalSet {
     }
 }
 
-#[async_trait]
-impl JournalSink for JournalSet {
-    async fn append(&self, record: &JournalRecord) -> Result<(), JournalError> {
-        let deadline = self.clock.monotonic() + APPEND_DEADLINE;
-        let mut confirmed: Vec<DatanodeId> = Vec::new();
-        let mut failed: Vec<DatanodeId> = Vec::new();
-        let mut last_error = String::new();
-        loop {
-            let roster = self.roster();
-            let chosen = self.choose(&roster, &failed);
-            let open = chosen.iter().filter(|at| !confirmed.contains(&at.id));
-            let sent = join_all(open.map(|at| async move {
-                (
-                    at,
-                    self.ship(at, record.fence, record.sequence, Some(record))
-                        .await,
-                )
-            }))
-            .await;
-            for (at, outcome) in sent {
-                match outcome {
-                    Ok(()) => {
-                        self.took(at.id);
-                        confirmed.push(at.id);
-                    }
-                    Err(error) => {
-                        tracing::warn!(datanode = %at.id, %error, "a journal member failed");
-                        self.failed(at.id, &error.to_string());
-                        let judged = self.judge(at, &error);
-                        if matches!(judged, JournalError::Deposed { .. }) {
-                            return Err(judged);
-                        }
-                        last_error = judged.to_string();
-                        failed.push(at.id);
-                    }
-                }
-            }
-            let wanted = roster.wanted().max(self.floor(&roster));
-            if confirmed.len() >= wanted {
-                self.keep_only(&confirmed);
-                return Ok(());
-            }
-            if self.clock.monotonic() >= deadline || self.closing.load(Ordering::Acquire) {
-                return Err(JournalError::TooFew {
-                    confirmed: u32::try_from(confirmed.len()).unwrap_or(u32::MAX),
-                    wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
-                    detail: last_error,
-                });
-            }
-            // Either the member comes back, or it falls silent and leaves the roster.
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    }
-}
-
 impl JournalSet {
     /// Members are those that confirmed last: anyone else is behind from now on.
     fn keep_only(&self, confirmed: &[DatanodeId]) {
@@ -417,76 +365,4 @@ pub fn decode_journal_page(mut page: &[u8]) -> Option<Vec<JournalRecord>> {
         page = &rest[entry.len()..];
     }
     page.is_empty().then_some(records)
-}
-
-#[cfg(test)]
-mod tests {
-    use dfs_protocol::{Epoch, Incarnation};
-    use dfs_runtime::clock::SystemClock;
-    use dfs_runtime::net::TcpConnector;
-    use dfs_runtime::rng::SharedRng;
-
-    use super::*;
-    use crate::store::{
-        CatalogConfig, CatalogLimits, CatalogMetrics, JournalMode, MemoryEngine, NullJournal,
-    };
-
-    /// Three datanodes in service, none of which can take a record yet.
-    #[derive(Debug)]
-    struct NobodyYet;
-
-    impl RosterSource for NobodyYet {
-        fn roster(&self) -> Roster {
-            Roster {
-                candidates: Vec::new(),
-                in_service: 3,
-                factor: 3,
-                min_write: 2,
-            }
-        }
-
-        fn unreachable(&self, _id: DatanodeId, _detail: &str) {}
-
-        fn reachable(&self, _id: DatanodeId) {}
-    }
-
-    #[tokio::test]
-    async fn i02_without_members_only_the_trackers_own_records_pass_and_only_before_the_first_client()
-     {
-        let clock = SystemClock::shared();
-        let config = CatalogConfig {
-            journal: Arc::new(NullJournal),
-            mode: JournalMode::Sync,
-            clock: clock.clone(),
-            rng: SharedRng::from_seed(1),
-            limits: CatalogLimits::default(),
-            metrics: CatalogMetrics::register(&prometheus::Registry::new()).unwrap(),
-        };
-        let engine = Arc::new(MemoryEngine::default());
-        let catalog = Catalog::open(engine, config).await.unwrap();
-        let http = HttpClient::new(TcpConnector::shared());
-        let set = JournalSet::new(http, clock, watch::Sender::new(None));
-        let source: Arc<dyn RosterSource> = Arc::new(NobodyYet);
-        set.attach(catalog, Arc::downgrade(&source));
-        set.close();
-        let record = JournalRecord {
-            fence: Fence {
-                epoch: Epoch(1),
-                incarnation: Incarnation(1),
-            },
-            sequence: 1,
-            payload: Vec::new(),
-        };
-        set.append(&record).await.unwrap();
-        set.require();
-        let refused = set.append(&record).await.unwrap_err();
-        assert!(matches!(
-            refused,
-            JournalError::TooFew {
-                confirmed: 0,
-                wanted: 2,
-                ..
-            }
-        ));
-    }
 }

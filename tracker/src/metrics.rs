@@ -19,6 +19,8 @@ use crate::plan::tasks::DeleteReason;
 pub struct TrackerMetrics {
     /// Damaged replicas that datanodes reported, by damage.
     pub corrupt: IntCounterVec,
+    /// Waits given up because the datanode was silent.
+    pub silent_datanodes: IntCounter,
     /// Replicas that readers found wanting.
     pub suspects: IntCounter,
     /// Full chunk reports.
@@ -89,6 +91,11 @@ impl TrackerMetrics {
                 "Damaged replicas that datanodes found and set aside.",
                 "damage",
                 &Damage::ALL.map(Damage::as_str),
+            )?,
+            silent_datanodes: counter(
+                registry,
+                "dfs_tracker_silent_datanodes_total",
+                "Waits given up because the datanode was silent",
             )?,
             suspects: counter(
                 registry,

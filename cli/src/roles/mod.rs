@@ -60,7 +60,7 @@ impl World {
             disk: RealDisk::shared(),
             clock: SystemClock::shared(),
             rng: SharedRng::from_entropy(),
-            connector: TcpConnector::shared(),
+            connector: TcpConnector::within_cluster(),
         }
     }
 }

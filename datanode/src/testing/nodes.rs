@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
+use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_client::{HttpClient, datanode::DatanodeClient};
 use dfs_protocol::checksum::crc32c;
@@ -255,7 +256,9 @@ pub(crate) fn client() -> DatanodeClient {
 }
 
 pub(crate) fn streams() -> WriteStreams {
-    WriteStreams::new(TcpConnector::shared())
+    let http = HttpClient::new(TcpConnector::shared());
+    let silent = prometheus::IntCounter::new("silent", "silent").unwrap();
+    WriteStreams::new(http.clone(), SilenceWatch::new(http, silent))
 }
 
 pub(crate) fn open_on(chain: &[&Node], chunk: u128, version: u32) -> OpenChunk {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dfs_client::frame_io::{Frame, FrameIoError};
-use dfs_client::write_stream::{ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure};
+use dfs_client::write_stream::{ChunkEvent, failure, silent};
 use dfs_protocol::chunk::{BLOCK_SIZE_U64, Replica, SealedChunk};
 use dfs_protocol::frame::{
     self, FrameKind, HopFailure, HopFault, OpenChunk, PROGRESS_STEP, SealedReport,
@@ -12,6 +12,7 @@ use dfs_protocol::{DatanodeId, ErrorCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::behind::{Behind, gone_silent, open_behind, seal_behind, stalled, told_failure};
 use super::disk::{Begin, DiskOrder, DiskWrite, begin};
 use super::{Next, PEER_TIMEOUT, Upstream};
 use crate::attempts::Active;
@@ -27,14 +28,6 @@ struct Write {
     disk: DiskWrite,
     behind: Option<Behind>,
     _permit: OwnedSemaphorePermit,
-}
-
-/// The next hop.
-struct Behind {
-    id: DatanodeId,
-    sender: ChunkSender,
-    receiver: ChunkReceiver,
-    confirmed: u64,
 }
 
 /// How the body of a chunk ended.
@@ -213,24 +206,6 @@ fn new_chunk(open: &OpenChunk) -> NewChunk {
     }
 }
 
-async fn open_behind(ctx: &Arc<Context>, open: &OpenChunk) -> Result<Option<Behind>, HopFailure> {
-    let Some((first, rest)) = open.downstream.split_first() else {
-        return Ok(None);
-    };
-    let forwarded = OpenChunk {
-        datanode: first.id,
-        downstream: rest.to_vec(),
-        ..open.clone()
-    };
-    let ChunkWriter { sender, receiver } = ctx.streams.open(first, &forwarded).await?;
-    Ok(Some(Behind {
-        id: first.id,
-        sender,
-        receiver,
-        confirmed: 0,
-    }))
-}
-
 /// Keeps what is here for resume. Returns the disk's own failure, if that is why it ended.
 async fn park(ctx: &Arc<Context>, write: Write) -> Option<HopFailure> {
     let Write {
@@ -260,12 +235,14 @@ async fn body<S: AsyncRead + AsyncWrite + Send>(
 ) -> BodyEnd {
     let own = ctx.id();
     let mut told = *write.disk.written.borrow();
+    let next_hop = write.behind.as_ref().map(|hop| hop.sender.peer().clone());
     loop {
+        let owed = write.behind.as_ref().is_some_and(Behind::owes);
         tokio::select! {
             frame = tokio::time::timeout(ctx.config.stream_idle, upstream.frames.next()) => {
                 match frame {
                     Ok(Ok(Some(frame))) => {
-                        if let Some(end) = take(own, write, frame).await {
+                        if let Some(end) = take(ctx, write, frame).await {
                             return end;
                         }
                     }
@@ -289,6 +266,9 @@ async fn body<S: AsyncRead + AsyncWrite + Send>(
                 }
             }
             () = write.active.stopped() => return BodyEnd::WriterGone,
+            hop = gone_silent(ctx, next_hop.as_ref()), if owed => {
+                return BodyEnd::Failed(silent(hop));
+            }
         }
         let confirmed = confirmed(write);
         write.active.progress(confirmed);
@@ -315,7 +295,8 @@ fn confirmed(write: &Write) -> u64 {
 }
 
 /// Hands a frame of the writer to the disk and to the next hop.
-async fn take(own: DatanodeId, write: &mut Write, frame: Frame) -> Option<BodyEnd> {
+async fn take(ctx: &Context, write: &mut Write, frame: Frame) -> Option<BodyEnd> {
+    let own = ctx.id();
     let Frame { header, payload } = frame;
     match header.kind {
         FrameKind::Block => {}
@@ -350,31 +331,20 @@ async fn take(own: DatanodeId, write: &mut Write, frame: Frame) -> Option<BodyEn
         )));
     }
     let behind = write.behind.as_mut()?;
+    let next_hop = behind.sender.peer().clone();
     let block = behind.sender.block(header.offset, header.crc32c, &payload);
-    match tokio::time::timeout(PEER_TIMEOUT, block).await {
-        Ok(Ok(())) => None,
+    let sent = tokio::select! {
+        sent = tokio::time::timeout(PEER_TIMEOUT, block) => sent,
+        hop = gone_silent(ctx, Some(&next_hop)) => return Some(BodyEnd::Failed(silent(hop))),
+    };
+    match sent {
+        Ok(Ok(())) => {
+            behind.sent = header.offset + payload.len() as u64;
+            None
+        }
         Ok(Err(failed)) => Some(BodyEnd::Failed(told_failure(behind, failed).await)),
         Err(_) => Some(BodyEnd::Failed(stalled(behind.id))),
     }
-}
-
-/// A hop that broke the connection may have said before whose fault it was.
-async fn told_failure(behind: &mut Behind, broken: HopFailure) -> HopFailure {
-    let listen = async {
-        loop {
-            match behind.receiver.next().await {
-                Ok(ChunkEvent::Progress(_)) => {}
-                Ok(ChunkEvent::Failed(told)) => return Some(told),
-                Ok(ChunkEvent::Sealed(_)) | Err(_) => return None,
-            }
-        }
-    };
-    let told = tokio::time::timeout(std::time::Duration::from_secs(1), listen).await;
-    told.ok().flatten().unwrap_or(broken)
-}
-
-fn stalled(id: DatanodeId) -> HopFailure {
-    failure(id, HopFault::Unreachable, &"the hop does not take bytes")
 }
 
 async fn next_event(behind: &mut Option<Behind>) -> Result<ChunkEvent, HopFailure> {
@@ -453,27 +423,4 @@ async fn seal_own(
 ) -> Result<Replica, HopFailure> {
     let sealed = disk.seal(chunk).await;
     sealed.map_err(|error| failure(own, error.fault(), &error.describe()))
-}
-
-async fn seal_behind(
-    ctx: &Arc<Context>,
-    mut behind: Behind,
-    chunk: &SealedChunk,
-) -> Result<SealedReport, HopFailure> {
-    let id = behind.id;
-    let exchange = async {
-        behind.sender.seal(chunk).await?;
-        loop {
-            match behind.receiver.next().await? {
-                ChunkEvent::Progress(_) => {}
-                ChunkEvent::Sealed(report) => return Ok(report),
-                ChunkEvent::Failed(failed) => return Err(failed),
-            }
-        }
-    };
-    let report = tokio::time::timeout(PEER_TIMEOUT * 2, exchange)
-        .await
-        .unwrap_or_else(|_| Err(stalled(id)))?;
-    ctx.streams.put_back(behind.sender, behind.receiver);
-    Ok(report)
 }

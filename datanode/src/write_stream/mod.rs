@@ -1,6 +1,7 @@
 //! The receiving end of chunk write streams: one connection carries many chunks in sequence, each
 //! written here and forwarded along the chain.
 
+mod behind;
 pub mod chunk;
 pub mod disk;
 
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 
 use crate::context::Context;
 
-/// How long a peer may take to accept a frame, or to answer a seal.
+/// How long a peer that lives may take to accept a frame, or to answer a seal.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The two halves of a stream's connection.

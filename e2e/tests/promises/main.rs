@@ -16,6 +16,7 @@ mod rebuild;
 mod removal;
 mod room;
 mod rot;
+mod silent;
 mod tracker_crash;
 mod wires;
 mod world;

@@ -2,6 +2,10 @@
 //! mid-stream (design.md section 7).
 
 mod body;
+#[cfg(test)]
+mod hedge_tests;
+mod progress;
+mod race;
 mod reader;
 #[cfg(test)]
 pub(crate) mod tests;

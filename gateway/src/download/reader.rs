@@ -1,20 +1,23 @@
-//! Reads a range chunk by chunk; a replica that fails is left for another, from the position
-//! reached.
+//! Reads a range chunk by chunk. A replica that fails is left for another, from the position reached;
+//! beside one that lets the reader wait another is asked.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
 use dfs_client::ClientError;
-use dfs_client::blocks::{Block, BlockStream, read_blocks};
-use dfs_protocol::checksum::RunningCrc32c;
-use dfs_protocol::chunk::{BLOCK_SIZE, DatanodeAddress, SealedChunk};
+use dfs_client::blocks::Block;
+use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::upload::{LocateRequest, LocateResponse, SuspectReplica};
 use dfs_protocol::{DatanodeId, ErrorCode};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::progress::Progress;
+use super::race::{Arrived, Lane, Race, damaged};
 use crate::error::DownloadError;
 use crate::gateway::SharedGateway;
+use crate::metrics::Hedge;
+use crate::suspects::Doubt;
 
 type Blocks = mpsc::Sender<Result<Bytes, DownloadError>>;
 
@@ -33,6 +36,20 @@ enum Ended {
     /// The client went away.
     ClientGone,
     Failed(DownloadError),
+}
+
+/// The reading of one chunk.
+struct Search {
+    /// Which of the file's chunks.
+    index: usize,
+    /// Where the chunk begins in the file.
+    start: u64,
+    progress: Progress,
+    /// Replicas that failed, or are asked now.
+    tried: BTreeSet<DatanodeId>,
+    relocations: u32,
+    /// What the last replica said.
+    detail: String,
 }
 
 impl Reader {
@@ -70,43 +87,166 @@ impl Reader {
         part: Range<u64>,
         blocks: &Blocks,
     ) -> Result<(), Ended> {
-        let chunk = self.located.file.chunks[index];
-        let mut progress = Progress::new(&chunk, part);
-        let mut tried = BTreeSet::new();
-        let mut relocations = 0;
-        let mut detail = "no datanode has reported a replica".to_owned();
+        let mut search = Search {
+            index,
+            start,
+            progress: Progress::new(&self.located.file.chunks[index], part),
+            tried: BTreeSet::new(),
+            relocations: 0,
+            detail: "no datanode has reported a replica".to_owned(),
+        };
+        let mut reading = None;
+        while !search.progress.is_whole() {
+            let next = tokio::select! {
+                next = self.next_block(reading.take(), &mut search) => next,
+                () = blocks.closed() => return Err(Ended::ClientGone),
+            };
+            let (lane, block) = next.map_err(Ended::Failed)?;
+            let Some(bytes) = search.progress.accept(&block) else {
+                let error = damaged(&lane.replica, "the chunk's checksum is wrong");
+                self.leave(lane.replica.id, &error, &mut search);
+                continue;
+            };
+            if blocks.send(Ok(bytes)).await.is_err() {
+                return Err(Ended::ClientGone);
+            }
+            reading = Some(lane);
+        }
+        if let Some(lane) = reading {
+            // All bytes are sent: an end mark that does not come is not worth a wait.
+            let _late = tokio::time::timeout(self.gateway.config.hedge_after, lane.end()).await;
+        }
+        Ok(())
+    }
+
+    /// The block at the position reached, from the replica that is being read or from whichever
+    /// delivers it first.
+    async fn next_block(
+        &mut self,
+        reading: Option<Lane>,
+        search: &mut Search,
+    ) -> Result<(Lane, Block), DownloadError> {
+        let patience = self.gateway.config.hedge_after;
+        let mut race = Race::default();
+        if let Some(mut lane) = reading {
+            match tokio::time::timeout(patience, lane.next()).await {
+                Ok(Ok(block)) => return Ok((lane, block)),
+                Ok(Err(error)) => self.leave(lane.replica.id, &error, search),
+                Err(_) => {
+                    race.go_on(lane);
+                    self.hedge(&mut race, search);
+                }
+            }
+        }
         loop {
-            let Some(replica) = self.next_replica(index, &tried) else {
-                if relocations < RELOCATIONS && self.relocate().await {
-                    relocations += 1;
-                    tried.clear();
+            if race.is_over() {
+                let replica = self.another(search).await?;
+                self.open(&mut race, replica, search, None);
+            }
+            let arrived = tokio::select! {
+                arrived = race.next() => arrived,
+                () = tokio::time::sleep(patience) => {
+                    self.hedge(&mut race, search);
                     continue;
                 }
-                return Err(Ended::Failed(DownloadError::Unavailable {
-                    path: self.located.file.path.clone(),
-                    from: start + progress.next,
-                    detail,
-                    safe_mode: self.located.safe_mode,
-                }));
             };
-            match self.replica(&replica, &mut progress, blocks).await? {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(chunk = %chunk.id, datanode = %replica.id, %error,
-                        "a read goes on from another replica");
-                    self.gateway.metrics.failovers.inc();
-                    self.report(&chunk, replica.id, &error);
-                    tried.insert(replica.id);
-                    detail = error.to_string();
+            let Arrived {
+                datanode,
+                is_hedge,
+                overtaken,
+                outcome,
+            } = arrived;
+            match outcome {
+                Ok(first) => {
+                    self.won(datanode, is_hedge, &overtaken, search);
+                    return Ok(first);
                 }
+                Err(error) => self.leave(datanode, &error, search),
             }
         }
     }
 
-    fn next_replica(&self, index: usize, tried: &BTreeSet<DatanodeId>) -> Option<DatanodeAddress> {
-        let located = self.located.chunks.get(index)?;
-        let untried = |replica: &&DatanodeAddress| !tried.contains(&replica.id);
-        located.replicas.iter().find(untried).cloned()
+    /// Asks one more replica beside those that let the reader wait, if there is one and a place for it.
+    fn hedge(&self, race: &mut Race, search: &mut Search) {
+        let Some(replica) = self.untried(search) else {
+            return;
+        };
+        let Ok(place) = self.gateway.hedges.clone().try_acquire_owned() else {
+            self.gateway.metrics.hedges.inc(Hedge::Refused);
+            return;
+        };
+        self.gateway.metrics.hedges.inc(Hedge::Sent);
+        self.open(race, replica, search, Some(place));
+    }
+
+    fn open(
+        &self,
+        race: &mut Race,
+        replica: DatanodeAddress,
+        search: &mut Search,
+        hedge: Option<OwnedSemaphorePermit>,
+    ) {
+        search.tried.insert(replica.id);
+        let http = self.gateway.datanodes.http().clone();
+        let Progress { chunk, .. } = search.progress;
+        race.open(http, replica, chunk, search.progress.rest(), hedge);
+    }
+
+    /// A replica delivered first: those that it overtook come last for a while, here and in other reads.
+    fn won(
+        &self,
+        datanode: DatanodeId,
+        is_hedge: bool,
+        overtaken: &[DatanodeId],
+        search: &mut Search,
+    ) {
+        if is_hedge {
+            self.gateway.metrics.hedges.inc(Hedge::Won);
+        }
+        self.gateway.suspects.clear(datanode);
+        for slow in overtaken {
+            self.gateway.suspects.note(*slow, Doubt::Slow);
+            search.tried.remove(slow);
+        }
+    }
+
+    /// A replica failed: the read goes on from another.
+    fn leave(&self, datanode: DatanodeId, error: &ClientError, search: &mut Search) {
+        let chunk = search.progress.chunk;
+        tracing::warn!(chunk = %chunk.id, %datanode, %error, "a read goes on from another replica");
+        self.gateway.metrics.failovers.inc();
+        self.gateway.note_failed(datanode, error);
+        self.report(&chunk, datanode, error);
+        search.tried.insert(datanode);
+        search.detail = error.to_string();
+    }
+
+    /// A replica that was not tried, if need be after locations were asked for anew.
+    async fn another(&mut self, search: &mut Search) -> Result<DatanodeAddress, DownloadError> {
+        loop {
+            if let Some(replica) = self.untried(search) {
+                return Ok(replica);
+            }
+            if search.relocations >= RELOCATIONS || !self.relocate().await {
+                return Err(DownloadError::Unavailable {
+                    path: self.located.file.path.clone(),
+                    from: search.start + search.progress.next,
+                    detail: search.detail.clone(),
+                    safe_mode: self.located.safe_mode,
+                });
+            }
+            search.relocations += 1;
+            search.tried.clear();
+        }
+    }
+
+    /// The first replica that was not tried; those in doubt come last.
+    fn untried(&self, search: &Search) -> Option<DatanodeAddress> {
+        let located = self.located.chunks.get(search.index)?;
+        let untried = |replica: &&DatanodeAddress| !search.tried.contains(&replica.id);
+        let replicas = located.replicas.iter().filter(untried);
+        let best = replicas.min_by_key(|replica| self.gateway.suspects.doubt(replica.id));
+        best.cloned()
     }
 
     /// Asks for locations again; false when the file is no longer what is being read.
@@ -122,47 +262,6 @@ impl Reader {
             }
             _ => false,
         }
-    }
-
-    /// Reads from one replica until the part ends or it fails. The outer error ends the download.
-    async fn replica(
-        &self,
-        replica: &DatanodeAddress,
-        progress: &mut Progress,
-        blocks: &Blocks,
-    ) -> Result<Result<(), ClientError>, Ended> {
-        let http = self.gateway.datanodes.http();
-        let rest = progress.next..progress.end;
-        let opened = tokio::select! {
-            opened = read_blocks(http, replica, &progress.chunk, rest) => opened,
-            () = blocks.closed() => return Err(Ended::ClientGone),
-        };
-        let mut stream: BlockStream = match opened {
-            Ok(stream) => stream,
-            Err(error) => return Ok(Err(error)),
-        };
-        while progress.next < progress.end {
-            let next = tokio::select! {
-                next = stream.next() => next,
-                () = blocks.closed() => return Err(Ended::ClientGone),
-            };
-            let block = match next {
-                Ok(Some(block)) => block,
-                Ok(None) => {
-                    return Ok(Err(damaged(replica, "the blocks ended early")));
-                }
-                Err(error) => return Ok(Err(error)),
-            };
-            let Some(bytes) = progress.accept(&block) else {
-                return Ok(Err(damaged(replica, "the chunk's checksum is wrong")));
-            };
-            if blocks.send(Ok(bytes)).await.is_err() {
-                return Err(Ended::ClientGone);
-            }
-        }
-        // What is left is the end mark: read it, so that the connection can be used again.
-        let _unneeded = stream.next().await;
-        Ok(Ok(()))
     }
 
     /// Lets the tracker have a replica verified that is damaged or not where it should be.
@@ -190,52 +289,5 @@ impl Reader {
                 tracing::warn!(%error, "cannot report a suspect replica");
             }
         });
-    }
-}
-
-/// How far a chunk was read.
-struct Progress {
-    chunk: SealedChunk,
-    next: u64,
-    end: u64,
-    /// CRC32C of the blocks so far, while all were read from the first on: the catalog's checksum
-    /// then tells a replica that is consistent in itself, and wrong.
-    whole: Option<RunningCrc32c>,
-}
-
-impl Progress {
-    fn new(chunk: &SealedChunk, part: Range<u64>) -> Self {
-        Self {
-            chunk: *chunk,
-            next: part.start,
-            end: part.end,
-            whole: (part == (0..chunk.length)).then(RunningCrc32c::default),
-        }
-    }
-
-    /// The wanted bytes of a block; `None` when the whole chunk turns out to be another one.
-    fn accept(&mut self, block: &Block) -> Option<Bytes> {
-        if let Some(whole) = &mut self.whole {
-            let mut with = *whole;
-            with.push(block.crc32c, block.data.len() as u64);
-            let is_last = with.length() == self.chunk.length;
-            if is_last && with.value() != self.chunk.crc32c {
-                return None;
-            }
-            *whole = with;
-        }
-        let block_end = block.offset + block.data.len() as u64;
-        let from = self.next - block.offset;
-        let to = self.end.min(block_end) - block.offset;
-        self.next = block.offset + to;
-        let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(BLOCK_SIZE);
-        Some(block.data.slice(cut(from)..cut(to)))
-    }
-}
-
-fn damaged(replica: &DatanodeAddress, detail: &str) -> ClientError {
-    ClientError::Malformed {
-        address: replica.address.clone(),
-        detail: detail.to_owned(),
     }
 }

@@ -14,10 +14,13 @@ use crate::headers::digests::WantedDigests;
 use crate::testing::{CHUNK, ReadFault, World, content, eventually};
 use crate::upload::{NewFile, Upload};
 
-const LENGTH: u64 = 2 * CHUNK + 70_000;
+pub(super) const LENGTH: u64 = 2 * CHUNK + 70_000;
 
 pub(crate) async fn stored() -> (World, Vec<u8>) {
-    let world = World::new(3, CHUNK).await;
+    stored_in(World::new(3, CHUNK).await).await
+}
+
+pub(super) async fn stored_in(world: World) -> (World, Vec<u8>) {
     let bytes = content(LENGTH);
     let file = NewFile {
         path: path(),
@@ -39,7 +42,10 @@ pub(crate) fn path() -> FilePath {
 }
 
 /// The outer error: no answer; the inner one: broken after so many bytes.
-async fn read(world: &World, range: Range<u64>) -> Result<Result<Vec<u8>, usize>, Problem> {
+pub(super) async fn read(
+    world: &World,
+    range: Range<u64>,
+) -> Result<Result<Vec<u8>, usize>, Problem> {
     let request = LocateRequest {
         path: path(),
         locations: true,

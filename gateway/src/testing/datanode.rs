@@ -54,6 +54,12 @@ pub(crate) enum ReadFault {
     CutBefore(usize),
     /// Other bytes, with checksums that fit them.
     OtherBytes,
+    /// Nothing at all is answered, and nothing breaks.
+    Mute,
+    /// Nothing comes from this block on, and nothing breaks.
+    StallBefore(usize),
+    /// As `StallBefore`, for one read.
+    StallOnceBefore(usize),
 }
 
 #[derive(Debug, Default)]

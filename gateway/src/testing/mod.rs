@@ -7,12 +7,13 @@ mod tracker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dfs_protocol::checksum::crc64nvme;
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::{FileId, FilePath, VersionId};
-use dfs_runtime::clock::SystemClock;
+use dfs_runtime::clock::{Clock, SharedClock, SystemClock};
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::shutdown::{ShutdownTrigger, shutdown_pair};
 use prometheus::Registry;
@@ -41,7 +42,18 @@ impl World {
     }
 
     pub(crate) async fn with(datanodes: usize, chunk_size: u64, config: GatewayConfig) -> Self {
+        Self::at(datanodes, chunk_size, config, SystemClock::shared()).await
+    }
+
+    /// Under a clock of the test's.
+    pub(crate) async fn at(
+        datanodes: usize,
+        chunk_size: u64,
+        config: GatewayConfig,
+        clock: SharedClock,
+    ) -> Self {
         let (parts, chain, tracker, end) = parts(datanodes, chunk_size).await;
+        let parts = GatewayParts { clock, ..parts };
         Self {
             chain,
             tracker,
@@ -77,7 +89,30 @@ pub(crate) fn config() -> GatewayConfig {
         commit_deadline: Duration::from_secs(2),
         replica_deadline: Duration::from_secs(5),
         tracker_patience: Duration::ZERO,
+        // No second replica is asked unless a test is about that.
+        hedge_after: Duration::from_mins(5),
         ..GatewayConfig::default()
+    }
+}
+
+/// A clock that stands until a test moves it.
+#[derive(Debug, Default)]
+pub(crate) struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn wall(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
     }
 }
 

@@ -13,6 +13,7 @@ use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, OpenChunkSta
 use dfs_protocol::frame::{self, FrameHeader, FrameKind};
 use dfs_protocol::{ChunkId, ErrorCode, Problem};
 use dfs_runtime::problem::ProblemResponse;
+use futures_util::StreamExt as _;
 use http::header::RANGE;
 
 use super::datanode::{Hop, ReadFault};
@@ -70,12 +71,18 @@ pub(super) async fn download(
     request: Request,
 ) -> Response {
     let chunk: ChunkId = query["id"].parse().unwrap();
+    if hop.asked() == Some(ReadFault::Mute) {
+        std::future::pending::<()>().await;
+    }
     let mut shared = hop.chain.lock();
     if shared.dead.contains(&hop.id) {
         return gone();
     }
     let node = shared.nodes.get_mut(&hop.id).unwrap();
-    node.reads += 1;
+    let fault = node.read_fault;
+    if matches!(fault, Some(ReadFault::StallOnceBefore(_))) {
+        node.read_fault = None;
+    }
     let Some((sealed, bytes)) = node.sealed.get(&chunk) else {
         return ProblemResponse(Problem::new(ErrorCode::NotFound, "no replica")).into_response();
     };
@@ -87,20 +94,34 @@ pub(super) async fn download(
         .split_once('-')
         .unwrap();
     let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
-    Body::from_stream(futures_util::stream::iter(frames(
-        bytes,
-        first..last + 1,
-        node.read_fault,
-    )))
-    .into_response()
+    let (items, stalls) = frames(bytes, first..last + 1, fault);
+    let items = futures_util::stream::iter(items);
+    if stalls {
+        return Body::from_stream(items.chain(futures_util::stream::pending())).into_response();
+    }
+    Body::from_stream(items).into_response()
 }
 
-/// The blocks of a range as frames, each an item of the body.
+impl Hop {
+    /// Counts a read.
+    fn asked(&self) -> Option<ReadFault> {
+        let mut shared = self.chain.lock();
+        let node = shared.nodes.get_mut(&self.id).unwrap();
+        node.reads += 1;
+        node.read_fault
+    }
+}
+
+/// The blocks of a range as frames, each an item of the body; and whether the body hangs behind them.
 fn frames(
     bytes: &[u8],
     range: std::ops::Range<usize>,
     fault: Option<ReadFault>,
-) -> Vec<io::Result<Bytes>> {
+) -> (Vec<io::Result<Bytes>>, bool) {
+    let stall = match fault {
+        Some(ReadFault::StallBefore(block) | ReadFault::StallOnceBefore(block)) => Some(block),
+        _ => None,
+    };
     let mut items = Vec::new();
     for offset in range.clone().step_by(BLOCK_SIZE) {
         let mut block = bytes[offset..range.end.min(offset + BLOCK_SIZE)].to_vec();
@@ -114,11 +135,14 @@ fn frames(
         }
         if fault == Some(ReadFault::CutBefore(index)) {
             items.push(Err(io::ErrorKind::ConnectionReset.into()));
-            return items;
+            return (items, false);
+        }
+        if stall.is_some_and(|block| block <= index) {
+            return (items, true);
         }
         items.push(Ok([&header.encode()[..], &block].concat().into()));
     }
     let end = frame::signal(FrameKind::End, 0);
     items.push(Ok(Bytes::copy_from_slice(&end)));
-    items
+    (items, false)
 }

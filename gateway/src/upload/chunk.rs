@@ -139,10 +139,10 @@ impl ChunkJob {
         failed: FailedHops,
     ) -> Self {
         Self {
+            live: hopeful(&gateway, &placed),
             gateway,
             origin,
             expected,
-            live: placed.targets.clone(),
             fence: placed.fence,
             placed,
             version: ChunkVersion::FIRST,
@@ -170,6 +170,9 @@ impl ChunkJob {
                     Streamed::Broke(failed) => failed,
                 },
             };
+            if failed.cause == HopFault::Unreachable {
+                self.gateway.note_silent(failed.datanode);
+            }
             if let Some((chunk, replicas)) = self.found_sealed().await {
                 return Ok(self.written(chunk, replicas));
             }
@@ -234,6 +237,7 @@ impl ChunkJob {
         if self.base > 0 || self.fresh_starts >= MAX_FRESH_STARTS {
             return Err(lost());
         }
+        // What failed it is avoided; what is only suspected too, by the pool.
         let needs = Needs {
             bytes: Some(self.expected),
             avoid: self.failed.all(),
@@ -251,7 +255,7 @@ impl ChunkJob {
         })?;
         self.fresh_starts += 1;
         self.attempts = 0;
-        self.live.clone_from(&placed.targets);
+        self.live = hopeful(&self.gateway, &placed);
         self.fence = placed.fence;
         self.placed = placed;
         self.version = ChunkVersion::FIRST;
@@ -334,10 +338,17 @@ impl ChunkJob {
     }
 
     /// The hop that the stream goes to.
-    pub(super) fn first_hop(&self, detail: &dyn std::fmt::Display) -> HopFailure {
+    pub(super) fn first(&self) -> DatanodeAddress {
         let first = self.live.first().or_else(|| self.placed.targets.first());
-        let id = first.map_or(DatanodeId::from_u128(0), |target| target.id);
-        failure(id, HopFault::Unreachable, detail)
+        first.cloned().unwrap_or_else(|| DatanodeAddress {
+            id: DatanodeId::from_u128(0),
+            address: String::new(),
+        })
+    }
+
+    /// A failure of the hop that the stream goes to.
+    pub(super) fn first_hop(&self, detail: &dyn std::fmt::Display) -> HopFailure {
+        failure(self.first().id, HopFault::Unreachable, detail)
     }
 
     fn sealed(self, report: SealedReport, sent: Sent) -> Result<Written, UploadError> {
@@ -350,6 +361,9 @@ impl ChunkJob {
             self.gateway.metrics.hop_failures.inc(hop.cause.into());
             self.gateway.pool.forget(hop.datanode);
             self.failed.add(hop.datanode);
+            if hop.cause == HopFault::Unreachable {
+                self.gateway.note_silent(hop.datanode);
+            }
             tracing::warn!(%chunk.id, datanode = %hop.datanode, detail = hop.detail,
                 "a hop was lost at the seal");
         }
@@ -361,6 +375,9 @@ impl ChunkJob {
                 "a datanode sealed something else than what was sent",
             );
             return Err(problem.next("nothing was stored: upload again").into());
+        }
+        for id in &replicas {
+            self.gateway.suspects.clear(*id);
         }
         let Sent { sender, receiver } = sent;
         self.gateway.streams.put_back(sender, receiver);
@@ -374,4 +391,12 @@ impl ChunkJob {
             held: self.placed.chunk,
         }
     }
+}
+
+/// The chain over a placement: without datanodes that were just silent. The commit has their replicas
+/// made from the others as long as the tracker counts on them.
+fn hopeful(gateway: &SharedGateway, placed: &Placed) -> Vec<DatanodeAddress> {
+    let mut targets = placed.targets.clone();
+    gateway.suspects.leave_out_silent(&mut targets);
+    targets
 }

@@ -181,11 +181,14 @@ async fn complete(
 async fn spread(gateway: &Gateway, fence: Fence, copy: NeededCopy) -> Vec<DatanodeId> {
     let NeededCopy {
         chunk,
-        sources,
-        targets,
+        mut sources,
+        mut targets,
         missing,
     } = copy;
     let missing = missing as usize;
+    // A silent target is tried all the same when there is no other: the tracker counts on it.
+    gateway.suspects.put_last(&mut sources);
+    gateway.suspects.put_last(&mut targets);
     let fetch = |target: DatanodeAddress| {
         let request = CopyRequest {
             fence,
@@ -194,10 +197,22 @@ async fn spread(gateway: &Gateway, fence: Fence, copy: NeededCopy) -> Vec<Datano
         };
         async move {
             let copied = gateway.datanodes.copy(&target, &request);
-            let error = match tokio::time::timeout(COPY_LIMIT, copied).await {
-                Ok(Ok(_)) => return Some(target.id),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "it took too long".to_owned(),
+            let error = tokio::select! {
+                copied = tokio::time::timeout(COPY_LIMIT, copied) => match copied {
+                    Ok(Ok(_)) => {
+                        gateway.suspects.clear(target.id);
+                        return Some(target.id);
+                    }
+                    Ok(Err(error)) => {
+                        gateway.note_failed(target.id, &error);
+                        error.to_string()
+                    }
+                    Err(_) => "it took too long".to_owned(),
+                },
+                () = gateway.streams.watch().silence(&target) => {
+                    gateway.note_silent(target.id);
+                    "it is silent".to_owned()
+                }
             };
             tracing::warn!(chunk = %chunk.id, datanode = %target.id, error,
                 "a missing replica was not made");

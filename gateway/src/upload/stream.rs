@@ -3,7 +3,9 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use dfs_client::write_stream::{ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure};
+use dfs_client::write_stream::{
+    ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure, silent,
+};
 use dfs_protocol::chunk::BLOCK_SIZE_U64;
 use dfs_protocol::frame::{HopFailure, HopFault, PROGRESS_STEP, SealedReport};
 use tokio::sync::mpsc;
@@ -64,6 +66,8 @@ async fn stream_all(
     receiver: &mut ChunkReceiver,
     feed: &mut mpsc::Receiver<Feed>,
 ) -> Result<Option<SealedReport>, HopFailure> {
+    let gateway = job.gateway.clone();
+    let first = job.first();
     // Blocks of the window that were sent in this attempt.
     let mut sent = 0;
     loop {
@@ -81,6 +85,7 @@ async fn stream_all(
             () = tokio::time::sleep(stall), if owed => {
                 return Err(job.first_hop(&"no confirmation came in time"));
             }
+            () = gateway.streams.watch().silence(&first), if owed => return Err(silent(first.id)),
             next = feed.recv() => match next {
                 None => return Ok(None),
                 Some(Feed::Seal) => job.complete = true,
@@ -108,6 +113,8 @@ async fn send_block(
     let stall = job.gateway.config.chain_stall;
     let mut sending = pin!(sender.block(offset, crc32c, &data));
     let mut stalled = pin!(tokio::time::sleep(stall));
+    let (gateway, first) = (job.gateway.clone(), job.first());
+    let mut silence = pin!(gateway.streams.watch().silence(&first));
     loop {
         tokio::select! {
             done = &mut sending => match done {
@@ -116,6 +123,7 @@ async fn send_block(
             },
             event = receiver.next() => progress(job, event?, sent)?,
             () = &mut stalled => return Err(job.first_hop(&"the chain takes no more bytes")),
+            () = &mut silence => return Err(silent(first.id)),
         }
     }
     *sent += 1;
@@ -129,12 +137,27 @@ async fn seal(
     receiver: &mut ChunkReceiver,
     sent: &mut usize,
 ) -> Result<SealedReport, HopFailure> {
-    let chunk = job.seal();
-    if let Err(broken) = sender.seal(&chunk).await {
-        return Err(reason(receiver, broken).await);
+    let (gateway, first) = (job.gateway.clone(), job.first());
+    let sealed = announce_and_hear(job, sender, receiver, sent);
+    tokio::select! {
+        sealed = sealed => sealed,
+        () = gateway.streams.watch().silence(&first) => Err(silent(first.id)),
+    }
+}
+
+async fn announce_and_hear(
+    job: &mut ChunkJob,
+    sender: &mut ChunkSender,
+    receiver: &mut ChunkReceiver,
+    sent: &mut usize,
+) -> Result<SealedReport, HopFailure> {
+    let stall = job.gateway.config.chain_stall;
+    match tokio::time::timeout(stall, sender.seal(&job.seal())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(broken)) => return Err(reason(receiver, broken).await),
+        Err(_) => return Err(job.first_hop(&"the chain takes no more bytes")),
     }
     loop {
-        let stall = job.gateway.config.chain_stall;
         let Ok(event) = tokio::time::timeout(stall, receiver.next()).await else {
             return Err(job.first_hop(&"the seal took too long"));
         };

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 
 use crate::gateway::SharedGateway;
 
-/// How long a datanode may take to say what it holds.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a datanode may take to say what it holds: an answer from memory, for which an upload waits.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Replicas that were sealed although the answer got lost: those of the version that most
 /// datanodes sealed, if their bytes are the ones that were sent.
@@ -62,7 +62,10 @@ async fn ask(
     targets: &[DatanodeAddress],
     chunk: ChunkId,
 ) -> Vec<(DatanodeId, ChunkState)> {
-    let questions = targets.iter().map(|target| async move {
+    // What a silent one holds cannot be counted on.
+    let mut heard = targets.to_vec();
+    gateway.suspects.leave_out_silent(&mut heard);
+    let questions = heard.iter().map(|target| async move {
         let asked = gateway.datanodes.chunk_state(target, chunk);
         let state = tokio::time::timeout(ANSWER_LIMIT, asked).await.ok()?.ok()?;
         Some((target.id, state))

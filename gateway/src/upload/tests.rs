@@ -234,6 +234,24 @@ async fn i20_a_chain_that_obeys_a_newer_tracker_goes_on_under_its_fence() {
 }
 
 #[tokio::test]
+async fn fault_15_a_datanode_that_was_silent_is_left_out_of_new_chains_and_gets_its_replica_by_a_copy()
+ {
+    let world = World::new(3, CHUNK).await;
+    store(&world, "before", b"fills the pool").await.unwrap();
+    let opens = world.chain.opens(0);
+    world.gateway.note_silent(crate::testing::id(0));
+    let bytes = content(CHUNK - 7);
+    let committed = store(&world, "a", &bytes).await.unwrap();
+    assert_eq!(world.chain.opens(0), opens, "nobody waited for it");
+    // The tracker counts on it, and it lives: the copy shows that.
+    assert_eq!(committed.replica_count, 3);
+    assert_stored(&world, &committed, &bytes);
+    assert_eq!(world.gateway.metrics.completed_replicas.get(), 1);
+    store(&world, "b", &bytes).await.unwrap();
+    assert_eq!(world.chain.opens(0), opens + 1);
+}
+
+#[tokio::test]
 async fn i31_an_upload_holds_no_more_than_its_window() {
     let world = World::new(3, 64 * MIB).await;
     world.chain.order(1, Fault::Silent);

@@ -18,6 +18,8 @@ use super::op::DatanodeRecord;
 pub struct LivenessPolicy {
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
+    /// Missed heartbeats after which a datanode is read from last.
+    pub late_after: u32,
     /// Missed heartbeats that make a datanode suspect.
     pub suspect_after: u32,
     /// Missed heartbeats that make it dead.
@@ -28,6 +30,7 @@ impl Default for LivenessPolicy {
     fn default() -> Self {
         Self {
             heartbeat_interval: Duration::from_secs(1),
+            late_after: 2,
             suspect_after: 3,
             dead_after: 10,
         }
@@ -351,6 +354,13 @@ impl DatanodeTable {
     pub fn liveness_of(&self, id: DatanodeId, now: Duration) -> Liveness {
         self.get(id)
             .map_or(Liveness::Dead, |node| self.liveness(node, now))
+    }
+
+    /// Whether it missed heartbeats, or cannot be got through to: others are better to read from.
+    pub fn is_late(&self, node: &Datanode, now: Duration) -> bool {
+        let LivenessPolicy { late_after, .. } = self.policy;
+        let patience = self.policy.heartbeat_interval * late_after;
+        node.unreachable || self.silence(node, now) >= patience
     }
 
     /// How long it has been silent.

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use dfs_client::HttpClient;
 use dfs_client::datanode::DatanodeClient;
+use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::status::Verdict;
@@ -113,9 +114,16 @@ impl Tracker {
             connector,
             registry,
         } = parts;
-        let http = HttpClient::new(connector.clone()).with_tokens(config.tokens.clone());
+        let metrics = TrackerMetrics::register(&registry)?;
+        let http = HttpClient::new(connector).with_tokens(config.tokens.clone());
+        let silence = SilenceWatch::new(http.clone(), metrics.silent_datanodes.clone());
         let deposed = watch::Sender::new(None);
-        let journal = JournalSet::new(http.clone(), clock.clone(), deposed.clone());
+        let journal = JournalSet::new(
+            http.clone(),
+            silence.clone(),
+            clock.clone(),
+            deposed.clone(),
+        );
         let catalog = Catalog::open(
             engine,
             CatalogConfig {
@@ -131,10 +139,10 @@ impl Tracker {
         let meta = catalog.meta().await?;
         let tracker = Arc::new(Self {
             cluster: meta.cluster,
-            metrics: TrackerMetrics::register(&registry)?,
+            metrics,
             journal,
+            write_streams: WriteStreams::new(http.clone(), silence),
             datanode_client: DatanodeClient::new(http),
-            write_streams: WriteStreams::new(connector).with_tokens(config.tokens.clone()),
             started: clock.monotonic(),
             // The epoch that this tracker is about to begin.
             events: EventLog::new(

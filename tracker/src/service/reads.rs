@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
+use dfs_protocol::datanode::Liveness;
 use dfs_protocol::upload::{
     ListRequest, ListResponse, LocateRequest, LocateResponse, LocatedChunk, MAX_LIST_LIMIT,
     SuspectReplica,
@@ -10,6 +11,8 @@ use dfs_protocol::upload::{
 use dfs_protocol::{ChunkId, ErrorCode, FilePath, Problem};
 
 use super::{State, Tracker};
+use crate::model::datanodes::Datanode;
+use crate::model::health::HolderView;
 
 /// Between two looks whether a commit was learnt.
 const LEARNING_PAUSE: Duration = Duration::from_millis(2);
@@ -34,12 +37,13 @@ impl Tracker {
         };
         self.wait_until_known(wanted).await;
         let mut rng = self.rng.fork();
+        let now = self.clock.monotonic();
         let state = self.state();
         let chunks = wanted
             .iter()
             .map(|chunk| LocatedChunk {
                 chunk: *chunk,
-                replicas: readable(&state, chunk.id, &mut rng),
+                replicas: readable(&state, chunk.id, now, &mut rng),
             })
             .collect();
         let safe_mode = state.in_safe_mode();
@@ -98,24 +102,31 @@ impl Tracker {
     }
 }
 
-/// Datanodes to read a chunk from; the load is spread by chance.
+/// Datanodes to read a chunk from; the load is spread by chance. Those that missed heartbeats come last,
+/// the suspect ones among them: they may serve all the same, but a reader does not begin with them.
 pub(super) fn readable(
     state: &State,
     chunk: ChunkId,
+    now: Duration,
     rng: &mut fastrand::Rng,
 ) -> Vec<DatanodeAddress> {
     let Some(view) = state.replicas.get(chunk) else {
         return Vec::new();
     };
-    let good = view
-        .replicas
-        .iter()
-        .filter(|r| r.present && r.class.good() && r.holder.readable());
-    let mut found: Vec<DatanodeAddress> = good
-        .filter_map(|replica| Some(state.datanodes.get(replica.datanode)?.at()))
+    let is_suspect = |id| state.datanodes.liveness_of(id, now) == Liveness::Suspect;
+    let good = view.replicas.iter().filter(|r| {
+        let holder = HolderView {
+            live: r.holder.live || is_suspect(r.datanode),
+            ..r.holder
+        };
+        r.present && r.class.good() && holder.readable()
+    });
+    let mut found: Vec<&Datanode> = good
+        .filter_map(|replica| state.datanodes.get(replica.datanode))
         .collect();
     rng.shuffle(&mut found);
-    found
+    found.sort_by_key(|node| state.datanodes.is_late(node, now));
+    found.into_iter().map(Datanode::at).collect()
 }
 
 pub(super) fn no_file(path: &FilePath) -> Problem {

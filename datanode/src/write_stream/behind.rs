@@ -1,0 +1,114 @@
+//! The next hop of a chain, as the hop before it sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_client::write_stream::{
+    ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure, silent,
+};
+use dfs_protocol::DatanodeId;
+use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress, SealedChunk};
+use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, PROGRESS_STEP, SealedReport};
+
+use super::PEER_TIMEOUT;
+use crate::context::Context;
+
+/// The next hop.
+pub(super) struct Behind {
+    pub(super) id: DatanodeId,
+    pub(super) sender: ChunkSender,
+    pub(super) receiver: ChunkReceiver,
+    /// Bytes that were sent.
+    pub(super) sent: u64,
+    /// Bytes that it and every hop behind it have.
+    pub(super) confirmed: u64,
+}
+
+impl Behind {
+    /// Whether a confirmation should have come for what was sent.
+    pub(super) fn owes(&self) -> bool {
+        self.sent.saturating_sub(self.confirmed) > PROGRESS_STEP + BLOCK_SIZE_U64
+    }
+}
+
+/// Opens the chunk on the hops behind; none when this is the last.
+pub(super) async fn open_behind(
+    ctx: &Arc<Context>,
+    open: &OpenChunk,
+) -> Result<Option<Behind>, HopFailure> {
+    let resumed = open.resume.map_or(0, |resume| resume.length);
+    let Some((first, rest)) = open.downstream.split_first() else {
+        return Ok(None);
+    };
+    let forwarded = OpenChunk {
+        datanode: first.id,
+        downstream: rest.to_vec(),
+        ..open.clone()
+    };
+    let ChunkWriter { sender, receiver } = ctx.streams.open(first, &forwarded).await?;
+    Ok(Some(Behind {
+        id: first.id,
+        sender,
+        receiver,
+        sent: resumed,
+        confirmed: resumed,
+    }))
+}
+
+/// Ends with the next hop's id when it is silent; never without a next hop.
+pub(super) async fn gone_silent(ctx: &Context, next_hop: Option<&DatanodeAddress>) -> DatanodeId {
+    match next_hop {
+        Some(hop) => {
+            ctx.streams.watch().silence(hop).await;
+            hop.id
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A hop that broke the connection may have said before whose fault it was.
+pub(super) async fn told_failure(behind: &mut Behind, broken: HopFailure) -> HopFailure {
+    let listen = async {
+        loop {
+            match behind.receiver.next().await {
+                Ok(ChunkEvent::Progress(_)) => {}
+                Ok(ChunkEvent::Failed(told)) => return Some(told),
+                Ok(ChunkEvent::Sealed(_)) | Err(_) => return None,
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(1), listen).await;
+    told.ok().flatten().unwrap_or(broken)
+}
+
+/// The failure of a hop that lives and takes nothing.
+pub(super) fn stalled(id: DatanodeId) -> HopFailure {
+    failure(id, HopFault::Unreachable, &"the hop does not take bytes")
+}
+
+/// Seals on the hops behind.
+pub(super) async fn seal_behind(
+    ctx: &Arc<Context>,
+    mut behind: Behind,
+    chunk: &SealedChunk,
+) -> Result<SealedReport, HopFailure> {
+    let id = behind.id;
+    let next_hop = behind.sender.peer().clone();
+    let exchange = async {
+        behind.sender.seal(chunk).await?;
+        loop {
+            match behind.receiver.next().await? {
+                ChunkEvent::Progress(_) => {}
+                ChunkEvent::Sealed(report) => return Ok(report),
+                ChunkEvent::Failed(failed) => return Err(failed),
+            }
+        }
+    };
+    let sealed = tokio::select! {
+        sealed = tokio::time::timeout(PEER_TIMEOUT * 2, exchange) => sealed,
+        hop = gone_silent(ctx, Some(&next_hop)) => return Err(silent(hop)),
+    };
+    let report = sealed.unwrap_or_else(|_| Err(stalled(id)))?;
+    ctx.streams.put_back(behind.sender, behind.receiver);
+    Ok(report)
+}
