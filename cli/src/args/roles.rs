@@ -243,7 +243,9 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 
 fn parse_rate_of_leaving(text: &str) -> Result<u64, String> {
     match parse_size(text) {
-        Ok(0) => Err("with a rate of 0 no datanode is ever emptied; leave it out for no limit".into()),
+        Ok(0) => {
+            Err("with a rate of 0 no datanode is ever emptied; leave it out for no limit".into())
+        }
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(error.to_string()),
     }

@@ -18,15 +18,18 @@ fn waiting() -> usize {
     given.and_then(|text| text.parse().ok()).unwrap_or(4)
 }
 
-/// What the operator writes, and what follows from it; the leases are what is renewed by design.
+/// What the operator writes; leases are renewed by design, and other controllers write events about pods and claims
+/// that wait, again and again.
 const WATCHED: &str = "dfs,statefulsets,deployments,services,configmaps,secrets,persistentvolumeclaims,\
-    poddisruptionbudgets,networkpolicies,serviceaccounts,pods,events";
+    poddisruptionbudgets,networkpolicies,serviceaccounts";
 
-/// Versions of everything in the stores' namespace.
+/// Versions of everything in the stores' namespace that the operator writes.
 fn versions(world: &World) -> BTreeMap<String, String> {
-    let all = world.get(&[WATCHED]).unwrap();
-    let items = all["items"].as_array().unwrap().iter();
-    let version = |item: &Value| {
+    let objects = world.get(&[WATCHED]).unwrap();
+    let of_dfs = ["events", "--field-selector=involvedObject.kind=DfsCluster"];
+    let events = world.get(&of_dfs).unwrap();
+    let items = |all: &Value| all["items"].as_array().unwrap().clone();
+    let version = |item: Value| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let name = format!(
             "{}/{}",
@@ -35,7 +38,8 @@ fn versions(world: &World) -> BTreeMap<String, String> {
         );
         (name, text(&item["metadata"]["resourceVersion"]))
     };
-    items.map(version).collect()
+    let all = items(&objects).into_iter().chain(items(&events));
+    all.map(version).collect()
 }
 
 /// Waits until nothing was written for a while, and says how often it had to begin anew.

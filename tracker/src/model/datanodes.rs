@@ -387,9 +387,9 @@ impl DatanodeTable {
 
     /// Datanodes that were announced as away and are not heard.
     pub fn away(&self, now: Duration) -> Vec<DatanodeId> {
-        let away = self
-            .iter()
-            .filter(|node| self.in_maintenance(node, now) && self.liveness(node, now) != Liveness::Live);
+        let away = self.iter().filter(|node| {
+            self.in_maintenance(node, now) && self.liveness(node, now) != Liveness::Live
+        });
         away.map(|node| node.id).collect()
     }
 

@@ -43,7 +43,10 @@ pub fn ok_to_stop(view: &RemovalView<'_>, nodes: &[DatanodeId], now: Duration) -
     let mut found = Offenders::default();
     for chunk in touched(view, nodes) {
         let left = proven_elsewhere(view, &chunk, nodes, ReplicaUse::Read);
-        found.note(chunk.expected.chunk.id, left < floor(view, chunk.expected.factor));
+        found.note(
+            chunk.expected.chunk.id,
+            left < floor(view, chunk.expected.factor),
+        );
     }
     for (chunk, leased) in view.leases.leased(now) {
         let left = live_targets(view, &leased.targets, nodes, now);
@@ -57,11 +60,7 @@ pub fn ok_to_stop(view: &RemovalView<'_>, nodes: &[DatanodeId], now: Duration) -
 
 /// Whether, beside these datanodes, any one more may stop, whichever it is: every chunk that can be
 /// read without them keeps what [`ok_to_stop`] asks for when it loses one more replica.
-pub fn one_more_may_stop(
-    view: &RemovalView<'_>,
-    besides: &[DatanodeId],
-    now: Duration,
-) -> Verdict {
+pub fn one_more_may_stop(view: &RemovalView<'_>, besides: &[DatanodeId], now: Duration) -> Verdict {
     if let Some(refusal) = refusal(view, besides) {
         return refusal;
     }

@@ -40,7 +40,7 @@ use crate::metrics::{EventMetrics, TrackerMetrics};
 use crate::model::comparison::Comparison;
 use crate::model::datanodes::Picture;
 use crate::model::op::Op;
-use crate::plan::removal::{ok_to_stop, safe_to_remove, one_more_may_stop};
+use crate::plan::removal::{ok_to_stop, one_more_may_stop, safe_to_remove};
 use crate::store::{
     Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, CommitObserver, Engine, StoreError,
     SubmitError, new_trash_id,

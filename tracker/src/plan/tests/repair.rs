@@ -362,11 +362,18 @@ fn a_leaving_datanode_is_emptied_at_its_rate_and_what_lacks_replicas_does_not_wa
     let plan = cluster.start_repair();
     let copied: Vec<_> = plan.copies.iter().map(|copy| copy.chunk.id).collect();
     assert_eq!(copied.len(), 2, "{copied:?}");
-    assert!(copied.contains(&id(5)), "repair waited for the rate: {copied:?}");
+    assert!(
+        copied.contains(&id(5)),
+        "repair waited for the rate: {copied:?}"
+    );
     assert!(plan.limited.emptying > 0);
     cluster.carry_out();
     cluster.beat();
-    assert_eq!(cluster.start_repair().copies.len(), 0, "faster than the rate");
+    assert_eq!(
+        cluster.start_repair().copies.len(),
+        0,
+        "faster than the rate"
+    );
     cluster.beats(11);
     assert_eq!(cluster.start_repair().copies.len(), 1);
     cluster.carry_out();
