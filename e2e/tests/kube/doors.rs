@@ -119,7 +119,7 @@ async fn bad_input_39_through_the_gateway_api_files_stream_and_a_made_up_address
         ]
         .concat();
         let logs = kubectl(&logs)?;
-        let line = logs.lines().find(|line| line.contains("not-there"));
+        let line = logs.lines().find(|line| line.contains(r#""status":404"#));
         line.map(str::to_owned).ok_or(logs)
     })
     .await;

@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Bytes after which files stay small: however long a scenario takes, its small volumes do not fill up.
+const PLENTY: usize = 160 << 20;
 /// Failures that are kept word by word.
 const KEPT: usize = 10;
 
@@ -182,15 +184,21 @@ impl Load {
 /// Mostly small files, some of several MiB; each path once.
 async fn write(shared: Arc<Shared>, mut rng: fastrand::Rng) {
     let mut last = Instant::now();
+    let mut written = 0;
     for number in 0_u64.. {
         if shared.stopped() {
             return;
         }
-        let longest = if number % 20 == 19 { 4 << 20 } else { 64 << 10 };
+        let longest = match number % 20 {
+            _ if written > PLENTY => 1 << 10,
+            19 => 4 << 20,
+            _ => 64 << 10,
+        };
         let mut body = vec![0; rng.usize(1..longest)];
         rng.fill(&mut body);
         let (body, path) = (Bytes::from(body), format!("{}/{number}", shared.directory));
         let content = Content::of(&body);
+        written += body.len();
         let answer = shared.store.try_put(&path, body).await;
         if shared.seen().wrote(path, content, answer, last.elapsed()) {
             last = Instant::now();
