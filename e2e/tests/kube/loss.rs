@@ -201,8 +201,15 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     hook.run(&["node-kill", victim]);
     tokio::time::sleep(REPAIR_DELAY).await;
     goes_on(&load).await;
+    until("the tracker takes it for dead", DEADLINE, || async {
+        let dead = cluster.status()?.datanodes.dead;
+        (dead == 1)
+            .then_some(())
+            .ok_or_else(|| format!("{dead} are"))
+    })
+    .await;
     if has_spare {
-        cluster.wait_condition("DataRedundant", "False").await;
+        cluster.wait_whole().await;
         let (_, message) = cluster.wait_condition("DataRedundant", "True").await;
         eprintln!("  redundant without the node: {message}");
     } else {
