@@ -8,7 +8,7 @@ use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::ChunkHealth;
 use http::StatusCode;
 
-use crate::kit::{CHUNK_BYTES, DEADLINE, Model, options, valid_replicas};
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, options, valid_replicas};
 use crate::world::{id_of, node, ok_to_stop, post, records_on, verdict, wait_admin};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +51,15 @@ async fn i23_i24_a_datanode_that_returns_after_repair_leaves_no_excess_and_no_ch
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i25_a_decommissioned_datanode_goes_only_when_proved_and_never_comes_back_as_itself() {
-    let mut cluster = Cluster::start(options(4)).await;
+    let mut cluster = Cluster::start(Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            // The newcomer at the end must get nothing but by what is tested here.
+            config.rebalance_threshold = 0;
+        },
+        ..options(4)
+    })
+    .await;
     let mut model = Model::default();
     for number in 0..8 {
         model
