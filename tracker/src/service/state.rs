@@ -25,6 +25,9 @@ use crate::plan::{Hold, Policy, hold};
 
 /// A command that was told and not answered is told again after so many heartbeats.
 const TELL_AGAIN_HEARTBEATS: u32 = 30;
+/// How long after a partition its last datanode may come back: a datanode's try to announce itself may take five
+/// seconds, the wait before its next one five more.
+const RETURN_WINDOW: Duration = Duration::from_secs(11);
 
 /// Everything that is not in the catalog.
 #[derive(Debug)]
@@ -128,12 +131,12 @@ impl State {
     }
 
     /// The first datanodes that return from a partition must not set off the repair of the others,
-    /// which follow within heartbeats.
+    /// which follow within heartbeats, or with their next try to announce themselves.
     fn returning(&self, now: Duration) -> Option<Hold> {
         let seen = self.last_partition?;
         let silent = |node: &Datanode| self.datanodes.liveness(node, now) != Liveness::Live;
-        let waits = now.saturating_sub(seen) < self.policy.liveness.dead_window()
-            && self.datanodes.serving().any(silent);
+        let window = self.policy.liveness.dead_window().max(RETURN_WINDOW);
+        let waits = now.saturating_sub(seen) < window && self.datanodes.serving().any(silent);
         waits.then(|| Hold::Asked("datanodes are returning after a partition".to_owned()))
     }
 
