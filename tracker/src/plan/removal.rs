@@ -37,45 +37,46 @@ pub struct RemovalView<'a> {
 /// that they do not touch lose nothing; when the chunk set of one of them is unknown, every chunk
 /// is looked at.
 pub fn ok_to_stop(view: &RemovalView<'_>, nodes: &[DatanodeId], now: Duration) -> Verdict {
-    if let Some(refusal) = refusal(view, nodes) {
-        return refusal;
-    }
-    let mut found = Offenders::default();
-    for chunk in touched(view, nodes) {
-        let left = proven_elsewhere(view, &chunk, nodes, ReplicaUse::Read);
-        found.note(
-            chunk.expected.chunk.id,
-            left < floor(view, chunk.expected.factor),
-        );
-    }
-    for (chunk, leased) in view.leases.leased(now) {
-        let left = live_targets(view, &leased.targets, nodes, now);
-        let touches =
-            leased.targets.is_empty() || leased.targets.iter().any(|id| nodes.contains(id));
-        let too_few = left < floor(view, leased.wanted);
-        found.note_leased(chunk, touches && too_few);
-    }
-    found.verdict("chunks would have too few live replicas")
+    stop_verdict(view, nodes, false, now)
 }
 
 /// Whether, beside these datanodes, any one more may stop, whichever it is: every chunk that can be
 /// read without them keeps what [`ok_to_stop`] asks for when it loses one more replica.
 pub fn one_more_may_stop(view: &RemovalView<'_>, besides: &[DatanodeId], now: Duration) -> Verdict {
-    if let Some(refusal) = refusal(view, besides) {
+    stop_verdict(view, besides, true, now)
+}
+
+fn stop_verdict(
+    view: &RemovalView<'_>,
+    nodes: &[DatanodeId],
+    one_more: bool,
+    now: Duration,
+) -> Verdict {
+    if let Some(refusal) = refusal(view, nodes) {
         return refusal;
     }
-    let floor = |factor: u32| floor(view, factor);
+    let too_few =
+        |left: u32, factor| left.saturating_sub(u32::from(one_more)) < floor(view, factor);
     let mut found = Offenders::default();
-    for chunk in view.replicas.iter() {
-        let left = proven_elsewhere(view, &chunk, besides, ReplicaUse::Read);
+    let chunks: Box<dyn Iterator<Item = ChunkView>> = if one_more {
+        // It may hold a replica of any of them.
+        Box::new(view.replicas.iter())
+    } else {
+        touched(view, nodes)
+    };
+    for chunk in chunks {
+        let left = proven_elsewhere(view, &chunk, nodes, ReplicaUse::Read);
         found.note(
             chunk.expected.chunk.id,
-            left.saturating_sub(1) < floor(chunk.expected.factor),
+            too_few(left, chunk.expected.factor),
         );
     }
     for (chunk, leased) in view.leases.leased(now) {
-        let left = live_targets(view, &leased.targets, besides, now);
-        found.note_leased(chunk, left.saturating_sub(1) < floor(leased.wanted));
+        let left = live_targets(view, &leased.targets, nodes, now);
+        let touches = one_more
+            || leased.targets.is_empty()
+            || leased.targets.iter().any(|id| nodes.contains(id));
+        found.note_leased(chunk, touches && too_few(left, leased.wanted));
     }
     found.verdict("chunks would have too few live replicas")
 }
