@@ -48,6 +48,14 @@ impl ClientError {
         matches!(self, Self::Refused(problem) if problem.is(code))
     }
 
+    /// Whether nothing came back: the peer was not reached, or did not answer.
+    pub fn is_unheard(&self) -> bool {
+        match self {
+            Self::NotConnected { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Refused(_) | Self::Malformed { .. } => false,
+        }
+    }
+
     /// Whether the same call may succeed on another try.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -17,10 +17,10 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::GatewayConfig;
 use crate::lease::Lease;
-use crate::metrics::{GatewayMetrics, Refusal};
+use crate::metrics::{Doubt, GatewayMetrics, Refusal};
 use crate::patience::Patient;
 use crate::pool::Pool;
-use crate::suspects::{Doubt, Suspects};
+use crate::suspects::Suspects;
 
 /// The world as the doors see it.
 #[derive(Debug, Clone)]
@@ -121,11 +121,8 @@ impl Gateway {
 
     /// A call to a datanode failed; whether that is silence shows in the error.
     pub(crate) fn note_failed(&self, id: DatanodeId, error: &ClientError) {
-        match error {
-            ClientError::NotConnected { .. }
-            | ClientError::Unreachable { .. }
-            | ClientError::TimedOut { .. } => self.note_silent(id),
-            ClientError::Refused(_) | ClientError::Malformed { .. } => {}
+        if error.is_unheard() {
+            self.note_silent(id);
         }
     }
 

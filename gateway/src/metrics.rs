@@ -77,8 +77,8 @@ label_enum! {
 }
 
 label_enum! {
-    /// What made a datanode come last for a while.
-    pub enum DoubtLabel: "doubt" {
+    /// What was seen of a datanode that comes last for a while; the worse is the greater.
+    pub enum Doubt: "doubt" {
         /// Another replica was faster by far.
         Slow = "slow",
         /// It was not reached, or did not answer.
@@ -114,7 +114,7 @@ pub struct GatewayMetrics {
     /// Second replicas asked by reads that waited.
     pub hedges: CounterBy<Hedge>,
     /// Datanodes seen to fail or stall.
-    pub doubts: CounterBy<DoubtLabel>,
+    pub doubts: CounterBy<Doubt>,
     /// Waits that were given up because the datanode was silent.
     pub silent: IntCounter,
     /// Downloads broken after their header was sent.

@@ -10,21 +10,12 @@ use dfs_protocol::DatanodeId;
 use dfs_protocol::chunk::DatanodeAddress;
 use dfs_runtime::clock::SharedClock;
 
-use crate::metrics::{DoubtLabel, GatewayMetrics};
+use crate::metrics::{Doubt, GatewayMetrics};
 
 /// How long a doubt lasts.
 const LASTS: Duration = Duration::from_secs(10);
 /// Datanodes in doubt at once; the oldest doubts go first.
 const MOST: usize = 1024;
-
-/// What was seen of a datanode; the worse is the greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Doubt {
-    /// Another replica was faster by far.
-    Slow,
-    /// It was not reached, or did not answer.
-    Silent,
-}
 
 /// The doubts, apart from clock and lock.
 #[derive(Debug, Default)]
@@ -72,11 +63,7 @@ impl Suspects {
 
     /// A datanode failed or stalled; says whether that is news.
     pub(crate) fn note(&self, id: DatanodeId, doubt: Doubt) -> bool {
-        let label = match doubt {
-            Doubt::Slow => DoubtLabel::Slow,
-            Doubt::Silent => DoubtLabel::Silent,
-        };
-        self.metrics.doubts.inc(label);
+        self.metrics.doubts.inc(doubt);
         self.lock().note(id, doubt, self.clock.monotonic())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::tests::{LENGTH, read, stored_in};
 use crate::config::GatewayConfig;
-use crate::metrics::{DoubtLabel, Hedge};
+use crate::metrics::{Doubt, Hedge};
 use crate::testing::{CHUNK, ManualClock, ReadFault, World, config, eventually};
 
 fn hedging() -> GatewayConfig {
@@ -51,7 +51,7 @@ async fn a_datanode_that_hung_comes_last_for_all_reads_until_the_doubt_passes() 
     world.chain.order_read(0, Some(ReadFault::Mute));
     assert!(read(&world, 0..LENGTH).await.unwrap().unwrap() == bytes);
     let doubts = &world.gateway.metrics.doubts;
-    assert!(doubts.get(DoubtLabel::Slow) >= 1);
+    assert!(doubts.get(Doubt::Slow) >= 1);
     // The later chunks of that download, and the next downloads, begin elsewhere.
     assert_eq!(world.chain.reads(0), 1);
     for _ in 0..10 {

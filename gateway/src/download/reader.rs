@@ -16,8 +16,7 @@ use super::progress::Progress;
 use super::race::{Arrived, Lane, Race, damaged};
 use crate::error::DownloadError;
 use crate::gateway::SharedGateway;
-use crate::metrics::Hedge;
-use crate::suspects::Doubt;
+use crate::metrics::{Doubt, Hedge};
 
 type Blocks = mpsc::Sender<Result<Bytes, DownloadError>>;
 
