@@ -87,18 +87,28 @@ impl SilenceWatch {
         }
     }
 
+    /// The call's own end, or an error as soon as the datanode that it goes to is silent.
+    pub async fn unless_silent<T>(
+        &self,
+        at: &DatanodeAddress,
+        call: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        tokio::select! {
+            outcome = call => outcome,
+            () = self.silence(at) => Err(ClientError::Unreachable {
+                address: at.address.clone(),
+                detail: "it is silent".to_owned(),
+            }),
+        }
+    }
+
     /// Whatever it says shows that it lives, unless it is another datanode at the same address.
     async fn answers(&self, at: &DatanodeAddress) -> bool {
         let asked = tokio::time::timeout(self.policy.answer, self.http.identity(&at.address)).await;
         let lives = match asked {
             Ok(Ok(identity)) => identity.datanode == at.id,
-            Ok(Err(ClientError::Refused(_) | ClientError::Malformed { .. })) => true,
-            Ok(Err(
-                ClientError::NotConnected { .. }
-                | ClientError::Unreachable { .. }
-                | ClientError::TimedOut { .. },
-            ))
-            | Err(_) => false,
+            Ok(Err(error)) => !error.is_unheard(),
+            Err(_) => false,
         };
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if !lives {

@@ -110,6 +110,13 @@ impl WriteStreams {
         &self.watch
     }
 
+    /// Ends when the hop is silent, with that as its failure; to be raced against what is waited for.
+    pub async fn silent_hop(&self, at: &DatanodeAddress) -> HopFailure {
+        self.watch.silence(at).await;
+        let detail = "it is silent: it neither goes on nor says who it is";
+        failure(at.id, HopFault::Unreachable, &detail)
+    }
+
     /// Opens a chunk on `first` and the hops behind it. `open.datanode` must be `first.id`.
     ///
     /// A failure names the hop at fault, which need not be `first`.
@@ -143,7 +150,7 @@ impl WriteStreams {
             connected = connecting => connected.unwrap_or_else(|_| {
                 Err(failure(first.id, HopFault::Unreachable, &"connecting timed out"))
             })?,
-            () = self.watch.silence(first) => return Err(silent(first.id)),
+            silent = self.silent_hop(first) => return Err(silent),
         };
         let opened = self.try_open(first, halves, &opening).await;
         opened.map_err(NotOpen::failure)
@@ -199,7 +206,7 @@ impl WriteStreams {
                 let detail = "opening the chunk timed out";
                 NotOpen::Refused(failure(first.id, HopFault::Unreachable, &detail))
             })?,
-            () = self.watch.silence(first) => return Err(NotOpen::Silent(silent(first.id))),
+            silent = self.silent_hop(first) => return Err(NotOpen::Silent(silent)),
         };
         let frame = answer.map_err(|failed| match failed.cause {
             HopFault::Unreachable => NotOpen::Ended(failed),
@@ -267,11 +274,6 @@ impl WriteStreams {
 }
 
 impl ChunkSender {
-    /// The datanode at the other end.
-    pub fn peer(&self) -> &DatanodeAddress {
-        &self.to
-    }
-
     /// Sends one block whose CRC32C is known.
     pub async fn block(&mut self, offset: u64, crc32c: u32, data: &[u8]) -> Result<(), HopFailure> {
         let sent = self.frames.block(offset, crc32c, data).await;
@@ -357,12 +359,6 @@ pub fn failure(
         cause,
         detail: detail.to_string(),
     }
-}
-
-/// The failure of a hop that neither its stream nor its API hears of.
-pub fn silent(datanode: DatanodeId) -> HopFailure {
-    let detail = "it is silent: it neither goes on nor says who it is";
-    failure(datanode, HopFault::Unreachable, &detail)
 }
 
 /// The failure behind a datanode that would not upgrade the connection.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use dfs_client::ClientError;
 use dfs_client::blocks::read_blocks;
 use dfs_protocol::chunk::{DatanodeAddress, Replica, SealedChunk};
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Problem};
@@ -100,10 +99,9 @@ async fn copy_from(
         source_datanode: None,
         problem: error.into(),
     };
-    let opened = tokio::select! {
-        opened = read_blocks(&ctx.http, source, chunk, 0..chunk.length) => opened,
-        () = ctx.streams.watch().silence(source) => Err(silent(source)),
-    };
+    let watch = ctx.streams.watch();
+    let opening = read_blocks(&ctx.http, source, chunk, 0..chunk.length);
+    let opened = watch.unless_silent(source, opening).await;
     let mut blocks = opened.map_err(|e| source_fault(e.into_problem()))?;
     let Some(origin) = blocks.origin().cloned() else {
         let detail = "the source does not say where the chunk belongs";
@@ -120,11 +118,7 @@ async fn copy_from(
         .await
         .map_err(own_fault)?;
     loop {
-        let next = tokio::select! {
-            next = blocks.next() => next,
-            () = ctx.streams.watch().silence(source) => Err(silent(source)),
-        };
-        let block = match next {
+        let block = match watch.unless_silent(source, blocks.next()).await {
             Ok(Some(block)) => block,
             Ok(None) => break,
             Err(error) => {
@@ -151,13 +145,6 @@ async fn copy_from(
         StoreError::Mismatch { .. } => source_fault(error.into()),
         other => own_fault(other),
     })
-}
-
-fn silent(source: &DatanodeAddress) -> ClientError {
-    ClientError::Unreachable {
-        address: source.address.clone(),
-        detail: "it is silent".to_owned(),
-    }
 }
 
 /// Ends a copy whose source failed. The staged file is gone on return: the next source begins the

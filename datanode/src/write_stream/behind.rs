@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::write_stream::{
-    ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure, silent,
-};
+use dfs_client::write_stream::{ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure};
 use dfs_protocol::DatanodeId;
 use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, PROGRESS_STEP, SealedReport};
@@ -15,7 +13,7 @@ use crate::context::Context;
 
 /// The next hop.
 pub(super) struct Behind {
-    pub(super) id: DatanodeId,
+    pub(super) at: DatanodeAddress,
     pub(super) sender: ChunkSender,
     pub(super) receiver: ChunkReceiver,
     /// Bytes that were sent.
@@ -47,7 +45,7 @@ pub(super) async fn open_behind(
     };
     let ChunkWriter { sender, receiver } = ctx.streams.open(first, &forwarded).await?;
     Ok(Some(Behind {
-        id: first.id,
+        at: first.clone(),
         sender,
         receiver,
         sent: resumed,
@@ -55,13 +53,10 @@ pub(super) async fn open_behind(
     }))
 }
 
-/// Ends with the next hop's id when it is silent; never without a next hop.
-pub(super) async fn gone_silent(ctx: &Context, next_hop: Option<&DatanodeAddress>) -> DatanodeId {
+/// Ends when the next hop is silent, with that as its failure; never without a next hop.
+pub(super) async fn gone_silent(ctx: &Context, next_hop: Option<&DatanodeAddress>) -> HopFailure {
     match next_hop {
-        Some(hop) => {
-            ctx.streams.watch().silence(hop).await;
-            hop.id
-        }
+        Some(hop) => ctx.streams.silent_hop(hop).await,
         None => std::future::pending().await,
     }
 }
@@ -89,15 +84,19 @@ pub(super) fn stalled(id: DatanodeId) -> HopFailure {
 /// Seals on the hops behind.
 pub(super) async fn seal_behind(
     ctx: &Arc<Context>,
-    mut behind: Behind,
+    behind: Behind,
     chunk: &SealedChunk,
 ) -> Result<SealedReport, HopFailure> {
-    let id = behind.id;
-    let next_hop = behind.sender.peer().clone();
+    let Behind {
+        at,
+        mut sender,
+        mut receiver,
+        ..
+    } = behind;
     let exchange = async {
-        behind.sender.seal(chunk).await?;
+        sender.seal(chunk).await?;
         loop {
-            match behind.receiver.next().await? {
+            match receiver.next().await? {
                 ChunkEvent::Progress(_) => {}
                 ChunkEvent::Sealed(report) => return Ok(report),
                 ChunkEvent::Failed(failed) => return Err(failed),
@@ -106,9 +105,9 @@ pub(super) async fn seal_behind(
     };
     let sealed = tokio::select! {
         sealed = tokio::time::timeout(PEER_TIMEOUT * 2, exchange) => sealed,
-        hop = gone_silent(ctx, Some(&next_hop)) => return Err(silent(hop)),
+        silent = ctx.streams.silent_hop(&at) => return Err(silent),
     };
-    let report = sealed.unwrap_or_else(|_| Err(stalled(id)))?;
-    ctx.streams.put_back(behind.sender, behind.receiver);
+    let report = sealed.unwrap_or_else(|_| Err(stalled(at.id)))?;
+    ctx.streams.put_back(sender, receiver);
     Ok(report)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dfs_client::frame_io::{Frame, FrameIoError};
-use dfs_client::write_stream::{ChunkEvent, failure, silent};
+use dfs_client::write_stream::{ChunkEvent, failure};
 use dfs_protocol::chunk::{BLOCK_SIZE_U64, Replica, SealedChunk};
 use dfs_protocol::frame::{
     self, FrameKind, HopFailure, HopFault, OpenChunk, PROGRESS_STEP, SealedReport,
@@ -235,7 +235,7 @@ async fn body<S: AsyncRead + AsyncWrite + Send>(
 ) -> BodyEnd {
     let own = ctx.id();
     let mut told = *write.disk.written.borrow();
-    let next_hop = write.behind.as_ref().map(|hop| hop.sender.peer().clone());
+    let next_hop = write.behind.as_ref().map(|hop| hop.at.clone());
     loop {
         let owed = write.behind.as_ref().is_some_and(Behind::owes);
         tokio::select! {
@@ -266,8 +266,8 @@ async fn body<S: AsyncRead + AsyncWrite + Send>(
                 }
             }
             () = write.active.stopped() => return BodyEnd::WriterGone,
-            hop = gone_silent(ctx, next_hop.as_ref()), if owed => {
-                return BodyEnd::Failed(silent(hop));
+            silent = gone_silent(ctx, next_hop.as_ref()), if owed => {
+                return BodyEnd::Failed(silent);
             }
         }
         let confirmed = confirmed(write);
@@ -331,11 +331,10 @@ async fn take(ctx: &Context, write: &mut Write, frame: Frame) -> Option<BodyEnd>
         )));
     }
     let behind = write.behind.as_mut()?;
-    let next_hop = behind.sender.peer().clone();
     let block = behind.sender.block(header.offset, header.crc32c, &payload);
     let sent = tokio::select! {
         sent = tokio::time::timeout(PEER_TIMEOUT, block) => sent,
-        hop = gone_silent(ctx, Some(&next_hop)) => return Some(BodyEnd::Failed(silent(hop))),
+        silent = ctx.streams.silent_hop(&behind.at) => return Some(BodyEnd::Failed(silent)),
     };
     match sent {
         Ok(Ok(())) => {
@@ -343,7 +342,7 @@ async fn take(ctx: &Context, write: &mut Write, frame: Frame) -> Option<BodyEnd>
             None
         }
         Ok(Err(failed)) => Some(BodyEnd::Failed(told_failure(behind, failed).await)),
-        Err(_) => Some(BodyEnd::Failed(stalled(behind.id))),
+        Err(_) => Some(BodyEnd::Failed(stalled(behind.at.id))),
     }
 }
 
@@ -364,7 +363,7 @@ fn hear(event: Result<ChunkEvent, HopFailure>, write: &mut Write) -> Option<HopF
         Ok(ChunkEvent::Failed(failed)) | Err(failed) => Some(failed),
         Ok(ChunkEvent::Sealed(_)) => {
             let detail = "the hop sealed before it was asked to";
-            Some(failure(behind.id, HopFault::Protocol, &detail))
+            Some(failure(behind.at.id, HopFault::Protocol, &detail))
         }
     }
 }

@@ -197,22 +197,17 @@ async fn spread(gateway: &Gateway, fence: Fence, copy: NeededCopy) -> Vec<Datano
         };
         async move {
             let copied = gateway.datanodes.copy(&target, &request);
-            let error = tokio::select! {
-                copied = tokio::time::timeout(COPY_LIMIT, copied) => match copied {
-                    Ok(Ok(_)) => {
-                        gateway.suspects.clear(target.id);
-                        return Some(target.id);
-                    }
-                    Ok(Err(error)) => {
-                        gateway.note_failed(target.id, &error);
-                        error.to_string()
-                    }
-                    Err(_) => "it took too long".to_owned(),
-                },
-                () = gateway.streams.watch().silence(&target) => {
-                    gateway.note_silent(target.id);
-                    "it is silent".to_owned()
+            let copied = gateway.streams.watch().unless_silent(&target, copied);
+            let error = match tokio::time::timeout(COPY_LIMIT, copied).await {
+                Ok(Ok(_)) => {
+                    gateway.suspects.clear(target.id);
+                    return Some(target.id);
                 }
+                Ok(Err(error)) => {
+                    gateway.note_failed(target.id, &error);
+                    error.to_string()
+                }
+                Err(_) => "it took too long".to_owned(),
             };
             tracing::warn!(chunk = %chunk.id, datanode = %target.id, error,
                 "a missing replica was not made");

@@ -3,14 +3,13 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use dfs_client::write_stream::{
-    ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure, silent,
-};
-use dfs_protocol::chunk::BLOCK_SIZE_U64;
+use dfs_client::write_stream::{ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure};
+use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress};
 use dfs_protocol::frame::{HopFailure, HopFault, PROGRESS_STEP, SealedReport};
 use tokio::sync::mpsc;
 
 use super::chunk::{ChunkJob, Feed};
+use crate::gateway::SharedGateway;
 
 /// How long the reason of a broken stream may take to arrive.
 const REASON_WAIT: Duration = Duration::from_secs(1);
@@ -60,23 +59,38 @@ pub(super) async fn stream(
     }
 }
 
+/// The hop that a stream goes to, asked whether it lives while it is waited for.
+struct FirstHop {
+    gateway: SharedGateway,
+    at: DatanodeAddress,
+}
+
+impl FirstHop {
+    /// Ends when it is silent, with that as its failure.
+    async fn silent(&self) -> HopFailure {
+        self.gateway.streams.silent_hop(&self.at).await
+    }
+}
+
 async fn stream_all(
     job: &mut ChunkJob,
     sender: &mut ChunkSender,
     receiver: &mut ChunkReceiver,
     feed: &mut mpsc::Receiver<Feed>,
 ) -> Result<Option<SealedReport>, HopFailure> {
-    let gateway = job.gateway.clone();
-    let first = job.first();
+    let hop = FirstHop {
+        gateway: job.gateway.clone(),
+        at: job.first(),
+    };
     // Blocks of the window that were sent in this attempt.
     let mut sent = 0;
     loop {
         if sent < job.window.len() {
-            send_block(job, sender, receiver, &mut sent).await?;
+            send_block(job, &hop, sender, receiver, &mut sent).await?;
             continue;
         }
         if job.complete {
-            return seal(job, sender, receiver, &mut sent).await.map(Some);
+            return seal(job, &hop, sender, receiver, &mut sent).await.map(Some);
         }
         let stall = job.gateway.config.chain_stall;
         let owed = job.received.saturating_sub(job.base) > PROGRESS_STEP + BLOCK_SIZE_U64;
@@ -85,7 +99,7 @@ async fn stream_all(
             () = tokio::time::sleep(stall), if owed => {
                 return Err(job.first_hop(&"no confirmation came in time"));
             }
-            () = gateway.streams.watch().silence(&first), if owed => return Err(silent(first.id)),
+            silent = hop.silent(), if owed => return Err(silent),
             next = feed.recv() => match next {
                 None => return Ok(None),
                 Some(Feed::Seal) => job.complete = true,
@@ -102,6 +116,7 @@ async fn stream_all(
 /// Sends one block, taking confirmations meanwhile: neither side may wait for the other.
 async fn send_block(
     job: &mut ChunkJob,
+    hop: &FirstHop,
     sender: &mut ChunkSender,
     receiver: &mut ChunkReceiver,
     sent: &mut usize,
@@ -113,8 +128,7 @@ async fn send_block(
     let stall = job.gateway.config.chain_stall;
     let mut sending = pin!(sender.block(offset, crc32c, &data));
     let mut stalled = pin!(tokio::time::sleep(stall));
-    let (gateway, first) = (job.gateway.clone(), job.first());
-    let mut silence = pin!(gateway.streams.watch().silence(&first));
+    let mut silent = pin!(hop.silent());
     loop {
         tokio::select! {
             done = &mut sending => match done {
@@ -123,7 +137,7 @@ async fn send_block(
             },
             event = receiver.next() => progress(job, event?, sent)?,
             () = &mut stalled => return Err(job.first_hop(&"the chain takes no more bytes")),
-            () = &mut silence => return Err(silent(first.id)),
+            silent = &mut silent => return Err(silent),
         }
     }
     *sent += 1;
@@ -133,15 +147,15 @@ async fn send_block(
 /// Announces the end and waits for the verdict.
 async fn seal(
     job: &mut ChunkJob,
+    hop: &FirstHop,
     sender: &mut ChunkSender,
     receiver: &mut ChunkReceiver,
     sent: &mut usize,
 ) -> Result<SealedReport, HopFailure> {
-    let (gateway, first) = (job.gateway.clone(), job.first());
     let sealed = announce_and_hear(job, sender, receiver, sent);
     tokio::select! {
         sealed = sealed => sealed,
-        () = gateway.streams.watch().silence(&first) => Err(silent(first.id)),
+        silent = hop.silent() => Err(silent),
     }
 }
 

@@ -105,13 +105,7 @@ impl JournalSink for JournalSet {
 impl JournalSet {
     async fn send(&self, at: DatanodeAddress, since: Duration, record: &JournalRecord) -> Sent {
         let shipped = self.ship(&at, record.fence, record.sequence, Some(record));
-        let outcome = tokio::select! {
-            outcome = shipped => outcome,
-            () = self.silence.silence(&at) => Err(ClientError::Unreachable {
-                address: at.address.clone(),
-                detail: "it is silent".to_owned(),
-            }),
-        };
+        let outcome = self.silence.unless_silent(&at, shipped).await;
         Sent { at, since, outcome }
     }
 
