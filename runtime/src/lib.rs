@@ -16,3 +16,4 @@ pub mod shutdown;
 pub mod signals;
 pub mod telemetry;
 pub mod token;
+pub mod units;

@@ -7,7 +7,6 @@ mod normalise;
 mod operator;
 mod roles;
 mod token;
-mod units;
 
 use std::ffi::OsString;
 
@@ -28,7 +27,6 @@ pub use roles::{
     TrackerCommand, TrackerOptions,
 };
 pub use token::TokenArgs;
-pub use units::{ParseUnitError, parse_duration, parse_size};
 
 const EXIT_CODES: &str = "\
 Exit codes:

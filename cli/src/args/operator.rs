@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::units::parse_duration;
+use dfs_runtime::units::parse_duration;
 
 /// Image of a cluster that names none: of this very version.
 const DEFAULT_IMAGE: &str = concat!("docker.io/library/dfs:", env!("CARGO_PKG_VERSION"));

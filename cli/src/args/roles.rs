@@ -11,7 +11,7 @@ use dfs_runtime::forwarded::TrustedProxies;
 
 use super::address::{Address, DEFAULT_TRACKER_PORT};
 use super::token::TokenArgs;
-use super::units::{parse_duration, parse_size};
+use dfs_runtime::units::{parse_duration, parse_size};
 
 /// The admin listener's port is the API's plus this.
 pub const ADMIN_PORT_OFFSET: u16 = 1000;
@@ -232,20 +232,19 @@ impl PolicyArgs {
 }
 
 fn parse_rate(text: &str) -> Result<u64, String> {
-    match parse_size(text) {
-        Ok(0) => Err("a rate of 0 moves nothing; turn rebalance off instead: \
-                      --rebalance-threshold 0"
-            .to_owned()),
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(error.to_string()),
-    }
+    let why = "a rate of 0 moves nothing; turn rebalance off instead: --rebalance-threshold 0";
+    parse_positive(text, why)
 }
 
 fn parse_rate_of_leaving(text: &str) -> Result<u64, String> {
+    let why = "with a rate of 0 no datanode is ever emptied; leave it out for no limit";
+    parse_positive(text, why)
+}
+
+/// A size that is not 0; `why_not_0` says why and what to do instead.
+fn parse_positive(text: &str, why_not_0: &str) -> Result<u64, String> {
     match parse_size(text) {
-        Ok(0) => {
-            Err("with a rate of 0 no datanode is ever emptied; leave it out for no limit".into())
-        }
+        Ok(0) => Err(why_not_0.to_owned()),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(error.to_string()),
     }

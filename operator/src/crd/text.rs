@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dfs_runtime::units::parse_duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -29,31 +30,12 @@ impl DurationText {
         Self("30m".to_owned())
     }
 
-    /// How long that is; none for text that the schema refuses.
+    /// How long that is, as the roles read it; none for text that the schema refuses.
     pub fn duration(&self) -> Option<Duration> {
-        if self.0 == "0" {
-            return Some(Duration::ZERO);
-        }
-        let mut rest = self.0.as_str();
-        let mut total = 0_u64;
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-            let (number, tail) = rest.split_at(digits);
-            let letters = tail.find(|c: char| c.is_ascii_digit());
-            let (unit, tail) = tail.split_at(letters.unwrap_or(tail.len()));
-            let milliseconds: u64 = match unit {
-                "ms" => 1,
-                "s" => 1_000,
-                "m" => 60_000,
-                "h" => 3_600_000,
-                "d" => 86_400_000,
-                _ => return None,
-            };
-            let part = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
-            total = total.checked_add(part)?;
-            rest = tail;
-        }
-        (!self.0.is_empty()).then(|| Duration::from_millis(total))
+        // Flags may have spaces, the schema has none.
+        let is_dense = self.0.chars().all(|c| c.is_ascii_alphanumeric());
+        let read = is_dense.then(|| parse_duration(&self.0));
+        read?.ok()
     }
 }
 
