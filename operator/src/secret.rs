@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, PostParams, Resource as _};
 
-use crate::apply::{FIELD_MANAGER, WRITE_TIMEOUT, bounded};
+use crate::apply::{FIELD_MANAGER, WRITE_TIMEOUT, answered, bounded};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::error::{ReconcileError, code};
@@ -26,10 +26,7 @@ pub(crate) async fn token(
 ) -> Result<Option<Token>, ReconcileError> {
     let name = names::token_secret(&cluster.key.name);
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &cluster.key.namespace);
-    let read = bounded(api.get_opt(&name)).await;
-    let found = read
-        .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
-        .map_err(ReconcileError::api(format!("read Secret {name}")))?;
+    let found = answered(format!("read Secret {name}"), api.get_opt(&name)).await?;
     if let Some(secret) = found {
         return read_token(&secret, &name).map(Some);
     }

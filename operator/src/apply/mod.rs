@@ -5,6 +5,7 @@ pub mod compare;
 mod guard;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, Resource};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{ReconcileError, code};
@@ -193,11 +195,8 @@ impl Applier<'_> {
         }
         // A cache may be behind: the last look before a write is at the API server itself.
         let api = self.api(desired.kind);
-        let doing = || format!("read {} {}", desired.kind.resource().kind, desired.name);
-        let live = match bounded(api.get_opt(&desired.name)).await {
-            Some(live) => live.map_err(ReconcileError::api(doing()))?,
-            None => return Err(ReconcileError::Timeout(WRITE_TIMEOUT)),
-        };
+        let doing = format!("read {} {}", desired.kind.resource().kind, desired.name);
+        let live = answered(doing, api.get_opt(&desired.name)).await?;
         if let Some(live) = &live {
             guard::ours(live, self.owner, &desired.kind.resource().kind)?;
             if is_as_wanted(live, desired)? {
@@ -295,6 +294,34 @@ fn is_as_wanted(live: &DynamicObject, desired: &Desired) -> Result<bool, Reconci
         json[known] = desired.json[known].clone();
     }
     Ok(compare::contains(&json, &desired.json))
+}
+
+/// What the API server answers to a call that does `doing`; too long a wait is an error as well.
+pub(crate) async fn answered<T>(
+    doing: impl Into<String>,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ReconcileError> {
+    let answer = bounded(call).await;
+    answer
+        .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
+        .map_err(ReconcileError::api(doing))
+}
+
+/// Changes these fields of an object, as the operator. What must hold of it stands in `patch`: its UID, its version.
+pub(crate) async fn merge<K>(
+    doing: impl Into<String>,
+    api: &Api<K>,
+    name: &str,
+    patch: &Value,
+) -> Result<K, ReconcileError>
+where
+    K: Clone + DeserializeOwned + fmt::Debug,
+{
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    answered(doing, api.patch(name, &parameters, &Patch::Merge(patch))).await
 }
 
 /// None when it took too long: whether the call took effect is unknown, and the next reconcile looks.

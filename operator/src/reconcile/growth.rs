@@ -1,11 +1,11 @@
 //! Volumes that are to grow: each claim is asked for more. Nothing here makes one smaller.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use serde_json::json;
 
 use super::Pass;
-use crate::apply::{FIELD_MANAGER, Refused, WRITE_TIMEOUT, bounded};
+use crate::apply::{Refused, merge};
 use crate::build::{Component, growth};
 use crate::error::ReconcileError;
 use crate::names;
@@ -59,17 +59,8 @@ impl Pass<'_> {
             "metadata": {"uid": claim.uid.0},
             "spec": {"resources": {"requests": {"storage": size}}},
         });
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let written = bounded(api.patch(&claim.name, &parameters, &Patch::Merge(&patch))).await;
-        written
-            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
-            .map_err(ReconcileError::api(format!(
-                "ask for {size} in claim {}",
-                claim.name
-            )))?;
+        let doing = format!("ask for {size} in claim {}", claim.name);
+        let _asked: PersistentVolumeClaim = merge(doing, &api, &claim.name, &patch).await?;
         tracing::info!(cluster = %key, claim = claim.name, size, "asked for more room");
         Ok(())
     }

@@ -20,7 +20,7 @@ use dfs_protocol::datanode::AdminState;
 use jiff::Timestamp;
 use kube::api::{Api, Resource as _};
 
-use crate::apply::{Applier, WRITE_TIMEOUT, bounded};
+use crate::apply::{Applier, answered};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::decide::conditions::{Trouble, invalid, registered};
@@ -250,10 +250,7 @@ impl Pass<'_> {
     async fn is_current(&self) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<DfsCluster> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let live = bounded(api.get(&key.name)).await;
-        let live = live
-            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
-            .map_err(ReconcileError::api("read the DfsCluster again"))?;
+        let live = answered("read the DfsCluster again", api.get(&key.name)).await?;
         let same = live.metadata.uid == self.object.metadata.uid
             && live.metadata.resource_version == self.object.metadata.resource_version;
         same.then_some(())

@@ -3,11 +3,11 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Preconditions};
 use serde_json::json;
 
 use super::Pass;
-use crate::apply::{FIELD_MANAGER, WRITE_TIMEOUT, bounded};
+use crate::apply::{WRITE_TIMEOUT, answered, bounded, merge};
 use crate::error::{ReconcileError, code};
 use crate::observe::Uid;
 
@@ -22,10 +22,7 @@ impl Pass<'_> {
     ) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let live = bounded(api.get(set)).await;
-        let live = live
-            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
-            .map_err(ReconcileError::api(format!("read StatefulSet {set}")))?;
+        let live = answered(format!("read StatefulSet {set}"), api.get(set)).await?;
         let asks = live.spec.as_ref().and_then(|spec| spec.replicas);
         if live.metadata.uid.as_ref() != Some(&uid.0) || asks != Some(from) {
             return Err(ReconcileError::Outdated(key.to_string()));
@@ -34,16 +31,8 @@ impl Pass<'_> {
             "metadata": {"uid": uid.0, "resourceVersion": live.metadata.resource_version},
             "spec": {"replicas": to},
         });
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let written = bounded(api.patch(set, &parameters, &Patch::Merge(&patch))).await;
-        written
-            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
-            .map_err(ReconcileError::api(format!(
-                "lower StatefulSet {set} to {to}"
-            )))?;
+        let doing = format!("lower StatefulSet {set} to {to}");
+        let _lowered: StatefulSet = merge(doing, &api, set, &patch).await?;
         tracing::info!(cluster = %key, set, from, to, "lowered a StatefulSet");
         Ok(())
     }

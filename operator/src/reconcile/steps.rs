@@ -1,11 +1,11 @@
 //! Carries one decided step out, and says what happened.
 
 use dfs_runtime::metrics::Label as _;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use serde_json::json;
 
 use super::Pass;
-use crate::apply::{FIELD_MANAGER, WRITE_TIMEOUT, bounded};
+use crate::apply::merge;
 use crate::crd::DfsCluster;
 use crate::decide::Step;
 use crate::error::ReconcileError;
@@ -94,16 +94,8 @@ impl Pass<'_> {
             "resourceVersion": self.object.metadata.resource_version,
             "annotations": {ACKNOWLEDGE_CATALOG_LOST: null},
         }});
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let written = bounded(api.patch(&key.name, &parameters, &Patch::Merge(&patch))).await;
-        self.object = written
-            .ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))?
-            .map_err(ReconcileError::api(
-                "remove the acknowledgement of a lost catalog",
-            ))?;
+        let doing = "remove the acknowledgement of a lost catalog";
+        self.object = merge(doing, &api, &key.name, &patch).await?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::AdminState;
 use serde_json::{Value, json};
 
@@ -55,6 +56,20 @@ fn state(world: &World, wanted: &str) -> bool {
     decommissions(world)
         .first()
         .is_some_and(|one| one["state"] == wanted)
+}
+
+/// Another replica of a chunk of this datanode is found damaged, and nothing is copied any more.
+fn damage_beside(world: &World, id: DatanodeId) {
+    world.tracker.with(|state| {
+        let held = state
+            .chunks
+            .values_mut()
+            .find(|held| held.contains(&id))
+            .unwrap();
+        let other = *held.iter().find(|other| **other != id).unwrap();
+        held.remove(&other);
+        state.stuck = true;
+    });
 }
 
 #[tokio::test]
@@ -110,16 +125,7 @@ async fn i25_what_the_first_verdict_said_is_asked_again_after_the_quiet_period()
     pass_until(&world, "the first verdict", |world| state(world, "Quiet")).await;
     // A replica elsewhere is found damaged: what was whole a moment ago is not any more.
     let id = world.uuid("a-datanode-4");
-    world.tracker.with(|state| {
-        let held = state
-            .chunks
-            .values_mut()
-            .find(|held| held.contains(&id))
-            .unwrap();
-        let other = *held.iter().find(|other| **other != id).unwrap();
-        held.remove(&other);
-        state.stuck = true;
-    });
+    damage_beside(&world, id);
     let ctx = world.operator();
     for _ in 0..30 {
         world.settle();
@@ -157,16 +163,7 @@ async fn i25_a_proof_that_fails_after_the_pod_is_gone_brings_it_back() {
     scale(&world, 4);
     pass_until(&world, "the set is lowered", |world| replicas(world) == 4).await;
     let id = world.uuid("a-datanode-4");
-    world.tracker.with(|state| {
-        let held = state
-            .chunks
-            .values_mut()
-            .find(|held| held.contains(&id))
-            .unwrap();
-        let other = *held.iter().find(|other| **other != id).unwrap();
-        held.remove(&other);
-        state.stuck = true;
-    });
+    damage_beside(&world, id);
     pass_until(&world, "it is wanted again", |world| replicas(world) == 5).await;
     assert!(
         world
