@@ -106,9 +106,7 @@ async fn fault_41_a_hundred_bad_specs_neither_crash_the_operator_nor_touch_the_r
         assert!(answer.is_err(), "accepted: {place}: {misfit}: {answer:?}");
         sent += 1;
     }
-    let seen = load.stop().await;
-    let failed = (seen.failed_writes, seen.failed_reads, seen.wrong_reads);
-    assert_eq!(failed, (0, 0, 0), "{seen}");
+    load.stop().await.assert_nothing_failed();
     assert_eq!((standing(&world), operator()), before);
     let named = world.kubectl(&["get", "dfs", "-o", "name"]).unwrap();
     assert_eq!(named.lines().count(), 1, "{named}");

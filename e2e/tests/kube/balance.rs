@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dfs_protocol::status::DatanodeStatus;
 
+use crate::measure::MIB;
 use crate::store::Cluster;
 use crate::tools::until;
 use crate::world::{DEADLINE, World};
@@ -39,7 +40,7 @@ fn imbalance(nodes: &[DatanodeStatus]) -> (f64, String) {
         .map(|(zone, used)| {
             let mib: Vec<String> = used
                 .iter()
-                .map(|bytes| format!("{:.0}", bytes / 1_048_576.0))
+                .map(|bytes| format!("{:.0}", bytes / MIB))
                 .collect();
             format!("{zone}: {} MiB", mib.join(", "))
         })

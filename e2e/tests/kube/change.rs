@@ -62,9 +62,7 @@ async fn i25_fault_42_datanodes_leave_one_at_a_time_with_a_proof_and_return_as_n
     let returned = newcomers.filter(|node| known(&five, node.id)).count();
     assert_eq!(returned, 0, "a uuid that was deregistered came back");
     cluster.wait_ready().await;
-    let seen = load.stop().await;
-    let failed = (seen.failed_writes, seen.failed_reads, seen.wrong_reads);
-    assert_eq!(failed, (0, 0, 0), "{seen}");
+    load.stop().await.assert_nothing_failed();
     cluster.wait_whole().await;
 }
 

@@ -5,25 +5,16 @@ use serde_json::json;
 
 use crate::door::Door;
 use crate::image::curl_in_and_out;
-use crate::measure::cost;
+use crate::measure::{MIB, cost};
 use crate::store::Cluster;
-use crate::tools::{kubectl, until};
+use crate::tools::{kubectl, number, until};
 use crate::world::{DEADLINE, World};
 
 /// How much more memory a role may have after a large file than before it: windows, not the file.
-const GROWTH: f64 = 128.0 * 1024.0 * 1024.0;
+const GROWTH: f64 = 128.0 * MIB;
 
 fn big_mib() -> u64 {
-    let given = std::env::var("DFS_KUBE_BIG_MIB").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(256)
-}
-
-/// Names of the pods of one role.
-fn pods(world: &World, component: &str) -> Vec<String> {
-    let selector = format!("app.kubernetes.io/component={component}");
-    let found = world.kubectl(&["get", "pods", "-l", &selector, "-o", "name"]);
-    let names = found.unwrap();
-    names.lines().map(|name| name[4..].to_owned()).collect()
+    number("DFS_KUBE_BIG_MIB", 256)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +32,10 @@ async fn i31_a_file_larger_than_any_window_streams_through_and_memory_stays_flat
     let door = cluster.door().await;
     curl_in_and_out(&door, 1);
     let roles = ["gateway", "datanode", "tracker"];
-    let watched: Vec<String> = roles.iter().flat_map(|role| pods(&world, role)).collect();
+    let pods = roles
+        .iter()
+        .flat_map(|role| world.nodes_of(role).into_keys());
+    let watched: Vec<String> = pods.collect();
     let mut before = Vec::new();
     for pod in &watched {
         before.push(cost(&world.namespace, pod).await);
@@ -49,11 +43,10 @@ async fn i31_a_file_larger_than_any_window_streams_through_and_memory_stays_flat
     curl_in_and_out(&door, big_mib());
     for (pod, before) in watched.iter().zip(before) {
         let after = cost(&world.namespace, pod).await;
-        let mib = |bytes: f64| bytes / 1024.0 / 1024.0;
         eprintln!(
             "  {pod}: {:.1} MiB before, {:.1} MiB after",
-            mib(before.memory),
-            mib(after.memory)
+            before.memory / MIB,
+            after.memory / MIB
         );
         assert!(after.memory < before.memory + GROWTH, "{pod}");
     }

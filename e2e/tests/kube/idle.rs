@@ -5,17 +5,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::measure::{Cost, cost};
+use crate::measure::{Cost, MIB, cost};
 use crate::store::Cluster;
-use crate::tools::{kubectl, until};
+use crate::tools::{kubectl, number, until};
 use crate::world::{DEADLINE, World};
 
 /// How long nothing may be written while nothing changes.
 const QUIET: Duration = Duration::from_mins(1);
 /// Clusters that wait for nodes which do not exist, beside the one that runs.
-fn waiting() -> usize {
-    let given = std::env::var("DFS_KUBE_IDLE").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(4)
+fn waiting() -> u64 {
+    number("DFS_KUBE_IDLE", 4)
 }
 
 /// What the operator writes; leases are renewed by design, and other controllers write events about pods and claims
@@ -91,7 +90,7 @@ async fn tell(world: &World, what: &str) {
         eprintln!(
             "  {what}: {pod}: {:.1} mCPU, {:.1} MiB",
             share * 1000.0,
-            cost.memory / 1_048_576.0
+            cost.memory / MIB
         );
     }
 }

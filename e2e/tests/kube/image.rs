@@ -132,12 +132,7 @@ async fn the_image_runs_restricted_and_finds_names() {
         }
     })
     .await;
-    let seen = load.stop().await;
-    assert_eq!(
-        (seen.failed_writes, seen.failed_reads, seen.wrong_reads),
-        (0, 0, 0),
-        "{seen}"
-    );
+    load.stop().await.assert_nothing_failed();
 }
 
 /// One file through the door and back with curl, compared by sha256sum.

@@ -43,6 +43,12 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Nothing was refused, broken or wrong.
+    pub(crate) fn assert_nothing_failed(&self) {
+        let failed = (self.failed_writes, self.failed_reads, self.wrong_reads);
+        assert_eq!(failed, (0, 0, 0), "{self}");
+    }
+
     /// Notes the answer to a write; true when it was acknowledged.
     fn wrote(
         &mut self,

@@ -1,6 +1,5 @@
 //! Pods, volumes and nodes go away while clients write and read.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -38,11 +37,6 @@ async fn goes_on(load: &Load) {
     .await;
 }
 
-fn nothing_failed(seen: &Seen) {
-    let failed = (seen.failed_writes, seen.failed_reads, seen.wrong_reads);
-    assert_eq!(failed, (0, 0, 0), "{seen}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn i21_a_deleted_datanode_pod_comes_back_on_its_volume() {
     let Some(mut world) = World::start("pod").await else {
@@ -63,7 +57,7 @@ async fn i21_a_deleted_datanode_pod_comes_back_on_its_volume() {
     after.sort();
     assert_eq!(before, after, "the same datanodes, by their ids");
     goes_on(&load).await;
-    nothing_failed(&load.stop().await);
+    load.stop().await.assert_nothing_failed();
     cluster.wait_whole().await;
     cluster.wait_ready().await;
 }
@@ -94,7 +88,7 @@ async fn i23_a_datanode_whose_volume_is_gone_is_replaced_by_a_new_one() {
         "an empty volume is a new datanode: {before:?}, {after:?}"
     );
     goes_on(&load).await;
-    nothing_failed(&load.stop().await);
+    load.stop().await.assert_nothing_failed();
     cluster.wait_whole().await;
     cluster.wait_ready().await;
 }
@@ -116,7 +110,7 @@ async fn tracker_and_operator_restart_under_load() {
     ])
     .unwrap();
     goes_on(&load).await;
-    nothing_failed(&load.seen());
+    load.seen().assert_nothing_failed();
     cluster.replace_pod("store-tracker-0").await;
     goes_on(&load).await;
     let seen = load.stop().await;
@@ -139,21 +133,6 @@ fn nodes() -> usize {
         .count()
 }
 
-/// The Kubernetes node of each pod of a role, by the pod's name.
-fn nodes_of(world: &World, component: &str) -> BTreeMap<String, String> {
-    let selector = format!("app.kubernetes.io/component={component}");
-    let found = world.get(&["pods", "-l", &selector]).unwrap();
-    let pods = found["items"].as_array().unwrap().iter();
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    pods.map(|pod| {
-        (
-            text(&pod["metadata"]["name"]),
-            text(&pod["spec"]["nodeName"]),
-        )
-    })
-    .collect()
-}
-
 /// A datanode's node has no power: nobody notices. With a spare node its replicas are made anew, and what is too
 /// much when it returns goes.
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +150,7 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     cluster.wait_ready().await;
     cluster.wait_registered(datanodes as usize).await;
     // Gateways stay where the tracker is, so that a datanode alone is lost.
-    let tracker = nodes_of(&world, "tracker")["store-tracker-0"].clone();
+    let tracker = world.nodes_of("tracker")["store-tracker-0"].clone();
     let beside = json!({"spec": {"gateway": {"scheduling": {"nodeSelector": {"kubernetes.io/hostname": tracker}}}}});
     world
         .kubectl(&[
@@ -184,7 +163,7 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
         ])
         .unwrap();
     until("gateways are beside the tracker", DEADLINE, || async {
-        let gateways = nodes_of(&world, "gateway");
+        let gateways = world.nodes_of("gateway");
         if gateways.values().all(|node| *node == tracker) {
             Ok(())
         } else {
@@ -196,7 +175,7 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     let door = cluster.door().await;
     let load = Load::start(&door.store, "load");
     goes_on(&load).await;
-    let victim = nodes_of(&world, "datanode");
+    let victim = world.nodes_of("datanode");
     let victim = victim.values().find(|node| **node != tracker).unwrap();
     hook.run(&["node-kill", victim]);
     tokio::time::sleep(REPAIR_DELAY).await;
@@ -222,7 +201,7 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     goes_on(&load).await;
     let seen = load.stop().await;
     eprintln!("  while the node was away: {during}");
-    nothing_failed(&seen);
+    seen.assert_nothing_failed();
     // Neither too few replicas nor too many.
     cluster.wait_whole().await;
     cluster.wait_ready().await;
@@ -240,8 +219,8 @@ async fn i23_a_gateways_node_without_power_costs_only_what_went_through_it() {
     };
     world.install_operator(&["--set", "replicas=2"]);
     let (cluster, _door, load) = busy(&world, 3).await;
-    let tracker = nodes_of(&world, "tracker")["store-tracker-0"].clone();
-    let gateways = nodes_of(&world, "gateway");
+    let tracker = world.nodes_of("tracker")["store-tracker-0"].clone();
+    let gateways = world.nodes_of("gateway");
     let (gateway, victim) = gateways
         .iter()
         .find(|(_, node)| **node != tracker)
@@ -304,7 +283,7 @@ async fn the_data_path_does_not_notice_that_the_api_server_is_away() {
         goes_on(&load).await;
     }
     hook.run(&["apiserver-start"]);
-    nothing_failed(&load.stop().await);
+    load.stop().await.assert_nothing_failed();
     cluster.wait_whole().await;
     cluster.wait_ready().await;
 }

@@ -7,6 +7,9 @@ use crate::door::Forward;
 use crate::tools::until;
 use crate::world::DEADLINE;
 
+/// Bytes of a mebibyte.
+pub(crate) const MIB: f64 = 1_048_576.0;
+
 /// What a role's process has used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {

@@ -112,6 +112,14 @@ pub(crate) fn indented(text: &str) -> String {
     })
 }
 
+/// The number in a variable of the environment, or `otherwise`.
+pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
+    let given = std::env::var(variable).ok();
+    given
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
+}
+
 /// What can take pieces of the cluster away.
 pub(crate) struct Hook(String);
 

@@ -2,6 +2,7 @@
 //! the operator in one of them, stores in the other. Dropped, it is taken away; when the scenario
 //! failed, what a person would look at is printed first.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -129,6 +130,21 @@ impl World {
         let mut all = vec!["-n", &self.namespace];
         all.extend(args);
         get(&all)
+    }
+
+    /// The Kubernetes node of each pod of a role, by the pod's name.
+    pub(crate) fn nodes_of(&self, component: &str) -> BTreeMap<String, String> {
+        let selector = format!("app.kubernetes.io/component={component}");
+        let found = self.get(&["pods", "-l", &selector]).unwrap();
+        let pods = found["items"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        pods.map(|pod| {
+            (
+                text(&pod["metadata"]["name"]),
+                text(&pod["spec"]["nodeName"]),
+            )
+        })
+        .collect()
     }
 
     /// The name by which the ingress finds a store of this scenario.
