@@ -169,11 +169,15 @@ async fn i24_a_power_cut_datanode_that_returns_after_the_repair_leaves_no_excess
         .unwrap()
         .id;
     cluster.power_cut_datanode(victim, true).await;
-    store
-        .wait_status("it is missed", DEADLINE, |status| {
-            status.datanodes.dead == 1
-        })
-        .await;
+    // Told and not only seen: the story looks at the datanodes now and then.
+    eventually("its death is told", DEADLINE, || async {
+        let events = kept_events(&store).await;
+        let dead =
+            |event: &Event| event.kind == EventKind::DatanodeDead && event.datanode == Some(gone);
+        let told = events.iter().any(dead);
+        told.then_some(()).ok_or_else(|| format!("{events:#?}"))
+    })
+    .await;
     // Zone 2 is left with datanode 4: all goes there, and the spread is as it was.
     store.wait_repaired(DEADLINE).await;
     cluster.start_datanode(victim).await;
