@@ -44,6 +44,9 @@ pub(super) fn workload(wanted: i32) -> WorkloadView {
         wanted,
         replicas: wanted,
         ready: wanted,
+        updated: wanted,
+        revision: Some("new".into()),
+        current: true,
     }
 }
 
@@ -58,6 +61,7 @@ pub(super) fn pod(ordinal: i32) -> PodView {
         node: Some(format!("node-{ordinal}")),
         zone: None,
         controller: Some(Uid("set".into())),
+        revision: Some("new".into()),
         phase: "Running".into(),
         ready: true,
         deleting: false,

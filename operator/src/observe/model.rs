@@ -61,6 +61,8 @@ pub struct PodView {
     pub zone: Option<String>,
     /// The StatefulSet or ReplicaSet that controls it.
     pub controller: Option<Uid>,
+    /// The revision of its StatefulSet's template that it was made from.
+    pub revision: Option<String>,
     /// Its claim for the volume `data`.
     pub claim: Option<String>,
     /// Pending, Running, Failed, ...
@@ -114,6 +116,12 @@ pub struct WorkloadView {
     pub replicas: i32,
     /// Pods that are ready.
     pub ready: i32,
+    /// Pods made from the newest template.
+    pub updated: i32,
+    /// The newest template's revision; only StatefulSets have one.
+    pub revision: Option<String>,
+    /// Its controller has seen its newest spec: before that the counts speak of an older one.
+    pub current: bool,
 }
 
 /// What the tracker says.

@@ -12,6 +12,8 @@ pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
 /// Label of a failure domain, on nodes and (copied by newer API servers) on pods.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// Label by which a StatefulSet's controller says from which revision of the template it made a pod.
+const REVISION_LABEL: &str = "controller-revision-hash";
 /// Annotation by which the scheduler says where a claim's volume is made.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
@@ -47,6 +49,7 @@ pub fn pod(pod: &Pod) -> Option<PodView> {
         node: spec.and_then(|spec| spec.node_name.clone()),
         zone: label(metadata, ZONE_LABEL).map(str::to_owned),
         controller,
+        revision: label(metadata, REVISION_LABEL).map(str::to_owned),
         claim,
         phase: status
             .and_then(|status| status.phase.clone())
@@ -147,7 +150,15 @@ pub fn stateful_set(set: &StatefulSet) -> WorkloadView {
         wanted: set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
         replicas: status.map_or(0, |status| status.replicas),
         ready: status.and_then(|s| s.ready_replicas).unwrap_or(0),
+        updated: status.and_then(|s| s.updated_replicas).unwrap_or(0),
+        revision: status.and_then(|s| s.update_revision.clone()),
+        current: seen(&set.metadata, status.and_then(|s| s.observed_generation)),
     }
+}
+
+/// Whether a controller that has observed this generation has seen the newest spec.
+fn seen(metadata: &ObjectMeta, observed: Option<i64>) -> bool {
+    observed >= metadata.generation
 }
 
 /// A Deployment.
@@ -162,5 +173,11 @@ pub fn deployment(deployment: &Deployment) -> WorkloadView {
             .unwrap_or(1),
         replicas: status.and_then(|s| s.replicas).unwrap_or(0),
         ready: status.and_then(|s| s.ready_replicas).unwrap_or(0),
+        updated: status.and_then(|s| s.updated_replicas).unwrap_or(0),
+        revision: None,
+        current: seen(
+            &deployment.metadata,
+            status.and_then(|s| s.observed_generation),
+        ),
     }
 }

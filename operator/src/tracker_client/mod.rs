@@ -10,6 +10,7 @@ use dfs_client::http::{DEFAULT_TIMEOUT, decode, read_whole, uri, whole};
 use dfs_client::{ClientError, HttpClient};
 use dfs_protocol::DatanodeId;
 use dfs_protocol::problem::PROBLEM_TYPE_PREFIX;
+use dfs_protocol::status::OkToStopRequest;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use serde::Serialize;
@@ -103,6 +104,20 @@ pub trait Tracker: fmt::Debug + Send + Sync + 'static {
     async fn catalog(&self, at: &Endpoint) -> Result<Catalog, TrackerError>;
     /// Whether every chunk has its full factor without this datanode.
     async fn safe_to_remove(&self, at: &Endpoint, id: DatanodeId) -> Result<Verdict, TrackerError>;
+    /// Whether these datanodes may stop for a while, all together, and with `one_more` any further one besides.
+    async fn ok_to_stop(
+        &self,
+        at: &Endpoint,
+        ids: &[DatanodeId],
+        one_more: bool,
+    ) -> Result<Verdict, TrackerError>;
+    /// Announces that a datanode will be away for at most that long: nothing is copied meanwhile.
+    async fn maintain(
+        &self,
+        at: &Endpoint,
+        id: DatanodeId,
+        at_most: Duration,
+    ) -> Result<(), TrackerError>;
     /// Begins to empty a datanode.
     async fn decommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError>;
     /// Takes that back.
@@ -157,13 +172,13 @@ impl HttpTrackerClient {
         Ok(())
     }
 
-    /// POSTs JSON; whatever a successful answer holds is read to its end and forgotten.
+    /// POSTs JSON; whatever a successful answer holds is read to its end.
     async fn post(
         &self,
         at: &Endpoint,
         path: &str,
         body: &(impl Serialize + Sync),
-    ) -> Result<(), TrackerError> {
+    ) -> Result<bytes::Bytes, TrackerError> {
         let malformed = |detail: String| TrackerError::Unreadable(detail);
         let json = serde_json::to_vec(body).map_err(|error| malformed(error.to_string()))?;
         let request = Request::post(uri(&at.address, path)?)
@@ -172,8 +187,7 @@ impl HttpTrackerClient {
             .body(whole(json))
             .map_err(|error| malformed(error.to_string()))?;
         let response = self.http.send(&at.address, request, CALL_TIMEOUT).await?;
-        read_whole(&at.address, response, DEFAULT_TIMEOUT).await?;
-        Ok(())
+        Ok(read_whole(&at.address, response, DEFAULT_TIMEOUT).await?)
     }
 }
 
@@ -203,6 +217,35 @@ impl Tracker for HttpTrackerClient {
         self.get(at, &format!("/nodes/{id}/safe-to-remove")).await
     }
 
+    async fn ok_to_stop(
+        &self,
+        at: &Endpoint,
+        ids: &[DatanodeId],
+        one_more: bool,
+    ) -> Result<Verdict, TrackerError> {
+        let body = OkToStopRequest {
+            datanodes: ids.to_vec(),
+            one_more,
+        };
+        let answer = self.post(at, "/ok-to-stop", &body).await?;
+        Ok(decode(&at.address, &answer)?)
+    }
+
+    async fn maintain(
+        &self,
+        at: &Endpoint,
+        id: DatanodeId,
+        at_most: Duration,
+    ) -> Result<(), TrackerError> {
+        let seconds = at_most.as_secs();
+        self.tell(
+            Method::POST,
+            at,
+            &format!("/nodes/{id}/maintenance?seconds={seconds}"),
+        )
+        .await
+    }
+
     async fn decommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
         self.tell(Method::POST, at, &format!("/nodes/{id}/decommission"))
             .await
@@ -223,8 +266,8 @@ impl Tracker for HttpTrackerClient {
         id: DatanodeId,
         admission: &Admission,
     ) -> Result<(), TrackerError> {
-        self.post(at, &format!("/nodes/{id}/admit"), admission)
-            .await
+        let path = format!("/nodes/{id}/admit");
+        self.post(at, &path, admission).await.map(drop)
     }
 
     async fn refuse(
@@ -234,12 +277,14 @@ impl Tracker for HttpTrackerClient {
         reason: &str,
     ) -> Result<(), TrackerError> {
         let body = wire::RefuseBody { reason };
-        self.post(at, &format!("/nodes/{id}/refuse"), &body).await
+        let path = format!("/nodes/{id}/refuse");
+        self.post(at, &path, &body).await.map(drop)
     }
 
     async fn lost(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
         let body = wire::LostBody { accept_loss: false };
-        self.post(at, &format!("/nodes/{id}/lost"), &body).await
+        let path = format!("/nodes/{id}/lost");
+        self.post(at, &path, &body).await.map(drop)
     }
 
     async fn rebuild(&self, at: &Endpoint, datanodes: &[String]) -> Result<(), TrackerError> {
@@ -247,7 +292,7 @@ impl Tracker for HttpTrackerClient {
             datanodes,
             allow_gap: false,
         };
-        self.post(at, "/catalog/rebuild", &body).await
+        self.post(at, "/catalog/rebuild", &body).await.map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_operator::tracker_client::{
@@ -24,10 +25,17 @@ pub enum Told {
     Decommission(DatanodeId),
     Recommission(DatanodeId),
     Deregister(DatanodeId),
+    Maintain(DatanodeId),
 }
 
 /// Replicas that each chunk is to have.
 const FACTOR: usize = 3;
+/// Whose replicas can be read.
+const READABLE: [AdminState; 3] = [
+    AdminState::InService,
+    AdminState::Decommissioning,
+    AdminState::Decommissioned,
+];
 /// Chunks that are copied off leaving datanodes between two looks.
 const COPIED_AT_ONCE: usize = 2;
 
@@ -87,19 +95,33 @@ impl State {
 
     /// Chunks with fewer readable replicas than wanted.
     pub fn below_factor(&self) -> u64 {
-        let readable = [
-            AdminState::InService,
-            AdminState::Decommissioning,
-            AdminState::Decommissioned,
-        ];
         let count = |replicas: &BTreeSet<DatanodeId>| {
             replicas
                 .iter()
-                .filter(|id| self.serves(**id, &readable))
+                .filter(|id| self.serves(**id, &READABLE))
                 .count()
         };
         let below = self.chunks.values().filter(|held| count(held) < FACTOR);
         below.count() as u64 + self.under_replicated
+    }
+
+    /// Whether every chunk keeps two readable replicas (one less than its factor) without these, and without one more.
+    pub fn ok_to_stop(&self, ids: &[DatanodeId], one_more: bool) -> Verdict {
+        let left = |replicas: &BTreeSet<DatanodeId>| {
+            let others = replicas.iter().filter(|id| !ids.contains(id));
+            others.filter(|id| self.serves(**id, &READABLE)).count()
+        };
+        let floor = FACTOR - 1 + usize::from(one_more);
+        let short = self.chunks.iter();
+        let short: Vec<_> = short
+            .filter(|(_, replicas)| left(replicas) < floor)
+            .map(|(chunk, _)| format!("chunk-{chunk}"))
+            .collect();
+        Verdict {
+            safe: self.safe && short.is_empty(),
+            reason: format!("{} chunks would have too few live replicas", short.len()),
+            chunks: short,
+        }
     }
 
     /// What its loops do: copy, and call the emptied decommissioned.
@@ -314,6 +336,24 @@ impl Tracker for FakeTracker {
             }
         })
         .await
+    }
+
+    async fn ok_to_stop(
+        &self,
+        _: &Endpoint,
+        ids: &[DatanodeId],
+        one_more: bool,
+    ) -> Result<Verdict, TrackerError> {
+        self.open(|state| state.ok_to_stop(ids, one_more)).await
+    }
+
+    async fn maintain(
+        &self,
+        _: &Endpoint,
+        id: DatanodeId,
+        _: Duration,
+    ) -> Result<(), TrackerError> {
+        self.obey(|state| state.told.push(Told::Maintain(id))).await
     }
 
     async fn decommission(&self, _: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
