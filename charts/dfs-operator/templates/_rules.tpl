@@ -75,6 +75,11 @@ What the operator may do where it watches. Every verb has its reason. A claim is
     - get # the pod that a datanode says it is
     - list # match datanodes with pods
     - watch # hear of pods that come and go
+    - delete # restart one in which nothing serves, so that it gets the newest template
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs:
+    - create # restart one that serves, as its disruption budget allows
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs:

@@ -1,6 +1,6 @@
 //! The datanodes: pods with a volume each, spread over Kubernetes nodes and zones.
 
-use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 
 use super::labels::{Component, metadata};
 use super::pod::{Role, base_args, from_field, spread, tracker_url};
@@ -41,12 +41,6 @@ pub(super) fn stateful_set(frame: &Frame<'_>) -> StatefulSet {
         metadata: metadata(frame, Component::Datanode),
         spec: Some(StatefulSetSpec {
             replicas: Some(frame.datanodes),
-            // A new template takes effect pod by pod, when whoever deletes one has proved that the
-            // chunks are safe without it. A rolling update asks nobody.
-            update_strategy: Some(StatefulSetUpdateStrategy {
-                type_: Some("OnDelete".to_owned()),
-                ..StatefulSetUpdateStrategy::default()
-            }),
             ..with_volume(frame, role, &spec.storage)
         }),
         ..StatefulSet::default()

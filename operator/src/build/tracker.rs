@@ -40,11 +40,6 @@ pub(super) fn stateful_set(frame: &Frame<'_>) -> StatefulSet {
         metadata: metadata(frame, Component::Tracker),
         spec: Some(StatefulSetSpec {
             replicas: Some(1),
-            // One pod, nothing to wait for: gateways hold requests while it restarts.
-            update_strategy: Some(StatefulSetUpdateStrategy {
-                type_: Some("RollingUpdate".to_owned()),
-                ..StatefulSetUpdateStrategy::default()
-            }),
             ..with_volume(frame, role, &spec.storage)
         }),
         ..StatefulSet::default()
@@ -64,6 +59,12 @@ pub(super) fn with_volume(
         // A pod that does not start must not keep the others from starting.
         pod_management_policy: Some("Parallel".to_owned()),
         revision_history_limit: Some(5),
+        // A new template takes effect pod by pod, the tracker last, when whoever deletes one has proved that
+        // the chunks are safe without it. A rolling update asks nobody.
+        update_strategy: Some(StatefulSetUpdateStrategy {
+            type_: Some("OnDelete".to_owned()),
+            ..StatefulSetUpdateStrategy::default()
+        }),
         // Whoever deletes a DfsCluster by mistake applies it again and has the data back.
         persistent_volume_claim_retention_policy: Some(
             StatefulSetPersistentVolumeClaimRetentionPolicy {

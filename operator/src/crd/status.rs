@@ -147,6 +147,9 @@ pub struct DataNodeStatus {
     /// Admitted by the tracker and heard of.
     #[serde(default)]
     pub registered: i32,
+    /// Pods that run the newest template.
+    #[serde(default)]
+    pub updated: i32,
     /// Ready of desired, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]

@@ -261,7 +261,7 @@ pub(super) fn find<'a>(
 
 /// The tracker's word about the datanode on its way out.
 fn verdict<'a>(input: &'a Input<'_>, entry: &Decommissioning) -> Option<&'a Verdict> {
-    input.verdicts.get(&entry.id?)
+    input.verdicts.removal.get(&entry.id?)
 }
 
 /// A human named this very datanode.

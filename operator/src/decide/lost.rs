@@ -61,7 +61,7 @@ pub fn lost(input: &Input<'_>, open: &OpenTracker) -> (Vec<Gone>, Vec<String>) {
             gone.id.short(),
             gone.pod
         );
-        match input.verdicts.get(&gone.id) {
+        match input.verdicts.removal.get(&gone.id) {
             _ if !gone.dead => waiting.push(format!("{subject}; waiting until it counts as dead")),
             Some(verdict) if verdict.safe => ready.push(gone),
             Some(verdict) => {

@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod decommission;
 pub mod lost;
 mod preflight;
+pub mod roll;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,10 @@ pub use catalog::CatalogStep;
 pub use conditions::{Judgement, Kind, Reason, Truth, conditions};
 pub use decommission::{Blocked, Scale};
 pub use lost::Gone;
+pub use roll::Roll;
 
-use crate::observe::{Observed, Uid};
-use crate::tracker_client::{Admission, DatanodeEntry, Verdict};
+use crate::observe::{Observed, Uid, Verdicts};
+use crate::tracker_client::{Admission, DatanodeEntry};
 use crate::validate::Cluster;
 
 /// Everything that a decision may depend on.
@@ -36,8 +38,8 @@ pub struct Input<'a> {
     pub cluster: &'a Cluster,
     /// What is there.
     pub observed: &'a Observed,
-    /// The tracker's word about datanodes whose volume is gone, and about those on their way out.
-    pub verdicts: &'a BTreeMap<DatanodeId, Verdict>,
+    /// The tracker's word about whether datanodes may go or stop.
+    pub verdicts: &'a Verdicts,
     /// For how long each newcomer has been pending, as far as this process knows.
     pub waited: &'a BTreeMap<DatanodeId, Duration>,
     /// The time, for periods that outlive this process; whole seconds. Nothing is safe because of it.
@@ -101,6 +103,19 @@ pub enum Step {
         /// Why that is safe, for people.
         proof: String,
     },
+    /// Restart a pod, so that it runs the newest template.
+    Restart {
+        /// Its name.
+        pod: String,
+        /// Exactly this one.
+        uid: Uid,
+        /// The datanode in it that is waited for, where it may hold chunks.
+        datanode: Option<DatanodeId>,
+        /// It serves, so it goes only if the eviction API lets it: somebody may drain nodes meanwhile.
+        within_budget: bool,
+        /// Why that is safe, for people.
+        proof: String,
+    },
     /// Deregister an emptied datanode whose pod is gone.
     Deregister {
         /// Which.
@@ -121,7 +136,10 @@ impl Step {
     /// Whether it cannot be taken back: it is decided again on what the API server itself holds.
     pub const fn is_final(&self) -> bool {
         match self {
-            Self::Lower { .. } | Self::Deregister { .. } | Self::DeleteClaim { .. } => true,
+            Self::Lower { .. }
+            | Self::Restart { .. }
+            | Self::Deregister { .. }
+            | Self::DeleteClaim { .. } => true,
             Self::Admit { .. }
             | Self::Update { .. }
             | Self::Refuse { .. }
@@ -139,6 +157,8 @@ impl Step {
 pub struct Plan {
     /// Replicas of the datanodes' StatefulSet, and who is on the way out.
     pub scale: Scale,
+    /// How a change of the template comes along.
+    pub roll: Roll,
     /// What to tell the tracker, in order.
     pub steps: Vec<Step>,
     /// What the lost catalog waits for.
@@ -158,6 +178,7 @@ pub fn decide(input: &Input<'_>) -> Plan {
     let cluster = input.cluster;
     let mut plan = Plan {
         scale: decommission::scale(input),
+        roll: roll::roll(input),
         steps: Vec::new(),
         catalog: catalog::catalog(input),
         waiting: Vec::new(),
@@ -176,6 +197,7 @@ pub fn decide(input: &Input<'_>) -> Plan {
     membership(input, &mut plan);
     if plan.wrong_cluster.is_none() {
         plan.steps.extend(plan.scale.step.clone());
+        plan.steps.extend(plan.roll.step().cloned());
     }
     if cluster.paused {
         plan.steps.clear();

@@ -9,6 +9,7 @@ use dfs_protocol::datanode::{AdminState, Liveness};
 use super::Input;
 use super::conditions::{Reason, coarse};
 use super::decommission::{Blocked, readable};
+use super::roll::{self, Roll};
 use crate::names;
 use crate::observe::{OpenTracker, Uid};
 use crate::tracker_client::DatanodeEntry;
@@ -61,6 +62,10 @@ pub(super) fn preflight(
     };
     if input.cluster.unproved == Some(node.id) {
         return Ok(candidate);
+    }
+    if let Roll::Waiting(why) | Roll::Stopped(why) = roll::roll(input) {
+        let message = format!("pods are being restarted, one thing at a time: {why}");
+        return blocked(Reason::Rolling, message);
     }
     others(open, node)?;
     chunks(open, node)?;

@@ -8,7 +8,7 @@ use super::*;
 use crate::observe::{
     ClaimView, NodeView, OpenTracker, Part, PodView, TrackerView, Uid, WorkloadView,
 };
-use crate::tracker_client::{TrackerStatus, VolumeStats};
+use crate::tracker_client::{TrackerStatus, Verdict, VolumeStats};
 use crate::validate::{ClusterKey, RemovalPolicy};
 
 const ID: u128 = 0xc1;
@@ -133,7 +133,7 @@ fn plan(observed: &Observed, waited: Duration) -> Plan {
         .into_iter()
         .flat_map(|open| &open.nodes);
     let waited = pending.map(|entry| (entry.id, waited)).collect();
-    let verdicts = BTreeMap::new();
+    let verdicts = Verdicts::default();
     decide(&Input {
         cluster: &cluster,
         observed,
@@ -323,7 +323,7 @@ proptest! {
             seen.claims.remove(missing);
         }
         let verdicts = nodes.iter().map(|entry| (entry.id, Verdict { safe, ..Verdict::default() }));
-        let verdicts = verdicts.collect();
+        let verdicts = Verdicts { removal: verdicts.collect(), ..Verdicts::default() };
         let (cluster, waited) = (cluster(3), BTreeMap::new());
         let plan = decide(&Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited, now: Timestamp::UNIX_EPOCH });
         prop_assert!(plan.scale.replicas >= 3, "scaled down");
@@ -342,7 +342,7 @@ proptest! {
                 Step::Refuse { .. } => {}
                 Step::Rebuild(_) | Step::ForgetAcknowledgement | Step::Decommission { .. }
                 | Step::Recommission { .. } | Step::Lower { .. } | Step::Deregister { .. }
-                | Step::DeleteClaim { .. } => prop_assert!(false, "{step:?}"),
+                | Step::DeleteClaim { .. } | Step::Restart { .. } => prop_assert!(false, "{step:?}"),
             }
         }
     }
@@ -355,7 +355,7 @@ proptest! {
         } else {
             cluster.cluster_id = None;
         }
-        let (seen, waited, verdicts) = (observed(nodes), BTreeMap::new(), BTreeMap::new());
+        let (seen, waited, verdicts) = (observed(nodes), BTreeMap::new(), Verdicts::default());
         let input = Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited, now: Timestamp::UNIX_EPOCH };
         prop_assert_eq!(decide(&input).steps, vec![]);
     }

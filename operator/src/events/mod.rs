@@ -64,6 +64,8 @@ label_enum! {
         DatanodeRecommissioned = "DatanodeRecommissioned",
         /// An emptied datanode's pod is taken away: the proof.
         ScalingDown = "ScalingDown",
+        /// A pod restarts with a new template: the proof.
+        PodRestarted = "PodRestarted",
         /// A datanode was deregistered.
         DatanodeRemoved = "DatanodeRemoved",
         /// The claim of a removed datanode was deleted.
@@ -115,6 +117,7 @@ impl EventReason {
             | Self::DatanodeRecommissioned
             | Self::ScalingDown
             | Self::DatanodeRemoved
+            | Self::PodRestarted
             | Self::ClaimDeleted
             | Self::RepairFinished
             | Self::ScaleDownReleased

@@ -7,9 +7,10 @@ use std::time::Duration;
 use dfs_protocol::DatanodeId;
 
 use super::{Observed, OpenTracker, TrackerView};
-use crate::decide::lost;
+use crate::decide::{lost, roll};
 use crate::metrics::Metrics;
 use crate::tracker_client::{CatalogState, Endpoint, Tracker, TrackerError, Verdict};
+use crate::validate::Cluster;
 use dfs_runtime::clock::Clock;
 
 /// A tracker's clock and counters.
@@ -61,29 +62,46 @@ async fn open(ask: &Asking<'_>, at: &Endpoint) -> Result<OpenTracker, TrackerErr
     })
 }
 
-/// The tracker's word about every datanode whose volume is gone, and about `leaving`.
+/// The tracker's word about datanodes. One that gave none is not here, and no word means no.
+#[derive(Debug, Clone, Default)]
+pub struct Verdicts {
+    /// May they go for ever: those whose volume is gone, and those on their way out.
+    pub removal: BTreeMap<DatanodeId, Verdict>,
+    /// May they stop for a while: the one that is to restart next.
+    pub stop: BTreeMap<DatanodeId, Verdict>,
+}
+
+/// Asks for everything that a decision about this cluster may need.
 pub async fn verdicts(
     ask: &Asking<'_>,
     at: &Endpoint,
-    cluster: &str,
-    leaving: &[DatanodeId],
+    cluster: &Cluster,
     observed: &Observed,
-) -> BTreeMap<DatanodeId, Verdict> {
-    let mut verdicts = BTreeMap::new();
+) -> Verdicts {
+    let mut verdicts = Verdicts::default();
     let Some(open) = observed.tracker.open() else {
         return verdicts;
     };
-    let gone = lost::gone(cluster, observed, open);
+    let gone = lost::gone(&cluster.key.name, observed, open);
     let gone = gone.iter().map(|gone| gone.id);
-    let asked: BTreeSet<_> = gone.chain(leaving.iter().copied()).collect();
-    for id in asked {
-        match ask.counted(ask.tracker.safe_to_remove(at, id)).await {
-            Ok(verdict) => {
-                verdicts.insert(id, verdict);
-            }
-            // No word means no.
-            Err(error) => tracing::info!(datanode = %id, %error, "no verdict"),
+    let leaving = cluster.decommissions.iter().filter_map(|entry| entry.id);
+    let asked: BTreeSet<_> = gone.chain(leaving).collect();
+    let note = |into: &mut BTreeMap<_, _>, id: DatanodeId, answer| match answer {
+        Ok(verdict) => {
+            into.insert(id, verdict);
         }
+        Err(error) => {
+            let error: TrackerError = error;
+            tracing::info!(datanode = %id, %error, "no verdict");
+        }
+    };
+    for id in asked {
+        let answer = ask.counted(ask.tracker.safe_to_remove(at, id)).await;
+        note(&mut verdicts.removal, id, answer);
+    }
+    if let Some(id) = roll::candidate(cluster, observed) {
+        let answer = ask.counted(ask.tracker.ok_to_stop(at, &[id], false)).await;
+        note(&mut verdicts.stop, id, answer);
     }
     verdicts
 }

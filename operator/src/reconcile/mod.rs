@@ -28,9 +28,9 @@ use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Truth};
 use crate::error::ReconcileError;
 use crate::events::{Note, transitions};
 use crate::metrics::ReconcileResult;
-use crate::observe::{Inventory, Observed, observe, read_tracker, verdicts};
+use crate::observe::{Inventory, Observed, Verdicts, observe, read_tracker, verdicts};
 use crate::status::{self, Change, Numbers};
-use crate::tracker_client::{Endpoint, Verdict};
+use crate::tracker_client::Endpoint;
 use crate::validate::{Cluster, InvalidSpec};
 
 /// While something moves.
@@ -61,7 +61,7 @@ struct Pass<'a> {
 /// What one look showed, and what was decided from it.
 struct Looked {
     observed: Observed,
-    verdicts: BTreeMap<DatanodeId, Verdict>,
+    verdicts: Verdicts,
     waited: BTreeMap<DatanodeId, Duration>,
     now: Timestamp,
     plan: Plan,
@@ -198,12 +198,9 @@ impl Pass<'_> {
             .map(|entry| entry.id);
         let now = ctx.clock.monotonic();
         let waited = ctx.memory.waited(&self.cluster.uid, pending, now);
-        let name = &self.cluster.key.name;
-        let leaving = self.cluster.decommissions.iter();
-        let leaving: Vec<_> = leaving.filter_map(|entry| entry.id).collect();
         let verdicts = match &self.endpoint {
-            Some(endpoint) => verdicts(&ctx.asking(), endpoint, name, &leaving, &observed).await,
-            None => BTreeMap::new(),
+            Some(endpoint) => verdicts(&ctx.asking(), endpoint, &self.cluster, &observed).await,
+            None => Verdicts::default(),
         };
         // The API keeps whole seconds.
         let now = ctx.clock.wall();

@@ -2,8 +2,8 @@
 //! that has changed since.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, DeleteParams, Preconditions};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{Api, DeleteParams, EvictParams, Preconditions};
 use serde_json::json;
 
 use super::Pass;
@@ -37,16 +37,46 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Ends exactly this pod, so that its StatefulSet makes it anew; one that serves only if the eviction API
+    /// lets it. Returns whether it goes.
+    pub(super) async fn restart(
+        &self,
+        pod: &str,
+        uid: &Uid,
+        within_budget: bool,
+    ) -> Result<bool, ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let parameters = exactly(uid);
+        let ended = if within_budget {
+            let eviction = EvictParams {
+                delete_options: Some(parameters),
+                ..EvictParams::default()
+            };
+            bounded(async { api.evict(pod, &eviction).await.map(drop) }).await
+        } else {
+            bounded(async { api.delete(pod, &parameters).await.map(drop) }).await
+        };
+        match ended.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
+            Err(error) if code(&error) == Some(404) => Ok(false),
+            Err(error) if code(&error) == Some(429) && within_budget => {
+                tracing::info!(cluster = %key, pod, %error, "the budget lets no pod go now");
+                Ok(false)
+            }
+            Err(error) => Err(ReconcileError::api(format!("restart pod {pod}"))(error)),
+            Ok(()) => {
+                tracing::info!(cluster = %key, pod, %uid, within_budget, "restarted a pod");
+                Ok(true)
+            }
+        }
+    }
+
     /// Deletes exactly this claim.
     pub(super) async fn delete_claim(&self, name: &str, uid: &Uid) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let parameters = DeleteParams::default().preconditions(Preconditions {
-            uid: Some(uid.0.clone()),
-            resource_version: None,
-        });
-        let deleted = bounded(api.delete(name, &parameters)).await;
+        let deleted = bounded(api.delete(name, &exactly(uid))).await;
         match deleted.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
             Err(error) if code(&error) == Some(404) => {}
             Err(error) => {
@@ -58,4 +88,12 @@ impl Pass<'_> {
         }
         Ok(())
     }
+}
+
+/// Only the object of this UID.
+fn exactly(uid: &Uid) -> DeleteParams {
+    DeleteParams::default().preconditions(Preconditions {
+        uid: Some(uid.0.clone()),
+        resource_version: None,
+    })
 }

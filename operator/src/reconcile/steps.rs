@@ -1,5 +1,7 @@
 //! Carries one decided step out, and says what happened.
 
+use std::time::Duration;
+
 use dfs_runtime::metrics::Label as _;
 use kube::api::Api;
 use serde_json::json;
@@ -13,13 +15,40 @@ use crate::events::{EventReason, Note};
 use crate::tracker_client::{Admission, Endpoint, Refusal, TrackerError};
 use crate::validate::ACKNOWLEDGE_CATALOG_LOST;
 
+/// How long a restarted datanode is waited for before its chunks are copied.
+const RESTART_AT_MOST: Duration = Duration::from_mins(5);
+
 impl Pass<'_> {
     /// One step. A tracker that refuses one, because its state changed since it was read, does not
     /// keep the others from being carried out.
     pub(super) async fn step(&mut self, at: &Endpoint, step: &Step) -> Result<(), ReconcileError> {
+        let (doing, done) = self.tell_tracker(at, step).await;
+        match done {
+            Ok(()) if self.change(step).await? => {
+                let note = told(step);
+                tracing::info!(cluster = %self.cluster.key, reason = note.reason.as_str(),
+                    note = note.note, "carried out");
+                self.notes.push(note);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+            Err(TrackerError::Refused(why)) => {
+                tracing::warn!(cluster = %self.cluster.key, why, "the tracker refuses to {doing}");
+                Ok(())
+            }
+            Err(error) => Err(ReconcileError::tracker(doing)(error)),
+        }
+    }
+
+    /// What the tracker must hear of it, before any object changes.
+    async fn tell_tracker(
+        &self,
+        at: &Endpoint,
+        step: &Step,
+    ) -> (&'static str, Result<(), TrackerError>) {
         let ask = self.ctx.asking();
         let tracker = self.ctx.tracker.as_ref();
-        let (doing, done) = match step {
+        match step {
             Step::Admit { id, admission } => (
                 "admit a datanode",
                 ask.counted(tracker.admit(at, *id, admission)).await,
@@ -52,7 +81,27 @@ impl Pass<'_> {
                 "deregister a datanode",
                 ask.counted(tracker.deregister(at, *id)).await,
             ),
-            Step::ForgetAcknowledgement => return self.forget_acknowledgement().await,
+            Step::Restart {
+                datanode: Some(id), ..
+            } => (
+                "announce that a datanode restarts",
+                ask.counted(tracker.maintain(at, *id, RESTART_AT_MOST))
+                    .await,
+            ),
+            Step::Restart { datanode: None, .. }
+            | Step::ForgetAcknowledgement
+            | Step::Lower { .. }
+            | Step::DeleteClaim { .. } => ("nothing", Ok(())),
+        }
+    }
+
+    /// What changes in the API server. Returns whether there is something to tell.
+    async fn change(&mut self, step: &Step) -> Result<bool, ReconcileError> {
+        match step {
+            Step::ForgetAcknowledgement => {
+                self.forget_acknowledgement().await?;
+                Ok(false)
+            }
             Step::Lower {
                 set,
                 uid,
@@ -61,28 +110,26 @@ impl Pass<'_> {
                 proof: _,
             } => {
                 self.lower(set, uid, *from, *to).await?;
-                self.notes.push(told(step));
-                return Ok(());
+                Ok(true)
             }
+            Step::Restart {
+                pod,
+                uid,
+                within_budget,
+                ..
+            } => self.restart(pod, uid, *within_budget).await,
             Step::DeleteClaim { name, uid } => {
                 self.delete_claim(name, uid).await?;
-                self.notes.push(told(step));
-                return Ok(());
+                Ok(true)
             }
-        };
-        match done {
-            Ok(()) => {
-                let note = told(step);
-                tracing::info!(cluster = %self.cluster.key, reason = note.reason.as_str(),
-                    note = note.note, "told the tracker");
-                self.notes.push(note);
-                Ok(())
-            }
-            Err(TrackerError::Refused(why)) => {
-                tracing::warn!(cluster = %self.cluster.key, why, "the tracker refuses to {doing}");
-                Ok(())
-            }
-            Err(error) => Err(ReconcileError::tracker(doing)(error)),
+            Step::Admit { .. }
+            | Step::Update { .. }
+            | Step::Refuse { .. }
+            | Step::Lost(_)
+            | Step::Rebuild(_)
+            | Step::Decommission { .. }
+            | Step::Recommission { .. }
+            | Step::Deregister { .. } => Ok(true),
         }
     }
 
@@ -168,6 +215,10 @@ fn told(step: &Step) -> Note {
                 "datanode {} of pod {pod} is deregistered for ever",
                 id.short()
             ),
+        ),
+        Step::Restart { pod, proof, .. } => Note::new(
+            EventReason::PodRestarted,
+            format!("pod {pod} restarts with the newest template: {proof}"),
         ),
         Step::DeleteClaim { name, uid } => Note::new(
             EventReason::ClaimDeleted,

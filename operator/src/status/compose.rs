@@ -127,6 +127,7 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         } else {
             known
         },
+        updated: datanodes.map_or(0, |set| set.updated),
         summary: Some(format!("{ready}/{desired}")),
     });
     if let Some(open) = observed.tracker.open() {

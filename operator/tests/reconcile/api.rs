@@ -241,6 +241,7 @@ impl State {
         match call.method {
             Method::GET if call.name.is_empty() => (200, self.listed(&place, &selector)),
             Method::GET => self.read(&place),
+            Method::POST if call.subresource == "eviction" => self.evict(&place, &body),
             Method::POST => self.create(place, body),
             Method::DELETE => self.delete(&place, &body),
             Method::PATCH if content.contains("apply-patch") => {
@@ -319,6 +320,32 @@ impl State {
             200,
             json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200}),
         )
+    }
+
+    /// A pod goes if the budgets of its namespace let it, as the eviction API asks them.
+    fn evict(&mut self, place: &Place, body: &Value) -> (u16, Value) {
+        let labels = |object: &Value| object["metadata"]["labels"].clone();
+        let Some(pod) = self.objects.get(place).map(labels) else {
+            return (404, status(404, "not found"));
+        };
+        let of = |plural: &'static str| {
+            let all = self.objects.iter();
+            all.filter_map(move |((kind, ..), object)| (kind == plural).then_some(object))
+        };
+        let covers = |budget: &Value, labels: &Value| {
+            let selector = budget["spec"]["selector"]["matchLabels"].as_object();
+            selector.is_some_and(|wanted| wanted.iter().all(|(key, value)| labels[key] == *value))
+        };
+        for budget in of("poddisruptionbudgets").filter(|budget| covers(budget, &pod)) {
+            let missing = of("pods").filter(|one| covers(budget, &labels(one)) && !is_ready(one));
+            if missing.count() as u64 >= budget["spec"]["maxUnavailable"].as_u64().unwrap() {
+                return (
+                    429,
+                    status(429, "it would violate the pod's disruption budget"),
+                );
+            }
+        }
+        self.delete(place, &body["deleteOptions"])
     }
 
     fn is_stale(&self, place: &Place, body: &Value) -> bool {
@@ -400,6 +427,13 @@ impl State {
         object["metadata"]["generation"] = json!(generation + i64::from(!same_spec));
         self.objects.insert(place, object);
     }
+}
+
+/// Whether a pod passes its readiness probe.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 /// Fields that were applied and are no longer.

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::roll::set_image;
+use crate::world::{BROKEN_IMAGE, World};
 
 /// Which calls count when the operator is killed after a number of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,4 +171,21 @@ async fn i27_killed_after_any_call_while_a_removal_is_taken_back() {
         3,
     )
     .await;
+}
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_new_image_rolls() {
+    for image in ["dfs:next", BROKEN_IMAGE] {
+        killed_whenever(
+            async |world: &World| {
+                world.converge(&world.operator()).await;
+                world.fill(5);
+                set_image(world, image);
+            },
+            Counted::Effects,
+            12,
+            4,
+        )
+        .await;
+    }
 }

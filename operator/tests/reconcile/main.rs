@@ -8,6 +8,7 @@ mod crashes;
 mod gate;
 mod losses;
 mod removal;
+mod roll;
 mod scenarios;
 mod staleness;
 mod tracker;

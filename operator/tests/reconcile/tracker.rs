@@ -61,6 +61,8 @@ pub struct State {
     pub told: Vec<Told>,
     /// Each chunk's replicas.
     pub chunks: BTreeMap<u32, BTreeSet<DatanodeId>>,
+    /// Datanodes that were announced as away and were not heard since.
+    pub away: BTreeSet<DatanodeId>,
     /// No copy comes nearer.
     pub stuck: bool,
     /// Messages heard so far.
@@ -93,12 +95,12 @@ impl State {
             .collect()
     }
 
-    /// Chunks with fewer readable replicas than wanted.
+    /// Chunks with fewer readable replicas than wanted; one that will be back in a moment counts.
     pub fn below_factor(&self) -> u64 {
         let count = |replicas: &BTreeSet<DatanodeId>| {
             replicas
                 .iter()
-                .filter(|id| self.serves(**id, &READABLE))
+                .filter(|id| self.serves(**id, &READABLE) || self.away.contains(id))
                 .count()
         };
         let below = self.chunks.values().filter(|held| count(held) < FACTOR);
@@ -186,6 +188,7 @@ impl FakeTracker {
                 safe: true,
                 told: Vec::new(),
                 chunks: BTreeMap::new(),
+                away: BTreeSet::new(),
                 stuck: false,
                 heartbeats: 0,
                 volume: VolumeStats {
@@ -213,6 +216,7 @@ impl FakeTracker {
                 return;
             }
             state.heartbeats += 1;
+            state.away.remove(&id);
             let (heard, volume) = (state.heartbeats.to_string(), state.volume);
             let entry = state.nodes.entry(id).or_insert_with(|| pending(id));
             if entry.admin == AdminState::Tombstoned {
@@ -353,7 +357,11 @@ impl Tracker for FakeTracker {
         id: DatanodeId,
         _: Duration,
     ) -> Result<(), TrackerError> {
-        self.obey(|state| state.told.push(Told::Maintain(id))).await
+        self.obey(|state| {
+            state.told.push(Told::Maintain(id));
+            state.away.insert(id);
+        })
+        .await
     }
 
     async fn decommission(&self, _: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {

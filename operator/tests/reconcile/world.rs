@@ -20,7 +20,7 @@ use dfs_runtime::rng::SharedRng;
 use prometheus::Registry;
 use serde_json::{Value, json};
 
-use crate::api::{Api, Call};
+use crate::api::{Api, Call, is_ready};
 use crate::gate::Gate;
 use crate::tracker::FakeTracker;
 
@@ -161,15 +161,29 @@ impl World {
                 self.start_pod(&set, &format!("{name}-{ordinal}"), ordinal);
             }
             self.end_pods(&name, replicas);
+            let revision = revision(&set);
+            let pods = self.api.list("pods").into_iter().filter(|pod| {
+                pod["metadata"]["ownerReferences"][0]["uid"] == set["metadata"]["uid"]
+            });
+            let pods: Vec<_> = pods.collect();
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            let newest = |pod: &&Value| pod["metadata"]["labels"][REVISION] == json!(revision);
+            let updated = pods.iter().filter(newest).count();
             self.api.change("statefulsets", &name, |set| {
-                set["status"] = json!({"replicas": replicas, "readyReplicas": replicas});
+                set["status"] = json!({
+                    "replicas": replicas, "readyReplicas": ready, "updatedReplicas": updated,
+                    "updateRevision": revision, "observedGeneration": set["metadata"]["generation"],
+                });
             });
         }
         for deployment in self.api.list("deployments") {
             let name = deployment["metadata"]["name"].as_str().unwrap();
             let replicas = &deployment["spec"]["replicas"];
             self.api.change("deployments", name, |one| {
-                one["status"] = json!({"replicas": replicas, "readyReplicas": replicas});
+                one["status"] = json!({
+                    "replicas": replicas, "readyReplicas": replicas, "updatedReplicas": replicas,
+                    "observedGeneration": one["metadata"]["generation"],
+                });
             });
         }
         self.speak();
@@ -211,22 +225,34 @@ impl World {
             return;
         }
         let address = self.addresses.fetch_add(1, Ordering::SeqCst);
+        let mut labels = labels.clone();
+        labels[REVISION] = json!(revision(set));
+        let image = &set["spec"]["template"]["spec"]["containers"][0]["image"];
+        let starts = image.as_str() != Some(BROKEN_IMAGE);
+        let state = if starts {
+            json!({"running": {}})
+        } else {
+            json!({"waiting": {"reason": "CrashLoopBackOff"}})
+        };
+        let ready = if starts { "True" } else { "False" };
         self.api.put(
             "pods",
             json!({"apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": name, "labels": labels, "ownerReferences": [{
                     "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set["metadata"]["name"],
                     "uid": set["metadata"]["uid"], "controller": true}]},
-                "spec": {"nodeName": format!("node-{}", ordinal % 3), "containers": [], "volumes": [
+                "spec": {"nodeName": format!("node-{}", ordinal % 3), "containers": [{"image": image}], "volumes": [
                     {"name": "data", "persistentVolumeClaim": {"claimName": claim}}]},
                 "status": {"phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": [
-                    {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]}}),
+                    {"type": "Ready", "status": ready}, {"type": "PodScheduled", "status": "True"}],
+                    "containerStatuses": [{"state": state}]}}),
         );
     }
 
     /// The store's processes talk to each other.
     fn speak(&self) {
-        let runs = self.api.get("pods", "a-tracker-0").is_some();
+        let tracker = self.api.get("pods", "a-tracker-0");
+        let runs = tracker.is_some_and(|pod| is_ready(&pod));
         self.tracker.with(|state| {
             state.runs = runs;
             for entry in state.nodes.values_mut() {
@@ -238,7 +264,7 @@ impl World {
         }
         for pod in self.api.list("pods") {
             let name = pod["metadata"]["name"].as_str().unwrap();
-            if name.starts_with("a-datanode-") {
+            if name.starts_with("a-datanode-") && is_ready(&pod) {
                 let address = format!("{}:6001", pod["status"]["podIP"].as_str().unwrap());
                 self.tracker.heard(self.uuid(name), name, &address);
             }
@@ -360,6 +386,20 @@ impl World {
         });
         json!({"objects": objects, "nodes": nodes})
     }
+}
+
+/// Label by which a pod says from which template it was made.
+const REVISION: &str = "controller-revision-hash";
+/// An image whose program ends at once.
+pub const BROKEN_IMAGE: &str = "dfs:broken";
+
+/// As a StatefulSet's controller names a template.
+fn revision(set: &Value) -> String {
+    let text = set["spec"]["template"].to_string();
+    let sum = text.bytes().fold(0_u64, |sum, byte| {
+        sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte)
+    });
+    format!("{sum:x}")
 }
 
 /// The manifest that a new user writes, with the API server's defaults in it.

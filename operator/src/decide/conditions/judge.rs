@@ -1,6 +1,6 @@
 //! One judge for each condition.
 
-use super::super::{CatalogStep, Input, Plan, Step, spread, waits};
+use super::super::{CatalogStep, Input, Plan, Roll, Step, spread, waits};
 use super::{Judgement, Kind, Reason, Trouble, Truth, coarse};
 use crate::crd::DecommissionState;
 use crate::observe::{TrackerView, WorkloadView};
@@ -58,6 +58,9 @@ impl<'a> Judge<'a> {
         }
         if let Some(other) = self.plan.wrong_cluster {
             add(Reason::WrongCluster, self.wrong_cluster(other));
+        }
+        if let Roll::Stopped(why) = &self.plan.roll {
+            add(Reason::RollStopped, why.clone());
         }
         if let Some((reason, message)) = self.tracker_obstacle() {
             add(reason, message);
@@ -227,6 +230,9 @@ impl<'a> Judge<'a> {
             let message = format!("{} is removed: {why}", entry.pod);
             return yes(kind, Reason::ScalingDown, message);
         }
+        if let Some(message) = self.rolling(set) {
+            return yes(kind, Reason::Rolling, message);
+        }
         if let Some(open) = observed.tracker.open()
             && (open.status.repair.active > 0 || open.status.repair.bytes_remaining > 0)
         {
@@ -241,6 +247,19 @@ impl<'a> Judge<'a> {
             return yes(kind, first.reason, format!("waiting: {}", first.message));
         }
         no(kind, Reason::AsWanted, "nothing moves".to_owned())
+    }
+
+    /// How far a change of the template is, while it goes on.
+    fn rolling(&self, set: &WorkloadView) -> Option<String> {
+        let what = match &self.plan.roll {
+            Roll::Waiting(why) => why.clone(),
+            Roll::Restart(Step::Restart { pod, proof, .. }) => format!("{pod} restarts: {proof}"),
+            Roll::Restart(_) | Roll::Settled | Roll::Stopped(_) => return None,
+        };
+        let (updated, all) = (set.updated, set.replicas);
+        Some(format!(
+            "{updated} of {all} datanodes run the newest template; {what}"
+        ))
     }
 
     fn degraded(&self) -> Judgement {

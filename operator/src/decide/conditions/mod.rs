@@ -70,6 +70,10 @@ label_enum! {
         Creating = "Creating",
         /// Datanodes are being added.
         ScalingUp = "ScalingUp",
+        /// Pods are restarted one by one.
+        Rolling = "Rolling",
+        /// A restarted pod does not come back.
+        RollStopped = "RollStopped",
         /// Chunks are being copied.
         Repairing = "Repairing",
         /// Every chunk has its full factor.

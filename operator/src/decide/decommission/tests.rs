@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::super::tests::{claim, cluster, entry, observed, pod, workload};
 use super::super::{Input, Plan, Step, decide};
-use crate::observe::{OpenTracker, TrackerView};
+use crate::observe::{OpenTracker, TrackerView, Verdicts};
 use crate::tracker_client::{DatanodeEntry, Verdict};
 use crate::validate::{Cluster, Decommissioning};
 
@@ -236,6 +236,10 @@ impl Model {
                 )
             })
             .collect();
+        let verdicts = Verdicts {
+            removal: verdicts,
+            ..Verdicts::default()
+        };
         let waited = BTreeMap::new();
         decide(&Input {
             cluster: &self.cluster,
@@ -297,7 +301,10 @@ impl Model {
             }
             Step::DeleteClaim { .. } => panic!("the spec does not say so"),
             Step::Update { .. } | Step::Admit { .. } | Step::Refuse { .. } => {}
-            Step::Lost(_) | Step::Rebuild(_) | Step::ForgetAcknowledgement => panic!("{step:?}"),
+            Step::Lost(_)
+            | Step::Rebuild(_)
+            | Step::ForgetAcknowledgement
+            | Step::Restart { .. } => panic!("{step:?}"),
         }
     }
 
