@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod chunk;
 pub mod datanode;
 pub mod events;
+pub mod factor;
 pub mod file;
 pub mod frame;
 pub mod ids;

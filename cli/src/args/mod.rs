@@ -2,6 +2,7 @@
 
 mod address;
 mod client;
+mod factor;
 mod look;
 mod normalise;
 mod operator;
@@ -18,6 +19,7 @@ pub use client::{
     NodeArgs, OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs, TrashArgs,
     TrashCommand,
 };
+pub use factor::SetrepArgs;
 pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
 pub use normalise::normalise;
 pub use operator::OperatorArgs;
@@ -90,6 +92,8 @@ pub enum Command {
     Cp(CopyArgs),
     /// Move files or directories inside the store, without moving bytes
     Mv(MoveArgs),
+    /// Set how many replicas files should have
+    Setrep(SetrepArgs),
     /// Show how the store is
     Status(StatusArgs),
     /// Show the datanodes

@@ -198,7 +198,8 @@ impl Target {
             | Command::Stat(_)
             | Command::Rm(_)
             | Command::Cp(_)
-            | Command::Mv(_) => Self::Gateway,
+            | Command::Mv(_)
+            | Command::Setrep(_) => Self::Gateway,
             Command::Status(_) => Self::Status,
             Command::Nodes(_)
             | Command::Chunks(_)

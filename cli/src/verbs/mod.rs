@@ -9,6 +9,7 @@ mod get;
 mod list;
 mod nodes;
 mod put;
+mod setrep;
 mod status;
 mod trash;
 mod tree;
@@ -97,6 +98,7 @@ async fn dispatch(
         Command::Rm(args) => change::rm(session, args).await,
         Command::Cp(args) => change::cp(session, args).await,
         Command::Mv(args) => change::mv(session, args).await,
+        Command::Setrep(args) => setrep::setrep(session, args).await,
         Command::Status(_) => status::status(session).await,
         Command::Nodes(_) => nodes::nodes(session).await,
         Command::Chunks(args) => nodes::chunks(session, &args.path).await,
@@ -129,6 +131,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Rm(args) => &args.client,
         Command::Cp(args) => &args.client,
         Command::Mv(args) => &args.client,
+        Command::Setrep(args) => &args.client,
         Command::Status(args) | Command::Nodes(args) => &args.client,
         Command::Chunks(args) => &args.client,
         Command::Fsck(args) => &args.client,

@@ -7,6 +7,7 @@ mod acked;
 mod collect;
 mod consistency;
 mod disks;
+mod factor;
 mod fence;
 mod hops;
 mod kit;

@@ -14,6 +14,7 @@ pub mod repair;
 mod repair_copies;
 mod repair_deletes;
 pub mod safe_mode;
+pub mod shortage;
 pub mod spread;
 pub mod tasks;
 #[cfg(test)]

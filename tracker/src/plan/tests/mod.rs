@@ -1,6 +1,7 @@
 //! The planners against tables and random clusters.
 
 mod cluster;
+mod factor;
 mod gc;
 mod judgement;
 mod placement;
