@@ -266,9 +266,9 @@ fn data_that_can_be_read_in_full_from_leaving_datanodes_is_redundant_and_other_s
         let one = judged.iter().find(|one| one.kind == Kind::DataRedundant);
         let one = one.unwrap();
         assert_eq!(one.truth, wanted, "{under} {leaving}: {}", one.message);
-        let degraded = judged.iter().any(|one| {
-            one.kind == Kind::Degraded && one.reason == Reason::UnderReplicated
-        });
+        let degraded = judged
+            .iter()
+            .any(|one| one.kind == Kind::Degraded && one.reason == Reason::UnderReplicated);
         assert_eq!(degraded, wanted == Truth::False, "{under} {leaving}");
     }
 }
