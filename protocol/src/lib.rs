@@ -12,6 +12,7 @@ pub mod file;
 pub mod frame;
 pub mod ids;
 pub mod path;
+pub mod plan;
 pub mod problem;
 pub mod routes;
 pub mod status;

@@ -6,6 +6,7 @@ mod factor;
 mod look;
 mod normalise;
 mod operator;
+mod plan;
 mod roles;
 mod token;
 
@@ -23,6 +24,7 @@ pub use factor::SetrepArgs;
 pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
 pub use normalise::normalise;
 pub use operator::OperatorArgs;
+pub use plan::{PlanArgs, PlanCommand, ProofArgs};
 pub use roles::{
     ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
     Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs, Role, TrackerArgs,
@@ -108,6 +110,10 @@ pub enum Command {
     Decommission(NodeArgs),
     /// Take a datanode back into service
     Recommission(NodeArgs),
+    /// Say what would be without some datanodes, or with another number of them
+    Plan(PlanArgs),
+    /// Say whether a datanode may stop, and whether it may go for ever (exit 1 when not)
+    Proof(ProofArgs),
     /// Show, restore or purge deleted and replaced files
     Trash(TrashArgs),
     /// Write a shell's completion script to standard output

@@ -8,6 +8,7 @@ mod fsck;
 mod get;
 mod list;
 mod nodes;
+mod plan;
 mod put;
 mod setrep;
 mod status;
@@ -105,6 +106,8 @@ async fn dispatch(
         Command::Fsck(_) => fsck::fsck(session).await,
         Command::Decommission(args) => nodes::set(session, &args.datanode, "decommission").await,
         Command::Recommission(args) => nodes::set(session, &args.datanode, "recommission").await,
+        Command::Plan(args) => plan::plan(session, args.command).await,
+        Command::Proof(args) => plan::proof(session, &args.node).await,
         Command::Trash(args) => trash::trash(session, args.command).await,
         Command::Dev(_)
         | Command::Tracker(_)
@@ -117,7 +120,7 @@ async fn dispatch(
 }
 
 fn client_of(command: &Command) -> Option<&ClientArgs> {
-    use crate::args::TrashCommand;
+    use crate::args::{PlanCommand, TrashCommand};
     Some(match command {
         Command::Put(args) => &args.client,
         Command::Get(args) => &args.client,
@@ -136,6 +139,10 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Chunks(args) => &args.client,
         Command::Fsck(args) => &args.client,
         Command::Decommission(args) | Command::Recommission(args) => &args.client,
+        Command::Plan(args) => match &args.command {
+            PlanCommand::Lose { client, .. } | PlanCommand::Scale { client, .. } => client,
+        },
+        Command::Proof(args) => &args.client,
         Command::Trash(args) => match &args.command {
             TrashCommand::List { client }
             | TrashCommand::Restore { client, .. }

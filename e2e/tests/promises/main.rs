@@ -13,6 +13,7 @@ mod hops;
 mod kit;
 mod loss;
 mod partition;
+mod plan;
 mod rebuild;
 mod removal;
 mod room;

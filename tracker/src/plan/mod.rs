@@ -20,6 +20,7 @@ pub mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod trash;
+pub mod what_if;
 
 use std::fmt;
 use std::time::Duration;

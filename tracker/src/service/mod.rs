@@ -11,6 +11,7 @@ mod factor;
 mod fsck;
 mod membership;
 mod placing;
+mod plans;
 mod reads;
 mod state;
 mod trash;

@@ -9,3 +9,4 @@ mod rebalance;
 mod repair;
 mod spread;
 mod trash;
+mod what_if;
