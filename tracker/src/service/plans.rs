@@ -45,7 +45,8 @@ impl Tracker {
                     let all = names_of(&state);
                     let mut gone = BTreeSet::new();
                     for name in names {
-                        let found = find_datanodes(&all, &name).map_err(misnamed)?;
+                        let found =
+                            find_datanodes(&all, &name).map_err(|error| misnamed(&error))?;
                         gone.extend(found.iter().map(|node| node.id));
                     }
                     what_if::lose(&view, &gone, now)
@@ -66,7 +67,7 @@ impl Tracker {
             let mut state = self.state();
             state.sync(now);
             let datanode = find_datanode(&names_of(&state), name)
-                .map_err(misnamed)?
+                .map_err(|error| misnamed(&error))?
                 .clone();
             let hold = state.hold(now);
             let view = state.removal_view(hold.as_ref());
@@ -137,7 +138,7 @@ fn names_of(state: &State) -> Vec<PlannedDatanode> {
     known.map(planned).collect()
 }
 
-fn misnamed(error: NamingError) -> Problem {
+fn misnamed(error: &NamingError) -> Problem {
     let code = match error {
         NamingError::Nobody { .. } => ErrorCode::NotFound,
         NamingError::Several { .. } => ErrorCode::Conflict,
