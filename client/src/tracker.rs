@@ -9,6 +9,7 @@ use dfs_protocol::calls::{
     SetAdminRequest, TrashPage, TrashRequest,
 };
 use dfs_protocol::datanode::{Heartbeat, HeartbeatReply, RegisterRequest, RegisterResponse};
+use dfs_protocol::factor::{FactorPage, FactorRequest};
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::routes;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
@@ -81,6 +82,9 @@ tracker_calls! {
     delete(DeleteRequest) -> DeleteResponse;
     /// Copies or moves. Errors: `not-found`, `conflict`, `precondition-failed`.
     transfer(TransferRequest) -> TransferResponse;
+    /// Sets the replication factor of a page of files, or looks how far it is reached. Errors:
+    /// `not-found`, `precondition-failed`, `invalid-parameter`.
+    factor(FactorRequest) -> FactorPage;
     /// A reader found a replica wanting: the tracker lets it be verified.
     suspect(SuspectReplica) -> Nothing;
     /// How the store is.

@@ -228,6 +228,11 @@ impl Cluster {
             .expect("the address is a datanode's")
     }
 
+    /// Changes the tracker's knobs at each start from now on.
+    pub fn configure_tracker(&mut self, tracker: fn(&mut TrackerConfig)) {
+        self.options.tracker = tracker;
+    }
+
     /// Starts the tracker, after it was killed or ended.
     pub async fn start_tracker(&mut self) {
         let listener = self.tracker.prepare().await;

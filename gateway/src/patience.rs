@@ -12,6 +12,7 @@ use dfs_protocol::calls::{
     DatanodeRequest, FileRequest, FsckPage, FsckRequest, Nothing, PurgeRequest, RestoreRequest,
     SetAdminRequest, TrashPage, TrashRequest,
 };
+use dfs_protocol::factor::{FactorPage, FactorRequest};
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
 use dfs_protocol::upload::{
@@ -176,6 +177,11 @@ impl TrackerApi for Patient {
     async fn transfer(&self, request: TransferRequest) -> Result<TransferResponse, ClientError> {
         let call = || self.tracker.transfer(request.clone());
         self.insist(Repeat::Unsent, call).await
+    }
+
+    async fn factor(&self, request: FactorRequest) -> Result<FactorPage, ClientError> {
+        let call = || self.tracker.factor(request.clone());
+        self.insist(Repeat::Always, call).await
     }
 
     async fn suspect(&self, request: SuspectReplica) -> Result<Nothing, ClientError> {

@@ -12,6 +12,9 @@ use crate::path::FilePath;
 /// Media type of a file whose client named none.
 pub const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
 
+/// Largest replication factor.
+pub const MAX_FACTOR: u32 = 7;
+
 /// One committed version of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -37,10 +40,25 @@ pub struct FileRecord {
     pub created: Timestamp,
     /// When this version was committed.
     pub modified: Timestamp,
-    /// Wanted replicas of each chunk.
+    /// Wanted replicas of each chunk, as of when this was written: see [`Self::wanted`].
     pub factor: u32,
     /// The bytes, in order.
     pub chunks: Vec<SealedChunk>,
+    /// The factor was set for this file; otherwise it follows the cluster's. Told by the format of a
+    /// stored record, and not sent.
+    #[serde(skip)]
+    pub own_factor: bool,
+}
+
+impl FileRecord {
+    /// Wanted replicas of each chunk where the cluster's factor is `cluster`.
+    pub fn wanted(&self, cluster: u32) -> u32 {
+        if self.own_factor {
+            self.factor
+        } else {
+            cluster
+        }
+    }
 }
 
 /// Why a version is in the trash.

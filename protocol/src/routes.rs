@@ -71,6 +71,10 @@ pub mod tracker {
     pub const CATALOG_REBUILD: &str = "/catalog/rebuild";
     /// What happened, as server-sent events or one JSON array.
     pub const EVENTS: &str = "/events";
+    /// What would be without some datanodes (`?lose=`), or with so many (`?scale=`).
+    pub const PLAN: &str = "/plan";
+    /// May this datanode stop, may it go for ever: both verdicts, with files.
+    pub const PROOF: &str = "/nodes/{id}/proof";
     /// May these datanodes stop now?
     pub const OK_TO_STOP: &str = "/ok-to-stop";
 }

@@ -90,6 +90,57 @@ impl RepairPriority {
     }
 }
 
+/// Why a chunk has fewer replicas that count than wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shortage {
+    /// As many as wanted can be read, some of them on datanodes that are being emptied.
+    Leaving,
+    /// More are wanted than were before.
+    Raising,
+    /// A datanode was taken away by an administrator before the chunk was safe without it.
+    Removal,
+    /// A datanode is silent, or a disk lost what it had.
+    Absence,
+}
+
+impl Shortage {
+    /// Every cause, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Leaving, Self::Raising, Self::Removal, Self::Absence];
+
+    /// Metric label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaving => "leaving",
+            Self::Raising => "raising",
+            Self::Removal => "removal",
+            Self::Absence => "absence",
+        }
+    }
+}
+
+/// Chunks with fewer replicas that count than wanted, by cause; each is among the chunks by health
+/// too, and in the repair queue.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShortageStatus {
+    /// As many as wanted can be read, some of them on datanodes that are being emptied.
+    pub leaving: u64,
+    /// More are wanted than were before.
+    pub raising: u64,
+    /// A datanode was taken away by an administrator before the chunk was safe without it.
+    pub removal: u64,
+    /// A datanode is silent, or a disk lost what it had.
+    pub absence: u64,
+    /// Bytes of the replicas that a raised factor asks for.
+    pub raising_bytes: u64,
+    /// Seconds until they are made at the measured rate, were they alone; none while there is no
+    /// rate.
+    pub raising_eta_seconds: Option<u64>,
+    /// Why some factor cannot be reached with the datanodes that are there.
+    pub unreachable: Option<String>,
+}
+
 /// `GET /status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {
@@ -123,6 +174,9 @@ pub struct ClusterStatus {
     pub datanodes: DatanodeCounts,
     /// Chunks by health; every health is present.
     pub chunks: BTreeMap<ChunkHealth, u64>,
+    /// Chunks with fewer replicas that count than wanted, by cause.
+    #[serde(default)]
+    pub shortage: ShortageStatus,
     /// Repair queue.
     pub repair: RepairStatus,
     /// How evenly the volumes are used.
@@ -305,6 +359,9 @@ pub struct FileChunks {
     pub size: u64,
     /// Wanted replicas.
     pub factor: u32,
+    /// The factor was set for this file; otherwise it is the cluster's.
+    #[serde(default)]
+    pub own_factor: bool,
     /// In order.
     pub chunks: Vec<ChunkDetail>,
 }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod events;
+mod plans;
 
 use std::sync::Arc;
 
@@ -65,6 +66,7 @@ fn routes() -> Vec<(String, MethodRouter<Arc<Tracker>>)> {
     ];
     all.push((routes::EVENTS.to_owned(), get(events::events)));
     all.extend(admission::routes());
+    all.extend(plans::routes());
     all
 }
 

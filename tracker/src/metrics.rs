@@ -1,9 +1,11 @@
 //! The tracker's numbers. Those that describe the present are set by the loops on every tick.
 
 mod limits;
+mod shortage;
 mod story;
 
 pub use limits::LimitMetrics;
+pub use shortage::ShortageMetrics;
 pub use story::{EventMetrics, RebalanceMetrics};
 
 use dfs_protocol::admission::RefusalReason;
@@ -41,6 +43,8 @@ pub struct TrackerMetrics {
     pub unreachable: IntGauge,
     /// Chunks by health.
     pub chunks: IntGaugeVec,
+    /// Chunks below their factor.
+    pub shortage: ShortageMetrics,
     /// Chunks that wait for repair, by priority.
     pub repair_queue: IntGaugeVec,
     /// Copies under way.
@@ -151,6 +155,7 @@ impl TrackerMetrics {
                 "health",
                 &health,
             )?,
+            shortage: ShortageMetrics::register(registry)?,
             repair_queue: gauges(
                 registry,
                 "dfs_tracker_repair_queue_chunks",

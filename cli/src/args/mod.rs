@@ -2,9 +2,11 @@
 
 mod address;
 mod client;
+mod factor;
 mod look;
 mod normalise;
 mod operator;
+mod plan;
 mod roles;
 mod token;
 
@@ -18,9 +20,11 @@ pub use client::{
     NodeArgs, OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs, TrashArgs,
     TrashCommand,
 };
+pub use factor::SetrepArgs;
 pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
 pub use normalise::normalise;
 pub use operator::OperatorArgs;
+pub use plan::{PlanArgs, PlanCommand, ProofArgs};
 pub use roles::{
     ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
     Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs, Role, TrackerArgs,
@@ -90,6 +94,8 @@ pub enum Command {
     Cp(CopyArgs),
     /// Move files or directories inside the store, without moving bytes
     Mv(MoveArgs),
+    /// Set how many replicas files should have
+    Setrep(SetrepArgs),
     /// Show how the store is
     Status(StatusArgs),
     /// Show the datanodes
@@ -104,6 +110,10 @@ pub enum Command {
     Decommission(NodeArgs),
     /// Take a datanode back into service
     Recommission(NodeArgs),
+    /// Say what would be without some datanodes, or with another number of them
+    Plan(PlanArgs),
+    /// Say whether a datanode may stop, and whether it may go for ever (exit 1 when not)
+    Proof(ProofArgs),
     /// Show, restore or purge deleted and replaced files
     Trash(TrashArgs),
     /// Write a shell's completion script to standard output

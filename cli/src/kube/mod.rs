@@ -84,7 +84,7 @@ pub fn command() -> clap::Command {
         .bin_name("kubectl dfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Use a DfsCluster: the verbs of dfs, through a port-forward made by itself")
-        .after_help("The cluster's gateway serves files; its tracker serves status, nodes, chunks, fsck,\ntrash, events and decommission, with the token of the Secret NAME-token.\nExit codes and patterns are those of dfs; see `dfs --help`.")
+        .after_help("The cluster's gateway serves files; its tracker serves status, nodes, chunks, fsck,\ntrash, events, plan, proof and decommission, with the token of the Secret NAME-token.\nExit codes and patterns are those of dfs; see `dfs --help`.")
         .disable_help_subcommand(true)
         .propagate_version(true)
         .subcommand_required(true)
@@ -198,7 +198,8 @@ impl Target {
             | Command::Stat(_)
             | Command::Rm(_)
             | Command::Cp(_)
-            | Command::Mv(_) => Self::Gateway,
+            | Command::Mv(_)
+            | Command::Setrep(_) => Self::Gateway,
             Command::Status(_) => Self::Status,
             Command::Nodes(_)
             | Command::Chunks(_)
@@ -206,6 +207,8 @@ impl Target {
             | Command::Events(_)
             | Command::Decommission(_)
             | Command::Recommission(_)
+            | Command::Plan(_)
+            | Command::Proof(_)
             | Command::Trash(_)
             // Never parsed here; verbs refuse them.
             | Command::Completions(_)

@@ -2,6 +2,7 @@
 
 use dfs_client::ClientError;
 use dfs_client::http::{DEFAULT_TIMEOUT, empty, uri};
+use dfs_protocol::plan::{PlanAnswer, PlanQuestion, Proof};
 use dfs_protocol::routes::tracker;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks};
 use dfs_protocol::{DatanodeId, FilePath, TrashId};
@@ -40,6 +41,22 @@ impl Store {
     pub async fn set_node(&self, id: DatanodeId, verb: &str) -> Result<(), ClientError> {
         let route = format!("{}/{id}/{verb}", tracker::NODES);
         self.fetch(Method::POST, &route).await
+    }
+
+    /// `GET /plan`.
+    pub async fn plan(&self, question: &PlanQuestion) -> Result<PlanAnswer, ClientError> {
+        let query = match question {
+            PlanQuestion::Lose(names) => format!("lose={}", parameter(&names.join(","))),
+            PlanQuestion::Scale(datanodes) => format!("scale={datanodes}"),
+        };
+        let route = format!("{}?{query}", tracker::PLAN);
+        self.http.get(&self.address, &route, &[]).await
+    }
+
+    /// `GET /nodes/NAME/proof`.
+    pub async fn proof(&self, name: &str) -> Result<Proof, ClientError> {
+        let route = tracker::PROOF.replace("{id}", &parameter(name));
+        self.http.get(&self.address, &route, &[]).await
     }
 
     /// One page of `GET /trash`.

@@ -54,6 +54,57 @@ pub struct ListPage {
     pub cursor: Option<String>,
 }
 
+/// How far the replication factor of files is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactorAnswer {
+    /// Files looked at.
+    pub files: u64,
+    /// Those whose factor was changed.
+    pub changed: u64,
+    /// Their chunks.
+    pub chunks: u64,
+    /// Chunks that do not have as many replicas as wanted.
+    pub chunks_to_go: u64,
+    /// Bytes of replicas that are still to be made.
+    pub bytes_to_copy: u64,
+    /// Bytes of replicas that are more than wanted.
+    pub bytes_to_free: u64,
+    /// Seconds until the copies are made.
+    pub eta_seconds: Option<u64>,
+    /// Why the factor cannot be reached now.
+    pub unreachable: Option<String>,
+    /// Pass it back to go on; none at the end.
+    #[serde(skip_serializing)]
+    pub cursor: Option<String>,
+}
+
+impl FactorAnswer {
+    /// Adds what came behind.
+    pub fn add(&mut self, next: Self) {
+        let Self {
+            files,
+            changed,
+            chunks,
+            chunks_to_go,
+            bytes_to_copy,
+            bytes_to_free,
+            eta_seconds,
+            unreachable,
+            cursor,
+        } = next;
+        self.files += files;
+        self.changed += changed;
+        self.chunks += chunks;
+        self.chunks_to_go += chunks_to_go;
+        self.bytes_to_copy += bytes_to_copy;
+        self.bytes_to_free += bytes_to_free;
+        let sum = [self.eta_seconds, eta_seconds].into_iter().flatten().sum();
+        self.eta_seconds = eta_seconds.map(|_| sum);
+        self.unreachable = unreachable.or(self.unreachable.take());
+        self.cursor = cursor;
+    }
+}
+
 /// One page of the trash.
 #[derive(Debug, Clone, Deserialize)]
 pub struct TrashList {

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use dfs_client::ClientError;
 use dfs_client::http::{DEFAULT_TIMEOUT, RequestBody, decode, empty, read_whole, uri};
+use dfs_protocol::factor::FactorChange;
 use dfs_protocol::upload::TransferMode;
 use dfs_protocol::{FilePath, PathPrefix, VersionId};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderValue, Method, Request, request};
 
-use super::answers::{CRC64_HEADER, Download, FileHead, ListPage, PutAnswer, write_crc64};
+use super::answers::{
+    CRC64_HEADER, Download, FactorAnswer, FileHead, ListPage, PutAnswer, write_crc64,
+};
 use super::{Store, file_route, parameter, prefix_route};
 
 /// Requests with a body are bounded by a watch on their progress, not by their length.
@@ -158,6 +161,38 @@ impl Store {
         let request = guard.apply(Request::builder().method(Method::POST));
         let request = request.uri(uri(&self.address, &route)?);
         self.change(self.finish(request, empty())?).await
+    }
+
+    /// `POST /files/PATH?factor=N`, or `GET` with `?factor` to look only. A directory (a slash at the
+    /// end) may take several requests: the answer's cursor goes on.
+    pub async fn factor(
+        &self,
+        path: &PathPrefix,
+        change: Option<FactorChange>,
+        cursor: Option<&str>,
+        guard: FileGuard,
+    ) -> Result<FactorAnswer, ClientError> {
+        let value = match change {
+            None => String::new(),
+            Some(FactorChange::Cluster) => "=default".to_owned(),
+            Some(FactorChange::Own(factor)) => format!("={factor}"),
+        };
+        let mut route = format!("{}?factor{value}", prefix_route(path));
+        if let Some(cursor) = cursor {
+            route.push_str("&cursor=");
+            route.push_str(&parameter(cursor));
+        }
+        if change.is_none() {
+            return self.http.get(&self.address, &route, &[]).await;
+        }
+        let request = guard.apply(Request::builder().method(Method::POST));
+        let request = self.finish(request.uri(uri(&self.address, &route)?), empty())?;
+        let response = self
+            .http
+            .send(&self.address, request, CHANGE_TIMEOUT)
+            .await?;
+        let bytes = read_whole(&self.address, response, DEFAULT_TIMEOUT).await?;
+        decode(&self.address, &bytes)
     }
 
     async fn change(&self, request: Request<RequestBody>) -> Result<(), ClientError> {

@@ -11,7 +11,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 #[cfg(test)]
 pub(crate) use answers::write_crc64;
-pub use answers::{Checksum, Download, FileHead, ListPage, PutAnswer, TrashList, read_crc64};
+pub use answers::{
+    Checksum, Download, FactorAnswer, FileHead, ListPage, PutAnswer, TrashList, read_crc64,
+};
 pub use files::{FileGuard, Upload};
 
 /// A store, as seen from its door.

@@ -8,7 +8,9 @@ mod fsck;
 mod get;
 mod list;
 mod nodes;
+mod plan;
 mod put;
+mod setrep;
 mod status;
 mod trash;
 mod tree;
@@ -97,12 +99,15 @@ async fn dispatch(
         Command::Rm(args) => change::rm(session, args).await,
         Command::Cp(args) => change::cp(session, args).await,
         Command::Mv(args) => change::mv(session, args).await,
+        Command::Setrep(args) => setrep::setrep(session, args).await,
         Command::Status(_) => status::status(session).await,
         Command::Nodes(_) => nodes::nodes(session).await,
         Command::Chunks(args) => nodes::chunks(session, &args.path).await,
         Command::Fsck(_) => fsck::fsck(session).await,
         Command::Decommission(args) => nodes::set(session, &args.datanode, "decommission").await,
         Command::Recommission(args) => nodes::set(session, &args.datanode, "recommission").await,
+        Command::Plan(args) => plan::plan(session, args.command).await,
+        Command::Proof(args) => plan::proof(session, &args.node).await,
         Command::Trash(args) => trash::trash(session, args.command).await,
         Command::Dev(_)
         | Command::Tracker(_)
@@ -115,7 +120,7 @@ async fn dispatch(
 }
 
 fn client_of(command: &Command) -> Option<&ClientArgs> {
-    use crate::args::TrashCommand;
+    use crate::args::{PlanCommand, TrashCommand};
     Some(match command {
         Command::Put(args) => &args.client,
         Command::Get(args) => &args.client,
@@ -129,10 +134,15 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Rm(args) => &args.client,
         Command::Cp(args) => &args.client,
         Command::Mv(args) => &args.client,
+        Command::Setrep(args) => &args.client,
         Command::Status(args) | Command::Nodes(args) => &args.client,
         Command::Chunks(args) => &args.client,
         Command::Fsck(args) => &args.client,
         Command::Decommission(args) | Command::Recommission(args) => &args.client,
+        Command::Plan(args) => match &args.command {
+            PlanCommand::Lose { client, .. } | PlanCommand::Scale { client, .. } => client,
+        },
+        Command::Proof(args) => &args.client,
         Command::Trash(args) => match &args.command {
             TrashCommand::List { client }
             | TrashCommand::Restore { client, .. }

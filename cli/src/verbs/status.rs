@@ -1,6 +1,8 @@
 //! `dfs status`: one screen for people.
 
-use dfs_protocol::status::{ChunkHealth, ClusterStatus, DatanodeCounts, RepairStatus};
+use dfs_protocol::status::{
+    ChunkHealth, ClusterStatus, DatanodeCounts, RepairStatus, ShortageStatus,
+};
 
 use crate::exit::{Exit, Failure};
 use crate::human;
@@ -61,6 +63,9 @@ fn dashboard(status: &ClusterStatus) -> String {
     );
     field("datanodes", datanodes(status.datanodes));
     field("chunks", chunks(status));
+    if let Some(text) = shortage(&status.shortage) {
+        field("too few", text);
+    }
     if status.trash.entries > 0 {
         let (entries, bytes) = (status.trash.entries, human::bytes(status.trash.bytes));
         field(
@@ -135,6 +140,38 @@ fn chunks(status: &ClusterStatus) -> String {
         return "none yet".to_owned();
     }
     format!("{}: {}", human::thousands(total), parts.join(", "))
+}
+
+/// Why chunks have fewer replicas than wanted, where some have.
+fn shortage(shortage: &ShortageStatus) -> Option<String> {
+    let ShortageStatus {
+        leaving,
+        raising,
+        removal,
+        absence,
+        raising_bytes,
+        raising_eta_seconds,
+        unreachable,
+    } = shortage;
+    let mut parts = Vec::new();
+    let mut add = |count: u64, why: &str| {
+        if count > 0 {
+            parts.push(format!("{} {why}", human::thousands(count)));
+        }
+    };
+    add(*removal, "FOR A DATANODE TAKEN AWAY TOO EARLY");
+    add(*absence, "for silent datanodes or lost disks");
+    add(*leaving, "readable in full, on leaving datanodes");
+    add(*raising, "for a raised factor");
+    if *raising > 0 {
+        let mut text = human::bytes(*raising_bytes);
+        if let Some(seconds) = raising_eta_seconds {
+            text = format!("{text}, about {}", human::seconds(*seconds));
+        }
+        parts.push(format!("that takes {text}"));
+    }
+    parts.extend(unreachable.clone());
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn journal(status: &ClusterStatus) -> String {
@@ -230,12 +267,33 @@ pub(super) mod tests {
                 ..DatanodeCounts::default()
             },
             chunks: BTreeMap::from([(ChunkHealth::Healthy, 1300)]),
+            shortage: dfs_protocol::status::ShortageStatus::default(),
             repair: RepairStatus::default(),
             rebalance: dfs_protocol::status::RebalanceStatus::default(),
             spread: dfs_protocol::status::SpreadStatus::default(),
             trash: dfs_protocol::status::TrashStatus::default(),
             journal: dfs_protocol::status::JournalStatus::default(),
         }
+    }
+
+    #[test]
+    fn why_chunks_have_too_few_replicas_is_told_worst_first() {
+        assert_eq!(shortage(&ShortageStatus::default()), None);
+        let some = ShortageStatus {
+            leaving: 2,
+            raising: 1,
+            absence: 3,
+            raising_bytes: 1 << 20,
+            ..ShortageStatus::default()
+        };
+        let text = shortage(&some).unwrap();
+        assert!(text.starts_with("3 for silent datanodes"), "{text}");
+        assert!(text.contains("2 readable in full"), "{text}");
+        let bytes = human::bytes(1 << 20);
+        assert!(
+            text.ends_with(&format!("1 for a raised factor, that takes {bytes}")),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 )]
 
 mod command_line;
+mod factor;
 mod fleet;
 mod kills;
 mod limits;

@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 
 use super::answer::{Answer, refused, stored};
 use super::query::Query;
-use super::{Route, listing, transfer};
+use super::{Route, factor, listing, transfer};
 use crate::download;
 use crate::gateway::{Gateway, SharedGateway};
 use crate::headers::conditional::{self, ReadVerdict};
@@ -43,6 +43,9 @@ async fn read(State(gateway): State<SharedGateway>, request: Request) -> Answer 
     let (parts, _) = request.into_parts();
     if listing::is_asked(&parts.uri)? {
         return listing::page(&gateway, &parts.uri, &parts.headers, ROUTE).await;
+    }
+    if factor::is_asked(&parts.uri) {
+        return factor::look(&gateway, &parts.uri).await;
     }
     let query = Query::read(&parts.uri, &["download", "list"])?;
     let path = names::file_path(&parts.uri, ROUTE)?;

@@ -138,14 +138,18 @@ fn next_link(uri: &Uri, query: &Query, cursor: &str) -> String {
 }
 
 /// Version, checksum over listing and position, position: base64 that only we can read.
-fn cursor(after: &str, prefix: &PathPrefix, delimited: bool) -> String {
+pub(super) fn cursor(after: &str, prefix: &PathPrefix, delimited: bool) -> String {
     let mut bytes = vec![CURSOR_VERSION];
     bytes.extend_from_slice(&seal(after, prefix, delimited).to_be_bytes());
     bytes.extend_from_slice(after.as_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn read_cursor(text: &str, prefix: &PathPrefix, delimited: bool) -> Result<String, Problem> {
+pub(super) fn read_cursor(
+    text: &str,
+    prefix: &PathPrefix,
+    delimited: bool,
+) -> Result<String, Problem> {
     let foreign = || {
         Problem::new(
             ErrorCode::InvalidCursor,

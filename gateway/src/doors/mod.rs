@@ -3,6 +3,7 @@
 
 mod admin;
 mod answer;
+mod factor;
 mod files;
 mod form;
 mod listing;

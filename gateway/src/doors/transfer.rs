@@ -1,4 +1,5 @@
-//! `POST /files/{path}?copy-from=` and `?move-from=`: changes of the catalog alone.
+//! `POST /files/{path}?copy-from=` and `?move-from=`: changes of the catalog alone. With `?factor=`
+//! it is about replicas: see `factor`.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,6 +11,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 
 use super::answer::{Answer, refused};
+use super::factor;
 use super::files::ROUTE;
 use super::query::{Query, invalid};
 use crate::gateway::SharedGateway;
@@ -32,14 +34,19 @@ pub(super) async fn post(
     uri: Uri,
     headers: HeaderMap,
 ) -> Answer {
+    if factor::is_asked(&uri) {
+        return factor::set(&gateway, &uri, &headers).await;
+    }
     let query = Query::read(&uri, &["copy-from", "move-from"])?;
     let (mode, from) = match (query.get("copy-from"), query.get("move-from")) {
         (Some(from), None) => (TransferMode::Copy, from),
         (None, Some(from)) => (TransferMode::Move, from),
         (Some(_), Some(_)) | (None, None) => {
-            return Err(invalid("say either `copy-from` or `move-from`".into())
-                .next("to store a file, PUT it here or POST a form to /upload")
-                .into());
+            return Err(
+                invalid("say one of `copy-from`, `move-from` and `factor`".into())
+                    .next("to store a file, PUT it here or POST a form to /upload")
+                    .into(),
+            );
         }
     };
     let to = names::prefix(&uri, ROUTE)?;

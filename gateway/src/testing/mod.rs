@@ -150,5 +150,6 @@ pub(crate) fn record(path: &str, content: &[u8]) -> FileRecord {
         modified: at,
         factor: 3,
         chunks: Vec::new(),
+        own_factor: false,
     }
 }

@@ -10,6 +10,7 @@ use dfs_protocol::calls::{
     DatanodeRequest, FileRequest, FsckPage, FsckRequest, Nothing, PurgeRequest, RestoreRequest,
     SetAdminRequest, TrashPage, TrashRequest,
 };
+use dfs_protocol::factor::{FactorPage, FactorRequest};
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::status::{
     Capacity, ClusterStatus, DatanodeCounts, DatanodeStatus, FileChunks, FsckLine, FsckVerdict,
@@ -182,6 +183,7 @@ impl FakeTracker {
             modified: at,
             factor: 3,
             chunks: request.chunks.iter().map(|written| written.chunk).collect(),
+            own_factor: false,
         };
         state.files.insert(key, file.clone());
         let mut replicas: Vec<_> = request
@@ -364,6 +366,32 @@ impl TrackerApi for FakeTracker {
         })
     }
 
+    /// One file a page, and whatever is asked for is reached at once.
+    async fn factor(&self, request: FactorRequest) -> Result<FactorPage, ClientError> {
+        let mut state = self.lock();
+        let after = request.after.map(|after| after.to_string());
+        let below: Vec<String> = state
+            .files
+            .keys()
+            .filter(|name| name.starts_with(request.path.as_str()))
+            .filter(|name| after.as_ref().is_none_or(|after| *name > after))
+            .cloned()
+            .collect();
+        let Some(first) = below.first() else {
+            return refuse(ErrorCode::NotFound);
+        };
+        let file = state.files.get_mut(first).unwrap();
+        let before = file.factor;
+        file.factor = request.change.map_or(before, |change| change.wanted(3));
+        Ok(FactorPage {
+            files: 1,
+            changed: u64::from(file.factor != before),
+            wanted: file.factor,
+            next: (below.len() > 1).then(|| file.path.clone()),
+            ..FactorPage::default()
+        })
+    }
+
     async fn suspect(&self, request: SuspectReplica) -> Result<Nothing, ClientError> {
         self.lock().suspects.push(request.datanode);
         Ok(Nothing {})
@@ -386,6 +414,7 @@ impl TrackerApi for FakeTracker {
             capacity: Capacity::default(),
             datanodes: DatanodeCounts::default(),
             chunks: BTreeMap::new(),
+            shortage: dfs_protocol::status::ShortageStatus::default(),
             repair: RepairStatus::default(),
             rebalance: dfs_protocol::status::RebalanceStatus::default(),
             spread: dfs_protocol::status::SpreadStatus::default(),
@@ -405,6 +434,7 @@ impl TrackerApi for FakeTracker {
                 path: file.path,
                 size: file.size,
                 factor: 3,
+                own_factor: false,
                 chunks: Vec::new(),
             }),
         }

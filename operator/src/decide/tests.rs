@@ -237,6 +237,42 @@ fn zones_come_from_pods_then_nodes_and_are_not_forgotten_while_nodes_cannot_be_r
     assert_eq!(zone(known).as_deref(), Some("settled"));
 }
 
+#[test]
+fn data_that_can_be_read_in_full_from_leaving_datanodes_is_redundant_and_other_shortage_is_not() {
+    let cluster = cluster(3);
+    let in_service = |n: u8| entry(n.into(), n.into(), AdminState::InService);
+    let nodes: Vec<_> = (0..3).map(in_service).collect();
+    for (under, leaving, wanted) in [
+        (0, 0, Truth::True),
+        (4, 4, Truth::True),
+        (5, 4, Truth::False),
+        // A tracker from before it told them apart.
+        (4, 0, Truth::False),
+    ] {
+        let mut seen = observed(Vec::clone(&nodes));
+        if let TrackerView::Open(open) = &mut seen.tracker {
+            open.status.chunks = [("under-replicated".to_owned(), under)].into();
+            open.status.shortage.leaving = leaving;
+        }
+        let (verdicts, waited) = (BTreeMap::new(), BTreeMap::new());
+        let input = Input {
+            cluster: &cluster,
+            observed: &seen,
+            verdicts: &verdicts,
+            waited: &waited,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let judged = conditions(&input, &decide(&input), None);
+        let one = judged.iter().find(|one| one.kind == Kind::DataRedundant);
+        let one = one.unwrap();
+        assert_eq!(one.truth, wanted, "{under} {leaving}: {}", one.message);
+        let degraded = judged
+            .iter()
+            .any(|one| one.kind == Kind::Degraded && one.reason == Reason::UnderReplicated);
+        assert_eq!(degraded, wanted == Truth::False, "{under} {leaving}");
+    }
+}
+
 fn any_liveness() -> impl Strategy<Value = Liveness> {
     prop_oneof![
         Just(Liveness::Live),

@@ -36,6 +36,9 @@ pub struct TrackerStatus {
     /// Chunks by health; the names are `ChunkHealth`'s.
     #[serde(default)]
     pub chunks: BTreeMap<String, u64>,
+    /// Why chunks have too few replicas that count.
+    #[serde(default)]
+    pub shortage: Shortage,
     /// Datanodes by liveness and admin state.
     #[serde(default)]
     pub datanodes: Counts,
@@ -57,6 +60,13 @@ impl TrackerStatus {
         self.chunks_of("under-replicated") + self.chunks_of("at-risk")
     }
 
+    /// Those of [`Self::under_replicated`] that cannot be read from their full number of replicas: the
+    /// others only wait to be copied off datanodes that are being emptied.
+    pub fn short(&self) -> u64 {
+        self.under_replicated()
+            .saturating_sub(self.shortage.leaving)
+    }
+
     /// Chunks without any valid live replica.
     pub fn missing(&self) -> u64 {
         self.chunks_of("missing")
@@ -66,6 +76,14 @@ impl TrackerStatus {
     pub fn mis_replicated(&self) -> u64 {
         self.chunks_of("mis-replicated")
     }
+}
+
+/// Chunks with too few replicas that count, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shortage {
+    /// As many as wanted can be read, some of them on datanodes that are being emptied.
+    pub leaving: u64,
 }
 
 /// Whether the datanodes that are there can hold a chunk's replicas as wanted.

@@ -115,7 +115,7 @@ async fn empty_trash(tracker: &Tracker) -> Result<(), SubmitError> {
         ids,
         now: tracker.clock.wall(),
     };
-    if let OpOutcome::Condemned { chunks, purged } = tracker.catalog.submit(op).await? {
+    if let OpOutcome::Condemned { chunks, purged, .. } = tracker.catalog.submit(op).await? {
         tracing::info!(
             versions = purged,
             chunks = chunks.len(),
@@ -159,7 +159,8 @@ async fn learn(tracker: &Tracker) -> Result<(), StoreError> {
         state.condemned.insert(id, &record, now);
     }
     for entry in entries {
-        let bytes = entry.file.size * u64::from(entry.file.factor);
+        let bytes =
+            entry.file.size * u64::from(entry.file.wanted(tracker.config.replication_factor));
         state.trash.insert(entry.id, bytes, now);
     }
     Ok(())

@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 
 use super::Work;
 use crate::decode_journal_page;
+use crate::model::below_factor::BelowFactor;
 use crate::model::datanodes::Datanode;
 use crate::model::story::{Scene, Seen, Telling};
 use crate::plan::Policy;
@@ -26,6 +27,7 @@ const RATE_WEIGHT: f64 = 0.1;
 #[derive(Debug)]
 pub(super) struct Pulse {
     last: Option<(Duration, u64)>,
+    below_factor: BelowFactor,
     seen: Seen,
 }
 
@@ -34,7 +36,11 @@ impl Pulse {
     pub(super) fn new(tracker: &Tracker) -> Self {
         let now = tracker.clock.monotonic();
         let seen = Seen::first(&scene(&tracker.state(), now), now);
-        Self { last: None, seen }
+        Self {
+            last: None,
+            below_factor: BelowFactor::default(),
+            seen,
+        }
     }
 }
 
@@ -90,6 +96,10 @@ impl Work for Pulse {
                 }
             }
             self.last = Some((now, state.copied_bytes));
+            // Until enough was reported, chunks seem to fall short that do not.
+            let counters = state.safe_mode.is_over().then(|| state.replicas.counters());
+            let chunk_seconds = self.below_factor.tick(counters, now);
+            tracker.metrics.shortage.add(chunk_seconds);
             for told in self.seen.look(&scene(state, now), now) {
                 tracker.tell(told);
             }
@@ -160,6 +170,7 @@ fn publish(tracker: &Tracker, now: Duration) {
             .with_label_values(&[health.as_str()])
             .set(count);
     }
+    metrics.shortage.set(counters);
     for priority in RepairPriority::ALL {
         let count = whole(counters.of_priority(priority));
         metrics

@@ -1,5 +1,6 @@
 //! What the tracker knows, as plain data with pure operations.
 
+pub mod below_factor;
 pub mod comparison;
 pub mod datanodes;
 pub mod health;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::datanode::AdminState;
-use dfs_protocol::file::FileRecord;
+use dfs_protocol::file::{FileRecord, MAX_FACTOR};
 use dfs_protocol::upload::{CommitRequest, Precondition, TransferMode};
 use dfs_protocol::{
     ChunkId, ChunkVersion, DatanodeId, Fence, FileId, FilePath, PathPrefix, TrashId, UploadId,
@@ -28,8 +28,67 @@ pub struct ChunkRecord {
     pub index: u32,
     /// How many file and trash records name it: counted, recounted by fsck.
     pub references: u32,
-    /// Wanted replicas: the largest factor of those that name it.
+    /// The cluster's factor when the record was first written. Those that name it without a factor
+    /// of their own follow the cluster's as it is now: see [`Self::wanted`].
     pub factor: u32,
+    /// Factors of those that name it and have one of their own.
+    pub own: OwnFactors,
+}
+
+impl ChunkRecord {
+    /// Wanted replicas where the cluster's factor is `cluster`: the largest of those that name it.
+    pub fn wanted(&self, cluster: u32) -> u32 {
+        let own = self.own.largest().unwrap_or(0);
+        if self.references > self.own.total() {
+            own.max(cluster)
+        } else {
+            own
+        }
+    }
+}
+
+/// How many of those that name a chunk want 1 to [`MAX_FACTOR`] replicas of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OwnFactors([u32; MAX_FACTOR as usize]);
+
+impl OwnFactors {
+    /// Counts a file in; one without a factor of its own changes nothing.
+    pub fn add(&mut self, file: &FileRecord) {
+        if let Some(count) = self.count_of(file) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Counts a file out.
+    pub fn remove(&mut self, file: &FileRecord) {
+        if let Some(count) = self.count_of(file) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Whether nothing that names the chunk has a factor of its own.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn count_of(&mut self, file: &FileRecord) -> Option<&mut u32> {
+        let at = (file.factor as usize).checked_sub(1)?;
+        self.0.get_mut(at).filter(|_| file.own_factor)
+    }
+
+    fn total(&self) -> u32 {
+        self.0
+            .iter()
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    fn largest(&self) -> Option<u32> {
+        let factors = (1..).zip(self.0);
+        factors
+            .filter(|(_, count)| *count > 0)
+            .map(|(factor, _)| factor)
+            .last()
+    }
 }
 
 /// A chunk that nothing may name any more. Durable before the first replica is deleted, so that a
@@ -121,6 +180,20 @@ pub enum Op {
         /// Stamp.
         now: Timestamp,
     },
+    /// Says how many replicas files should have. Nothing else of them changes, their versions
+    /// neither. A directory is taken a page at a time.
+    SetFactor {
+        /// A file, or a directory (ends in `/`; empty: everything).
+        path: PathPrefix,
+        /// Of a directory: only what lies behind this path, where the page before ended.
+        after: Option<FilePath>,
+        /// What must be true of a single file.
+        precondition: Precondition,
+        /// 1 to [`MAX_FACTOR`]; none: whatever the cluster's is.
+        factor: Option<u32>,
+        /// The cluster's.
+        cluster: u32,
+    },
     /// Brings a version back from the trash.
     Restore {
         /// Which.
@@ -200,7 +273,11 @@ pub enum OpOutcome {
         new_chunks: Vec<ChunkId>,
         /// Chunks that were condemned on the way (replaced with trash off).
         condemned: Vec<ChunkId>,
+        /// Chunks that lost a name with a factor of its own.
+        refactored: Vec<(ChunkId, ChunkRecord)>,
     },
+    /// Factors were set.
+    Factored(FactoredPage),
     /// A directory was moved.
     Moved {
         /// Files that have a new path.
@@ -214,6 +291,8 @@ pub enum OpOutcome {
         trash: Option<TrashId>,
         /// Chunks that were condemned on the way (trash off).
         condemned: Vec<ChunkId>,
+        /// Chunks that lost a name with a factor of its own.
+        refactored: Vec<(ChunkId, ChunkRecord)>,
     },
     /// Trash entries were purged, or orphans condemned.
     Condemned {
@@ -221,5 +300,22 @@ pub enum OpOutcome {
         chunks: Vec<ChunkId>,
         /// Trash entries that are gone.
         purged: u64,
+        /// Chunks that lost a name with a factor of its own.
+        refactored: Vec<(ChunkId, ChunkRecord)>,
     },
+}
+
+/// What setting the factor of a page of files did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FactoredPage {
+    /// Files of the page.
+    pub files: u64,
+    /// Those whose record changed.
+    pub changed: u64,
+    /// Every chunk of the page's files.
+    pub chunks: Vec<ChunkId>,
+    /// Chunks whose record changed.
+    pub refactored: Vec<(ChunkId, ChunkRecord)>,
+    /// Where the next page begins; none at the end.
+    pub next: Option<FilePath>,
 }

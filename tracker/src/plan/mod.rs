@@ -14,11 +14,13 @@ pub mod repair;
 mod repair_copies;
 mod repair_deletes;
 pub mod safe_mode;
+pub mod shortage;
 pub mod spread;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod trash;
+pub mod what_if;
 
 use std::fmt;
 use std::time::Duration;

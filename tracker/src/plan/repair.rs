@@ -119,17 +119,16 @@ pub fn status(replicas: &ReplicaMap, tasks: &TaskTable, rate: Option<f64>) -> Re
         queued: queued.into_iter().collect(),
         active: u64::from(tasks.repair_copies()),
         bytes_remaining: counters.repair_bytes,
-        eta_seconds: rate
-            .filter(|rate| *rate >= 1.0)
-            .map(|rate| eta(counters.repair_bytes, rate)),
+        eta_seconds: rate.map(|rate| eta(counters.repair_bytes, rate)),
         tasks: copies,
     }
 }
 
+/// Seconds that bytes take at a rate of at least one byte a second.
 // Positive and below 2^64: bytes over at least one byte a second.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn eta(bytes: u64, rate: f64) -> u64 {
-    (bytes as f64 / rate).ceil() as u64
+pub(super) fn eta(bytes: u64, rate: f64) -> u64 {
+    (bytes as f64 / rate.max(1.0)).ceil() as u64
 }
 
 /// A plan in the making, with the room that is left.

@@ -16,9 +16,21 @@ pub fn status(
     badly_spread: u64,
     now: Duration,
 ) -> SpreadStatus {
+    status_of(datanodes, factor, badly_spread, now, |_| true)
+}
+
+/// As [`status`], with only those datanodes that `stays` lets through.
+pub fn status_of(
+    datanodes: &DatanodeTable,
+    factor: u32,
+    badly_spread: u64,
+    now: Duration,
+    stays: impl Fn(&Datanode) -> bool,
+) -> SpreadStatus {
     let there = |node: &&Datanode| {
         node.record.admin == AdminState::InService
             && datanodes.liveness(node, now) != Liveness::Dead
+            && stays(node)
     };
     let mut hosts: BTreeSet<String> = BTreeSet::new();
     let mut zones: BTreeMap<Option<&str>, BTreeSet<String>> = BTreeMap::new();

@@ -6,6 +6,7 @@ use dfs_protocol::calls::{
     DatanodeRequest, FileRequest, FsckPage, FsckRequest, Nothing, PurgeRequest, RestoreRequest,
     SetAdminRequest, TrashPage, TrashRequest,
 };
+use dfs_protocol::factor::{FactorPage, FactorRequest};
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
 use dfs_protocol::upload::{
@@ -44,6 +45,10 @@ impl TrackerApi for Tracker {
 
     async fn transfer(&self, request: TransferRequest) -> Result<TransferResponse, ClientError> {
         Ok(self.relocate(request).await?)
+    }
+
+    async fn factor(&self, request: FactorRequest) -> Result<FactorPage, ClientError> {
+        Ok(self.refactor(request).await?)
     }
 
     async fn suspect(&self, request: SuspectReplica) -> Result<Nothing, ClientError> {

@@ -11,7 +11,7 @@ use dfs_protocol::upload::{CommitRequest, WrittenChunk};
 use dfs_protocol::{ChunkId, DatanodeId, TrashId};
 
 use super::{State, Tracker};
-use crate::model::op::{DatanodeRecord, Op, OpOutcome};
+use crate::model::op::{ChunkRecord, DatanodeRecord, Op, OpOutcome};
 use crate::model::replicas::Expected;
 use crate::store::{ApplyRefusal, CommitObserver};
 
@@ -29,9 +29,23 @@ impl CommitObserver for Tracker {
     }
 }
 
+/// Chunks whose factor may have changed.
+fn refactored(outcome: &OpOutcome) -> &[(ChunkId, ChunkRecord)] {
+    match outcome {
+        OpOutcome::File { refactored, .. }
+        | OpOutcome::Deleted { refactored, .. }
+        | OpOutcome::Condemned { refactored, .. } => refactored,
+        OpOutcome::Factored(page) => &page.refactored,
+        OpOutcome::Moved { .. } | OpOutcome::Done => &[],
+    }
+}
+
 impl State {
-    /// Takes one change in; doing it twice changes nothing. `factor` is that of checkpoints.
+    /// Takes one change in; doing it twice changes nothing. `factor` is the cluster's.
     fn apply(&mut self, op: &Op, outcome: &OpOutcome, factor: u32, now: Duration) {
+        for (id, record) in refactored(outcome) {
+            self.expect(*id, record, factor);
+        }
         match op {
             Op::Commit {
                 request,
@@ -59,16 +73,19 @@ impl State {
             Op::SetCheckpoints { checkpoints } => {
                 self.expect_checkpoints(checkpoints.clone(), factor, now);
             }
-            // The fence is the tracker's; a file is adopted only by a rebuild, which runs alone.
-            Op::BeginEpoch { .. } | Op::Adopt { .. } => {}
+            // The fence is the tracker's; all of a factor is in the records above; a file is adopted
+            // only by a rebuild, which runs alone.
+            Op::BeginEpoch { .. } | Op::SetFactor { .. } | Op::Adopt { .. } => {}
         }
     }
 
     fn expect_written(&mut self, request: &CommitRequest, factor: u32, now: Duration) {
         for WrittenChunk { chunk, replicas } in &request.chunks {
+            // A commit that is told again knows nothing of a factor that was set since.
+            let known = self.replicas.get(chunk.id);
             let expected = Expected {
                 chunk: *chunk,
-                factor,
+                factor: known.map_or(factor, |known| known.expected.factor),
                 kind: ChunkKind::Data,
             };
             self.replicas.commit_chunk(expected, replicas, now);
@@ -85,6 +102,7 @@ impl State {
                 condemned,
                 file: _,
                 new_chunks: _,
+                refactored: _,
             } => {
                 self.trashed_lately.extend(kept.filter(|_| *replaced));
                 condemned
@@ -95,8 +113,8 @@ impl State {
                 self.trashed_lately.extend(*trash);
                 condemned
             }
-            OpOutcome::Condemned { chunks, purged: _ } => chunks,
-            OpOutcome::Moved { .. } | OpOutcome::Done => &[],
+            OpOutcome::Condemned { chunks, .. } => chunks,
+            OpOutcome::Moved { .. } | OpOutcome::Factored(_) | OpOutcome::Done => &[],
         };
         self.forget(condemned, now);
     }
@@ -116,6 +134,7 @@ impl State {
             | Op::Commit { .. }
             | Op::Delete { .. }
             | Op::Transfer { .. }
+            | Op::SetFactor { .. }
             | Op::PutDatanode { .. }
             | Op::SetCheckpoints { .. }
             | Op::Adopt { .. } => {}

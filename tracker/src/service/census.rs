@@ -7,7 +7,7 @@ use dfs_protocol::calls::FileRequest;
 use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::status::{
     Capacity, ChunkDetail, ChunkHealth, ClusterStatus, DatanodeCounts, DatanodeStatus, FileChunks,
-    JournalStatus, ReplicaDetail, ReplicaState, TrashStatus,
+    JournalStatus, ReplicaDetail, ReplicaState, ShortageStatus, TrashStatus,
 };
 use dfs_protocol::{DatanodeId, Problem};
 
@@ -17,7 +17,7 @@ use super::{State, Tracker};
 use crate::model::datanodes::Datanode;
 use crate::model::health::ReplicaClass;
 use crate::model::replicas::ReplicaView;
-use crate::plan::{decommission, removal, repair, spread};
+use crate::plan::{decommission, removal, repair, shortage, spread};
 use crate::store::CatalogMeta;
 
 impl Tracker {
@@ -36,6 +36,7 @@ impl Tracker {
             .map(|health| (health, state.replicas.counters().of_health(health)))
             .into();
         let rate = (state.copy_rate >= 1.0).then_some(state.copy_rate);
+        let shortage = shortage::status(&state.datanodes, &state.replicas, rate, now);
         let repair = repair::status(&state.replicas, &state.tasks, rate);
         let rebalance = state.rebalance.clone();
         let factor = self.config.replication_factor;
@@ -70,6 +71,7 @@ impl Tracker {
             capacity,
             datanodes,
             chunks,
+            shortage,
             repair,
             rebalance,
             spread,
@@ -152,7 +154,8 @@ impl Tracker {
         Ok(FileChunks {
             path,
             size: file.size,
-            factor: file.factor,
+            factor: file.wanted(self.config.replication_factor),
+            own_factor: file.own_factor,
             chunks,
         })
     }
@@ -263,6 +266,14 @@ fn summarise(status: &ClusterStatus) -> (bool, String) {
         format!("Repair is held: {why}.")
     } else if at_risk > 0 {
         format!("{at_risk} chunks have one replica left; repair copies them first.")
+    } else if weak > 0 && weak == status.shortage.leaving + status.shortage.raising {
+        let ShortageStatus {
+            leaving, raising, ..
+        } = &status.shortage;
+        format!(
+            "Every file can be read; {leaving} chunks wait to be copied off leaving datanodes, \
+             {raising} for a raised factor."
+        )
     } else if weak > 0 {
         let why = if status.spread.possible {
             String::new()

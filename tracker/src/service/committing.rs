@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::file::MAX_FACTOR;
 use dfs_protocol::upload::{CommitRequest, CommitResponse, NeededCopy, WrittenChunk};
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Problem};
 
-use super::writes::{MAX_FACTOR, unexpected};
+use super::writes::unexpected;
 use super::{State, Tracker};
 use crate::model::datanodes::Datanode;
 use crate::model::op::{Op, OpOutcome};
@@ -42,12 +43,9 @@ impl Tracker {
             now: self.clock.wall(),
         };
         match self.catalog.submit(op).await {
-            Ok(OpOutcome::File {
-                file,
-                replaced,
-                new_chunks: _,
-                condemned: _,
-            }) => Ok(committed(file, replaced, &written, factor)),
+            Ok(OpOutcome::File { file, replaced, .. }) => {
+                Ok(committed(file, replaced, &written, factor))
+            }
             Ok(other) => Err(unexpected(&other)),
             // The datanode left service between the check and the transaction.
             Err(SubmitError::Refused(ApplyRefusal::ReplicaNotInService { .. })) => {

@@ -7,16 +7,17 @@ mod applied;
 mod census;
 mod committing;
 pub(crate) mod events;
+mod factor;
 mod fsck;
 mod membership;
 mod placing;
+mod plans;
 mod reads;
 mod state;
 mod trash;
 mod writes;
 
 pub use state::{State, expected};
-pub use writes::MAX_FACTOR;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -265,7 +266,7 @@ impl Tracker {
             after = Some(*last);
             let mut state = self.state();
             for (id, record) in &page {
-                state.expect(*id, record);
+                state.expect(*id, record, self.config.replication_factor);
             }
         }
         self.load_condemned(now).await?;
@@ -307,7 +308,8 @@ impl Tracker {
             let mut state = self.state();
             let limits = state.policy.trash;
             for entry in &page {
-                let bytes = entry.file.size * u64::from(entry.file.factor);
+                let bytes =
+                    entry.file.size * u64::from(entry.file.wanted(self.config.replication_factor));
                 state
                     .trash
                     .load(entry.id, entry.deleted, bytes, &limits, now, wall);

@@ -25,11 +25,12 @@ impl Tracker {
     /// Errors: `not-found`.
     pub async fn find(&self, request: LocateRequest) -> Result<LocateResponse, Problem> {
         let LocateRequest { path, locations } = request;
-        let file = self
+        let mut file = self
             .catalog
             .get_file(&path)
             .await?
             .ok_or_else(|| no_file(&path))?;
+        file.factor = file.wanted(self.config.replication_factor);
         let wanted = if locations {
             file.chunks.as_slice()
         } else {

@@ -199,8 +199,12 @@ impl State {
     }
 
     /// Tells what the catalog expects of a chunk.
-    pub fn expect(&mut self, id: ChunkId, record: &ChunkRecord) {
-        self.replicas.load_chunk(expected(id, record));
+    pub fn expect(&mut self, id: ChunkId, record: &ChunkRecord, cluster_factor: u32) {
+        self.replicas
+            .load_chunk(expected(id, record, cluster_factor));
+        if record.factor < cluster_factor {
+            self.replicas.note_raised(id);
+        }
     }
 
     /// Forgets what a tombstoned datanode holds: if it ever comes back it resets itself, so that
@@ -208,6 +212,13 @@ impl State {
     pub fn write_off(&mut self, id: DatanodeId) {
         let _given_up = self.tasks.restarted(id);
         self.replicas.clear_datanode(id);
+    }
+
+    /// Bytes a second that repair copies, while it is measured.
+    pub fn measured_copy_rate(&self) -> Option<u64> {
+        // Positive and far below 2^64: bytes that disks copied in a second.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        (self.copy_rate >= 1.0).then_some(self.copy_rate as u64)
     }
 
     /// Takes a datanode's answer to an order in.
@@ -344,7 +355,7 @@ impl State {
 }
 
 /// What the catalog expects of a chunk of a file.
-pub fn expected(id: ChunkId, record: &ChunkRecord) -> Expected {
+pub fn expected(id: ChunkId, record: &ChunkRecord, cluster_factor: u32) -> Expected {
     Expected {
         chunk: dfs_protocol::chunk::SealedChunk {
             id,
@@ -352,7 +363,7 @@ pub fn expected(id: ChunkId, record: &ChunkRecord) -> Expected {
             length: record.length,
             crc32c: record.crc32c,
         },
-        factor: record.factor,
+        factor: record.wanted(cluster_factor),
         kind: ChunkKind::Data,
     }
 }

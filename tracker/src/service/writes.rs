@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::file::MAX_FACTOR;
 use dfs_protocol::upload::{
     DeleteRequest, DeleteResponse, RenewRequest, RenewResponse, TransferRequest, TransferResponse,
 };
@@ -13,9 +14,6 @@ use dfs_protocol::{ChunkId, ErrorCode, Problem};
 use super::{State, Tracker, millis};
 use crate::model::datanodes::Datanode;
 use crate::model::op::{Op, OpOutcome};
-
-/// Largest replication factor.
-pub const MAX_FACTOR: u32 = 7;
 
 impl Tracker {
     /// Renews a lease; tells which of its chunks are lost to it.
@@ -68,11 +66,7 @@ impl Tracker {
             now: self.clock.wall(),
         };
         match self.catalog.submit(op).await? {
-            OpOutcome::Deleted {
-                version,
-                trash,
-                condemned: _,
-            } => Ok(DeleteResponse { version, trash }),
+            OpOutcome::Deleted { version, trash, .. } => Ok(DeleteResponse { version, trash }),
             other => Err(unexpected(&other)),
         }
     }
@@ -100,12 +94,7 @@ impl Tracker {
             now,
         };
         match self.catalog.submit(op).await? {
-            OpOutcome::File {
-                file,
-                replaced,
-                new_chunks: _,
-                condemned: _,
-            } => Ok(TransferResponse {
+            OpOutcome::File { file, replaced, .. } => Ok(TransferResponse {
                 files: 1,
                 version: Some(file.version),
                 replaced,

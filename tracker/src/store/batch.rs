@@ -141,7 +141,11 @@ fn keep_record(
 // who acts, goes on as long as the ballast lasts.
 fn takes_room(op: &Op) -> bool {
     match op {
-        Op::Commit { .. } | Op::Transfer { .. } | Op::Restore { .. } | Op::Adopt { .. } => true,
+        Op::Commit { .. }
+        | Op::Transfer { .. }
+        | Op::SetFactor { .. }
+        | Op::Restore { .. }
+        | Op::Adopt { .. } => true,
         Op::BeginEpoch { .. }
         | Op::Delete { .. }
         | Op::Purge { .. }

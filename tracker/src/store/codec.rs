@@ -28,7 +28,12 @@ pub struct KeyChange {
 
 /// Encodes a value.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    postcard::to_extend(value, vec![VALUE_FORMAT]).map_err(|error| StoreError::Engine {
+    encode_as(VALUE_FORMAT, value)
+}
+
+/// As [`encode`], in another format.
+pub(super) fn encode_as<T: Serialize>(format: u8, value: &T) -> Result<Vec<u8>, StoreError> {
+    postcard::to_extend(value, vec![format]).map_err(|error| StoreError::Engine {
         detail: format!("encoding a value failed: {error}"),
     })
 }

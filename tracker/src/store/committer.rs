@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use dfs_runtime::clock::SharedClock;
 
+use super::apply::PAGE_CHUNKS;
 use super::batch::write_batch;
 use super::catalog::{CatalogConfig, CatalogLimits, blocking};
 use super::error::{ApplyRefusal, SubmitError};
@@ -285,6 +286,8 @@ fn weight(op: &Op) -> usize {
         }
         Op::Adopt { file } => file.chunks.len() * CHUNK,
         Op::Purge { ids, .. } => ids.len() * RECORD,
+        // A page; one file of more chunks has a batch of its own size.
+        Op::SetFactor { path, .. } if path.is_directory() => PAGE_CHUNKS * CHUNK,
         Op::Condemn { chunks, .. } => chunks.len() * CHUNK,
         Op::Forget { chunks } => chunks.len() * CHUNK,
         Op::SetCheckpoints { checkpoints } => {
@@ -293,6 +296,7 @@ fn weight(op: &Op) -> usize {
         Op::BeginEpoch { .. }
         | Op::Delete { .. }
         | Op::Transfer { .. }
+        | Op::SetFactor { .. }
         | Op::Restore { .. }
         | Op::PutDatanode { .. } => 0,
     };

@@ -45,12 +45,7 @@ pub fn encode(record: &DatanodeRecord) -> Result<Vec<u8>, StoreError> {
     };
     match claim {
         None => codec::encode(&plain),
-        Some(claim) => {
-            let encoded = postcard::to_extend(&(plain, claim), vec![CLAIMED_FORMAT]);
-            encoded.map_err(|error| StoreError::Engine {
-                detail: format!("encoding {WHAT} failed: {error}"),
-            })
-        }
+        Some(claim) => codec::encode_as(CLAIMED_FORMAT, &(plain, claim)),
     }
 }
 

@@ -6,6 +6,7 @@ use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Fence, FilePath, TrashId, Upl
 
 use super::codec::{decode, encode};
 use super::error::StoreError;
+use super::factor_value::Factored;
 use super::kv::{ReadTxn, Table, WriteTxn};
 use crate::model::op::CheckpointRecord;
 
@@ -116,6 +117,16 @@ pub(super) fn read_checkpoints(txn: &dyn ReadTxn) -> Result<Vec<CheckpointRecord
     bytes.map_or(Ok(Vec::new()), |bytes| {
         decode("the list of checkpoints", &bytes)
     })
+}
+
+/// As [`put`], of a record that may have a replication factor of its own.
+pub(super) fn put_factored<T: Factored>(
+    txn: &mut dyn WriteTxn,
+    table: Table,
+    key: &[u8],
+    value: &T,
+) -> Result<(), StoreError> {
+    txn.put(table, key, &value.to_value()?)
 }
 
 pub(super) fn put<T: Serialize>(

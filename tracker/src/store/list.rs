@@ -6,8 +6,8 @@ use dfs_protocol::PathPrefix;
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::upload::{ListEntry, ListRequest, ListResponse, MAX_LIST_LIMIT};
 
-use super::codec::decode;
 use super::error::StoreError;
+use super::factor_value;
 use super::kv::{Direction, ReadTxn, Span, Table, successor};
 
 /// Files fetched with one seek while the listing runs along plain files.
@@ -99,7 +99,7 @@ impl Listing<'_> {
                 self.entries.push(ListEntry::Directory { path: directory });
                 return Ok(Fetched::Directory);
             }
-            let file: FileRecord = decode("a file record", &value)?;
+            let file: FileRecord = factor_value::decode(&value)?;
             self.entries.push(ListEntry::File {
                 path: file.path,
                 size: file.size,

@@ -143,6 +143,7 @@ fn record(
         modified: now,
         factor,
         chunks,
+        own_factor: false,
     })
 }
 

@@ -128,6 +128,7 @@ pub(super) fn kind(op: &Op) -> &'static str {
         Op::Commit { .. } => "commit",
         Op::Delete { .. } => "delete",
         Op::Transfer { .. } => "transfer",
+        Op::SetFactor { .. } => "set-factor",
         Op::Restore { .. } => "restore",
         Op::Purge { .. } => "purge",
         Op::Condemn { .. } => "condemn",

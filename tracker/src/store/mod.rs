@@ -10,6 +10,7 @@ pub mod codec;
 mod committer;
 pub mod datanode_value;
 pub mod error;
+pub mod factor_value;
 pub mod frame;
 pub mod journal;
 pub mod keys;

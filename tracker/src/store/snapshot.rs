@@ -11,6 +11,7 @@ use std::ops::Bound;
 use super::codec::decode;
 use super::datanode_value;
 use super::error::StoreError;
+use super::factor_value::{self, Factored};
 use super::keys::{self, Counters};
 use super::kv::{Direction, ReadTxn, Span, Table};
 use super::list;
@@ -44,7 +45,7 @@ impl<'t> Snapshot<'t> {
 
     /// The file at a path.
     pub fn get_file(&self, path: &FilePath) -> Result<Option<FileRecord>, StoreError> {
-        self.get(Table::Files, keys::file(path), "a file record")
+        self.get_factored(Table::Files, keys::file(path))
     }
 
     /// One page of a listing; cost is per entry of the page, not per file below a common prefix.
@@ -54,7 +55,7 @@ impl<'t> Snapshot<'t> {
 
     /// A chunk that something names.
     pub fn get_chunk(&self, id: ChunkId) -> Result<Option<ChunkRecord>, StoreError> {
-        self.get(Table::Chunks, &keys::chunk(id), "a chunk record")
+        self.get_factored(Table::Chunks, &keys::chunk(id))
     }
 
     /// A condemned chunk.
@@ -64,7 +65,7 @@ impl<'t> Snapshot<'t> {
 
     /// An entry of the trash.
     pub fn get_trash(&self, id: TrashId) -> Result<Option<TrashEntry>, StoreError> {
-        self.get(Table::Trash, &keys::trash(id), "a trash entry")
+        self.get_factored(Table::Trash, &keys::trash(id))
     }
 
     /// A datanode's record.
@@ -84,7 +85,7 @@ impl<'t> Snapshot<'t> {
         let pairs = self.page(Table::Files, after.map(keys::file), limit)?;
         pairs
             .iter()
-            .map(|(_, value)| decode("a file record", value))
+            .map(|(_, value)| factor_value::decode(value))
             .collect()
     }
 
@@ -96,7 +97,9 @@ impl<'t> Snapshot<'t> {
     ) -> Result<Vec<(ChunkId, ChunkRecord)>, StoreError> {
         let key = after.map(keys::chunk);
         let pairs = self.page(Table::Chunks, key.as_ref().map(<[u8; 16]>::as_slice), limit)?;
-        with_ids(pairs, ChunkId::from_bytes, "a chunk record", decode)
+        with_ids(pairs, ChunkId::from_bytes, "a chunk record", |_, bytes| {
+            factor_value::decode(bytes)
+        })
     }
 
     /// Condemned chunks behind `after`, by id.
@@ -122,7 +125,7 @@ impl<'t> Snapshot<'t> {
         let pairs = self.page(Table::Trash, key.as_ref().map(<[u8; 16]>::as_slice), limit)?;
         pairs
             .iter()
-            .map(|(_, value)| decode("a trash entry", value))
+            .map(|(_, value)| factor_value::decode(value))
             .collect()
     }
 
@@ -184,6 +187,11 @@ impl<'t> Snapshot<'t> {
     ) -> Result<Option<T>, StoreError> {
         let bytes = self.txn.get(table, key)?;
         bytes.map(|bytes| decode(what, &bytes)).transpose()
+    }
+
+    fn get_factored<T: Factored>(&self, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
+        let bytes = self.txn.get(table, key)?;
+        bytes.map(|bytes| factor_value::decode(&bytes)).transpose()
     }
 
     fn page(

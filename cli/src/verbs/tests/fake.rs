@@ -136,6 +136,7 @@ async fn answer(State(doings): Shared, request: Request) -> Response {
     };
     match parts.method {
         Method::GET if query.starts_with("list") => list(&mut doings, path, &query),
+        _ if query.starts_with("factor") => factor(&mut doings, &parts.method, path, &query),
         Method::GET | Method::HEAD => get(&mut doings, path, &parts.headers),
         Method::PUT => put(&mut doings, path, &body, &parts.headers),
         Method::DELETE => match doings.files.remove(path) {
@@ -144,6 +145,20 @@ async fn answer(State(doings): Shared, request: Request) -> Response {
         },
         _ => transfer(&mut doings, path, &query),
     }
+}
+
+/// A directory takes two requests, and what was asked for is reached at the second look.
+fn factor(doings: &mut Doings, method: &Method, path: &str, query: &str) -> Response {
+    let is_second = query.contains("cursor");
+    let asked = |change: &&String| change.starts_with("GET") && change.contains("factor");
+    let looks = doings.changes.iter().filter(asked).count();
+    doings.changes.push(format!("{method} {path}?{query}"));
+    let answer = serde_json::json!({
+        "path": path, "files": 2, "changed": 1, "chunks": 2, "chunks_to_go": u32::from(looks == 0),
+        "bytes_to_copy": 0, "bytes_to_free": 10, "eta_seconds": null, "unreachable": null,
+        "cursor": (path.ends_with('/') && !is_second).then_some("on"),
+    });
+    axum::Json(answer).into_response()
 }
 
 fn other(doings: &mut Doings, method: &Method, route: &str, query: &str) -> Response {

@@ -404,3 +404,31 @@ async fn administration_reaches_its_routes() {
         )
     );
 }
+
+#[tokio::test]
+async fn setrep_goes_through_every_page_and_waits_only_when_asked() {
+    let (fake, dir) = (Fake::start().await, tempfile::tempdir().unwrap());
+    let (exit, captured) = run(&fake, dir.path(), "dfs setrep 2 /a/").await;
+    assert_eq!(exit, Exit::Done, "{}", captured.stderr());
+    let (exit, captured) = run(&fake, dir.path(), "dfs setrep -w default b -o json").await;
+    assert_eq!(exit, Exit::Done, "{}", captured.stderr());
+    let told: serde_json::Value = serde_json::from_str(&captured.stdout()).unwrap();
+    assert_eq!(
+        (&told["path"], &told["chunks_to_go"]),
+        (&"b".into(), &0.into())
+    );
+    assert_eq!(
+        fake.doings().changes,
+        [
+            "POST a/?factor=2",
+            "POST a/?factor=2&cursor=on",
+            "POST b?factor=default",
+            "GET b?factor",
+            "GET b?factor",
+        ]
+    );
+    for wrong in ["0", "8", "x"] {
+        let words = ["dfs", "setrep", wrong, "a"].map(std::ffi::OsString::from);
+        assert!(crate::args::parse(words.into()).is_err());
+    }
+}

@@ -72,7 +72,6 @@ async fn files_are_copied_and_moved_and_what_is_not_built_is_refused() {
     for query in [
         "",
         "?append",
-        "?factor=2",
         "?copy-from=b&move-from=b",
         "?copy-from=",
         "?copy-from=e/",
@@ -82,4 +81,48 @@ async fn files_are_copied_and_moved_and_what_is_not_built_is_refused() {
         assert_eq!(response.status(), 400, "{query}");
     }
     assert_eq!(site.call("POST", "/uploads", &[]).await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_factor_is_set_for_a_file_or_for_everything_below_a_directory() {
+    let site = site().await;
+    for name in ["d/1", "d/2", "d/3", "e"] {
+        site.put(&format!("/files/{name}"), &[], b"x").await;
+    }
+    let response = site.call("POST", "/files/d/1?factor=2", &[]).await;
+    assert_eq!(response.status(), 200);
+    let set = json(response).await;
+    assert_eq!((&set["files"], &set["changed"]), (&1.into(), &1.into()));
+    assert!(set["cursor"].is_null());
+    let set = json(site.call("POST", "/files/d/?factor=2", &[]).await).await;
+    assert_eq!((&set["files"], &set["changed"]), (&3.into(), &2.into()));
+    let seen = json(site.call("GET", "/files/d/?factor", &[]).await).await;
+    assert_eq!((&seen["files"], &seen["changed"]), (&3.into(), &0.into()));
+    let set = json(site.call("POST", "/files/?factor=default", &[]).await).await;
+    assert_eq!((&set["files"], &set["changed"]), (&4.into(), &3.into()));
+}
+
+#[tokio::test]
+async fn bad_input_40_a_factor_is_a_number_from_1_to_7_and_stands_alone() {
+    let site = site().await;
+    site.put("/files/a", &[], b"x").await;
+    for (method, query, wanted) in [
+        ("POST", "factor", "invalid-parameter"),
+        ("POST", "factor=0", "invalid-parameter"),
+        ("POST", "factor=8", "invalid-parameter"),
+        ("POST", "factor=-1", "invalid-parameter"),
+        ("POST", "factor=+2", "invalid-parameter"),
+        ("POST", "factor=99999999999", "invalid-parameter"),
+        ("POST", "factor=2&copy-from=b", "invalid-parameter"),
+        ("POST", "factor=2&cursor=x", "invalid-cursor"),
+        ("GET", "factor=2", "invalid-parameter"),
+        ("GET", "factor&download", "invalid-parameter"),
+    ] {
+        let response = site.call(method, &format!("/files/a?{query}"), &[]).await;
+        assert_eq!(code(response).await, wanted, "{method} {query}");
+    }
+    let absent = site.call("POST", "/files/absent?factor=2", &[]).await;
+    assert_eq!(code(absent).await, "not-found");
+    let named = site.call("POST", "/files/a%2F..?factor=2", &[]).await;
+    assert_eq!(code(named).await, "invalid-name");
 }

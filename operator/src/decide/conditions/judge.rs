@@ -308,7 +308,7 @@ impl<'a> Judge<'a> {
             let message = format!("{} chunks have no readable replica", coarse(missing));
             return no(kind, Reason::ChunksMissing, message);
         }
-        let under = status.under_replicated();
+        let under = status.short();
         if under > 0 {
             return no(kind, Reason::UnderReplicated, self.under_replicated(under));
         }
@@ -322,9 +322,15 @@ impl<'a> Judge<'a> {
             });
             return yes(kind, Reason::BadlySpread, message);
         }
-        let message = spread.map_or_else(
-            || "every chunk has its full number of replicas".to_owned(),
-            |spread| format!("every chunk has its full number of replicas; {spread}"),
+        let leaving = status.shortage.leaving;
+        let leaving = (leaving > 0).then(|| {
+            let count = coarse(leaving);
+            format!("{count} chunks are being copied off datanodes that leave")
+        });
+        let notes: Vec<_> = leaving.into_iter().chain(spread).collect();
+        let message = with(
+            "every chunk has its full number of replicas".to_owned(),
+            &notes,
         );
         yes(kind, Reason::FullyReplicated, message)
     }

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dfs_protocol::chunk::{Replica, SealedChunk, SetDigest};
+use dfs_protocol::datanode::AdminState;
+use dfs_protocol::status::Shortage;
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 
 use super::super::health::{HolderView, SpreadRule};
+use super::slot::Mark;
 use super::{Expected, NodeList, ReplicaMap, Slot, Unknown};
 
 impl ReplicaMap {
@@ -196,6 +199,7 @@ impl ReplicaMap {
         let Some(node) = self.node_index.get(&datanode).copied() else {
             return;
         };
+        let lost = self.readable_on(node);
         let promised: Vec<u32> = self
             .promised
             .keys()
@@ -217,6 +221,32 @@ impl ReplicaMap {
             self.damaged.remove(&key);
             self.reassess(key.0);
         }
+        self.mark_short(&lost, Mark::Removed);
+    }
+
+    /// The factor of these chunks may have risen before they were loaded.
+    pub fn note_raised(&mut self, chunk: ChunkId) {
+        if let Some(at) = self.index.get(&chunk.into()).copied() {
+            self.mark_short(&[at], Mark::Raised);
+        }
+    }
+
+    fn mark_short(&mut self, slots: &[u32], mark: Mark) {
+        for at in slots {
+            let short = self.slot(*at).shortage();
+            if short.is_some_and(|cause| cause != Shortage::Leaving) {
+                self.reassess_marked(*at, Some(mark));
+            }
+        }
+    }
+
+    /// Slots of which the datanode has a replica that can be read now.
+    fn readable_on(&self, node: u16) -> Vec<u32> {
+        if !self.node(node).view.readable() {
+            return Vec::new();
+        }
+        let slots = self.node(node).slots.iter();
+        slots.filter(|at| self.class(*at, node).good()).collect()
     }
 
     /// Changes how a datanode's replicas are judged.
@@ -234,8 +264,14 @@ impl ReplicaMap {
             return;
         }
         let slots: Vec<u32> = self.node(node).slots.iter().collect();
-        for at in slots {
-            self.reassess(at);
+        // It was said to be empty: what falls short with it was not copied away in time.
+        let said_empty =
+            old.readable() && old.admin == AdminState::Decommissioned && !view.readable();
+        for at in &slots {
+            self.reassess(*at);
+        }
+        if said_empty {
+            self.mark_short(&slots, Mark::Removed);
         }
     }
 
@@ -261,11 +297,15 @@ impl ReplicaMap {
         let held = nodes.iter().map(|node| (*node, self.versions(at, *node)));
         // One that is only promised holds nothing to be arranged.
         let held: Vec<_> = held.filter(|(_, versions)| !versions.is_empty()).collect();
+        let raised = factor > self.slot(at).factor();
+        // What is counted now is taken out as it was entered.
+        self.uncount_slot(at);
         self.slot_mut(at).expect(&chunk, factor, kind);
+        self.count_slot(at);
         for (node, versions) in held {
             self.arrange(at, node, versions);
         }
-        self.reassess(at);
+        self.reassess_marked(at, raised.then_some(Mark::Raised));
     }
 
     fn put_replica(&mut self, node: u16, replica: &Replica, now: Duration) {

@@ -2,10 +2,12 @@
 //! [`ReplicaMap::reassess`] and recomputed to compare.
 
 use dfs_protocol::chunk::SetDigest;
-use dfs_protocol::status::{ChunkHealth, RepairPriority};
+use dfs_protocol::file::MAX_FACTOR;
+use dfs_protocol::status::{ChunkHealth, RepairPriority, Shortage};
 
 use super::super::health::{Assessment, HolderView, ReplicaClass, assess};
-use super::{BitSet, Need, Queue, ReplicaMap};
+use super::slot::Mark;
+use super::{BitSet, Need, Queue, ReplicaMap, Slot};
 
 /// Numbers over all chunks that the catalog knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +20,12 @@ pub struct Counters {
     pub repair: [u64; 5],
     /// Bytes of the copies that are missing and possible.
     pub repair_bytes: u64,
+    /// Chunks with too few replicas that count by [`Shortage`], in the order of [`Shortage::ALL`].
+    pub shortage: [u64; 4],
+    /// The part of [`Self::repair_bytes`] that a raised factor asks for.
+    pub raising_bytes: u64,
+    /// Chunks by wanted replicas; the last one takes all that want more.
+    pub wanted: [u64; MAX_FACTOR as usize + 1],
     /// Chunks of which no good replica was reported or promised, live or not.
     pub unreported: u64,
 }
@@ -33,6 +41,56 @@ impl Counters {
         self.repair[priority as usize]
     }
 
+    /// Chunks that fall short for one cause.
+    pub fn of_shortage(&self, cause: Shortage) -> u64 {
+        self.shortage[cause as usize]
+    }
+
+    /// The largest factor that some chunk is to have, and how many chunks.
+    pub fn largest_factor(&self) -> (u32, u64) {
+        let mut found = (0, 0);
+        for (factor, count) in (0..).zip(self.wanted) {
+            if count > 0 {
+                found = (factor, count);
+            }
+        }
+        found
+    }
+
+    fn add(&mut self, slot: &Slot) {
+        self.chunks += 1;
+        self.health[slot.health() as usize] += 1;
+        self.repair_bytes += slot.missing_bytes();
+        self.unreported += u64::from(!slot.seen());
+        self.wanted[wanted_class(slot)] += 1;
+        if let Need::Repair(priority) = slot.need() {
+            self.repair[priority as usize] += 1;
+        }
+        if let Some(cause) = slot.shortage() {
+            self.shortage[cause as usize] += 1;
+            if cause == Shortage::Raising {
+                self.raising_bytes += slot.missing_bytes();
+            }
+        }
+    }
+
+    fn subtract(&mut self, slot: &Slot) {
+        self.chunks -= 1;
+        self.health[slot.health() as usize] -= 1;
+        self.repair_bytes -= slot.missing_bytes();
+        self.unreported -= u64::from(!slot.seen());
+        self.wanted[wanted_class(slot)] -= 1;
+        if let Need::Repair(priority) = slot.need() {
+            self.repair[priority as usize] -= 1;
+        }
+        if let Some(cause) = slot.shortage() {
+            self.shortage[cause as usize] -= 1;
+            if cause == Shortage::Raising {
+                self.raising_bytes -= slot.missing_bytes();
+            }
+        }
+    }
+
     /// Whether every chunk is healthy.
     pub fn all_healthy(&self) -> bool {
         self.of_health(ChunkHealth::Healthy) == self.chunks
@@ -42,16 +100,21 @@ impl Counters {
 impl ReplicaMap {
     /// Judges one chunk anew and moves it between queues and counters.
     pub(super) fn reassess(&mut self, at: u32) {
+        self.reassess_marked(at, None);
+    }
+
+    /// As [`Self::reassess`]; `mark` says what just happened to the chunk, and counts when it has
+    /// too few replicas now.
+    pub(super) fn reassess_marked(&mut self, at: u32, mark: Option<Mark>) {
         self.refresh_odd(at);
         let (found, seen) = self.judge(at);
-        let slot = self.slot(at);
-        let (need, deficit) = need(&found, slot.factor());
         let irregular = self.has_irregular(at);
         self.uncount_slot(at);
         let slot = self.slot_mut(at);
-        slot.set_health(found.health, need);
-        slot.deficit = deficit;
-        slot.set_seen(seen);
+        if let Some(mark) = mark {
+            slot.mark(mark);
+        }
+        slot.take_in(&found, seen);
         self.count_slot(at);
         if irregular {
             self.queues[Queue::Irregular.index()].insert(at);
@@ -61,15 +124,10 @@ impl ReplicaMap {
     /// Enters a slot's stored state into counters and queues.
     pub(super) fn count_slot(&mut self, at: u32) {
         let slot = &self.slots[at as usize];
-        let counters = &mut self.counters;
-        counters.chunks += 1;
-        counters.health[slot.health() as usize] += 1;
-        counters.repair_bytes += u64::from(slot.deficit) * slot.length();
-        counters.unreported += u64::from(!slot.seen());
+        self.counters.add(slot);
         match slot.need() {
             Need::Nothing => {}
             Need::Repair(priority) => {
-                counters.repair[priority as usize] += 1;
                 self.queues[priority as usize].insert(at);
             }
             Need::Excess => {
@@ -81,15 +139,10 @@ impl ReplicaMap {
     /// Takes a slot's stored state out of counters and queues.
     pub(super) fn uncount_slot(&mut self, at: u32) {
         let slot = &self.slots[at as usize];
-        let counters = &mut self.counters;
-        counters.chunks -= 1;
-        counters.health[slot.health() as usize] -= 1;
-        counters.repair_bytes -= u64::from(slot.deficit) * slot.length();
-        counters.unreported -= u64::from(!slot.seen());
+        self.counters.subtract(slot);
         match slot.need() {
             Need::Nothing => {}
             Need::Repair(priority) => {
-                counters.repair[priority as usize] -= 1;
                 self.queues[priority as usize].remove(at);
             }
             Need::Excess => {
@@ -107,15 +160,12 @@ impl ReplicaMap {
         let mut digests = vec![SetDigest::default(); self.nodes.len()];
         for (at, slot) in self.occupied() {
             let (found, seen) = self.judge(at);
-            let (need, deficit) = need(&found, slot.factor());
-            fresh.chunks += 1;
-            fresh.health[found.health as usize] += 1;
-            fresh.repair_bytes += u64::from(deficit) * slot.length();
-            fresh.unreported += u64::from(!seen);
-            match need {
+            let mut judged = slot.clone();
+            judged.take_in(&found, seen);
+            fresh.add(&judged);
+            match judged.need() {
                 Need::Nothing => {}
                 Need::Repair(priority) => {
-                    fresh.repair[priority as usize] += 1;
                     queues[priority as usize].insert(at);
                 }
                 Need::Excess => {
@@ -222,6 +272,25 @@ impl ReplicaMap {
             }
         }
     }
+}
+
+impl Slot {
+    /// Takes over how the chunk was judged.
+    fn take_in(&mut self, found: &Assessment, seen: bool) {
+        let (need, deficit) = need(found, self.factor());
+        self.set_health(found.health, need);
+        self.deficit = deficit;
+        self.set_seen(seen);
+        self.set_enough(found);
+    }
+
+    fn missing_bytes(&self) -> u64 {
+        u64::from(self.deficit) * self.length()
+    }
+}
+
+fn wanted_class(slot: &Slot) -> usize {
+    slot.factor().min(MAX_FACTOR) as usize
 }
 
 fn need(found: &Assessment, factor: u32) -> (Need, u8) {

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use dfs_protocol::chunk::{ChunkKind, SealedChunk};
-use dfs_protocol::status::{ChunkHealth, RepairPriority};
+use dfs_protocol::status::{ChunkHealth, RepairPriority, Shortage};
 use dfs_protocol::{ChunkId, ChunkVersion};
+
+use super::super::health::Assessment;
 
 /// What the planner should look at a chunk for, besides irregular replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,21 @@ const CHECKPOINT: u8 = 2;
 const ODD: u8 = 4;
 /// Some good replica is known, live or not.
 const SEEN: u8 = 8;
+/// Its factor rose while it had too few, and it had never enough since.
+const RAISED: u8 = 16;
+/// A holder was taken away while it had too few without it, and it had never enough since.
+const REMOVED: u8 = 32;
+/// Too few replicas count, and too few can be read.
+const SHORT: u8 = 64;
+/// Too few replicas count, but enough can be read.
+const LEAVING: u8 = 128;
+
+/// What made a chunk fall short, where its replicas do not show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Raised,
+    Removed,
+}
 
 impl Slot {
     pub(super) fn new(chunk: &SealedChunk, factor: u32, kind: ChunkKind) -> Self {
@@ -111,6 +128,40 @@ impl Slot {
 
     pub(super) fn set_seen(&mut self, seen: bool) {
         self.set_flag(SEEN, seen);
+    }
+
+    /// Remembers what made the chunk fall short.
+    pub(super) fn mark(&mut self, mark: Mark) {
+        self.flags |= match mark {
+            Mark::Raised => RAISED,
+            Mark::Removed => REMOVED,
+        };
+    }
+
+    /// Takes over how many replicas count and can be read; what made it fall short is forgotten
+    /// once enough count.
+    pub(super) fn set_enough(&mut self, found: &Assessment) {
+        let factor = self.factor();
+        let few = found.counted < factor;
+        self.set_flag(LEAVING, few && found.readable >= factor);
+        self.set_flag(SHORT, few && found.readable < factor);
+        if !few {
+            self.flags &= !(RAISED | REMOVED);
+        }
+    }
+
+    /// Why too few replicas count.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        if self.flags & LEAVING != 0 {
+            return Some(Shortage::Leaving);
+        }
+        (self.flags & SHORT != 0).then_some(if self.flags & REMOVED != 0 {
+            Shortage::Removal
+        } else if self.flags & RAISED != 0 {
+            Shortage::Raising
+        } else {
+            Shortage::Absence
+        })
     }
 
     pub(super) fn health(&self) -> ChunkHealth {

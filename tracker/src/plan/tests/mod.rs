@@ -1,6 +1,7 @@
 //! The planners against tables and random clusters.
 
 mod cluster;
+mod factor;
 mod gc;
 mod judgement;
 mod placement;
@@ -8,3 +9,4 @@ mod rebalance;
 mod repair;
 mod spread;
 mod trash;
+mod what_if;

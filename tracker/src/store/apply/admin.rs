@@ -94,5 +94,6 @@ pub(super) fn set_checkpoints(
     Ok(OpOutcome::Condemned {
         chunks: condemned,
         purged: 0,
+        refactored: Vec::new(),
     })
 }

@@ -49,6 +49,7 @@ pub(super) fn condemn_orphans(
     Ok(OpOutcome::Condemned {
         chunks: condemned,
         purged: 0,
+        refactored: Vec::new(),
     })
 }
 

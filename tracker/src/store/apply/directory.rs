@@ -12,8 +12,8 @@ use super::draft::Draft;
 use super::files::not_found;
 use super::paths::{check_no_directory, check_parents, read_file};
 use crate::model::op::OpOutcome;
-use crate::store::codec::decode;
 use crate::store::error::ApplyRefusal;
+use crate::store::factor_value;
 use crate::store::kv::{Direction, ReadTxn, Span, Table, WriteTxn, successor};
 
 /// Files read at a time.
@@ -98,7 +98,7 @@ fn read_below(
         span.start = Bound::Excluded(last.clone());
         let full = page.len() == PAGE;
         for (_key, value) in &page {
-            files.push(decode("a file record", value)?);
+            files.push(factor_value::decode(value)?);
         }
         if files.len() as u64 > limit {
             return Err(ApplyRefusal::TooManyFiles {

@@ -3,14 +3,15 @@
 
 use jiff::Timestamp;
 
-use dfs_protocol::chunk::{ChunkKind, SealedChunk};
+use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::file::{FileRecord, TrashEntry, TrashReason};
 use dfs_protocol::{ChunkId, TrashId};
 
 use super::ApplyContext;
-use crate::model::op::{ChunkRecord, CondemnedRecord};
+use crate::model::op::{ChunkRecord, CondemnedRecord, OwnFactors};
 use crate::store::codec::decode;
 use crate::store::error::StoreError;
+use crate::store::factor_value;
 use crate::store::keys::{self, Counters};
 use crate::store::kv::{ReadTxn, Table, WriteTxn};
 
@@ -28,6 +29,7 @@ pub(super) struct Draft<'t> {
     before: Counters,
     pub(super) counters: Counters,
     sequence: u64,
+    refactored: Vec<(ChunkId, ChunkRecord)>,
 }
 
 impl<'t> Draft<'t> {
@@ -41,6 +43,7 @@ impl<'t> Draft<'t> {
             before,
             counters: before,
             sequence: context.sequence,
+            refactored: Vec::new(),
         })
     }
 
@@ -53,10 +56,15 @@ impl<'t> Draft<'t> {
     }
 
     pub(super) fn put_file(&mut self, record: &FileRecord) -> Result<(), StoreError> {
-        keys::put(self.txn, Table::Files, keys::file(&record.path), record)?;
+        self.rewrite_file(record)?;
         self.counters.files += 1;
         self.counters.file_bytes += record.size;
         Ok(())
+    }
+
+    /// Writes a record over that of the same version.
+    pub(super) fn rewrite_file(&mut self, record: &FileRecord) -> Result<(), StoreError> {
+        keys::put_factored(self.txn, Table::Files, keys::file(&record.path), record)
     }
 
     /// Takes a version off its path; its chunks stay referenced until [`Self::leave`].
@@ -76,7 +84,7 @@ impl<'t> Draft<'t> {
     ) -> Result<Vec<ChunkId>, StoreError> {
         let Leaving { trash, reason, now } = leaving;
         let Some(id) = trash else {
-            return self.dereference(&record.chunks, now);
+            return self.dereference(&record, now);
         };
         self.counters.trash_entries += 1;
         self.counters.trash_bytes += record.size;
@@ -86,7 +94,7 @@ impl<'t> Draft<'t> {
             reason,
             file: record,
         };
-        keys::put(self.txn, Table::Trash, &keys::trash(id), &entry)?;
+        keys::put_factored(self.txn, Table::Trash, &keys::trash(id), &entry)?;
         Ok(Vec::new())
     }
 
@@ -105,12 +113,14 @@ impl<'t> Draft<'t> {
             let known = read_chunk(self.txn, chunk.id)?;
             let counted = if let Some(mut known) = known {
                 known.references += 1;
-                known.factor = known.factor.max(record.factor);
+                known.own.add(record);
                 known
             } else {
                 new.push(chunk.id);
                 self.counters.chunks += 1;
                 self.counters.chunk_bytes += chunk.length;
+                let mut own = OwnFactors::default();
+                own.add(record);
                 ChunkRecord {
                     version: chunk.version,
                     length: chunk.length,
@@ -120,9 +130,10 @@ impl<'t> Draft<'t> {
                     index: u32::try_from(index).unwrap_or(u32::MAX),
                     references: 1,
                     factor: record.factor,
+                    own,
                 }
             };
-            keys::put(self.txn, Table::Chunks, &keys::chunk(chunk.id), &counted)?;
+            keys::put_factored(self.txn, Table::Chunks, &keys::chunk(chunk.id), &counted)?;
         }
         Ok(new)
     }
@@ -130,20 +141,20 @@ impl<'t> Draft<'t> {
     /// Counts one reference less to each chunk, and condemns those that nothing names any more.
     pub(super) fn dereference(
         &mut self,
-        chunks: &[SealedChunk],
+        record: &FileRecord,
         now: Timestamp,
     ) -> Result<Vec<ChunkId>, StoreError> {
         let mut condemned = Vec::new();
-        for chunk in chunks {
+        for chunk in &record.chunks {
             let key = keys::chunk(chunk.id);
-            let Some(mut known) = read_chunk(self.txn, chunk.id)? else {
-                return Err(StoreError::Corrupt {
-                    detail: format!("chunk {} is named but not known", chunk.id),
-                });
-            };
+            let mut known = self.named_chunk(chunk.id)?;
             if known.references > 1 {
                 known.references -= 1;
-                keys::put(self.txn, Table::Chunks, &key, &known)?;
+                known.own.remove(record);
+                keys::put_factored(self.txn, Table::Chunks, &key, &known)?;
+                if record.own_factor {
+                    self.refactored.push((chunk.id, known));
+                }
                 continue;
             }
             self.txn.delete(Table::Chunks, &key)?;
@@ -159,6 +170,33 @@ impl<'t> Draft<'t> {
             condemned.push(chunk.id);
         }
         Ok(condemned)
+    }
+
+    /// Counts a file's factor anew in each of its chunks.
+    pub(super) fn refactor(
+        &mut self,
+        before: &FileRecord,
+        after: &FileRecord,
+    ) -> Result<(), StoreError> {
+        for chunk in &after.chunks {
+            let mut known = self.named_chunk(chunk.id)?;
+            known.own.remove(before);
+            known.own.add(after);
+            keys::put_factored(self.txn, Table::Chunks, &keys::chunk(chunk.id), &known)?;
+            self.refactored.push((chunk.id, known));
+        }
+        self.rewrite_file(after)
+    }
+
+    /// Chunks whose factor may have changed and that are still named.
+    pub(super) fn take_refactored(&mut self) -> Vec<(ChunkId, ChunkRecord)> {
+        std::mem::take(&mut self.refactored)
+    }
+
+    fn named_chunk(&self, id: ChunkId) -> Result<ChunkRecord, StoreError> {
+        read_chunk(self.txn, id)?.ok_or_else(|| StoreError::Corrupt {
+            detail: format!("chunk {id} is named but not known"),
+        })
     }
 
     pub(super) fn put_condemned(
@@ -194,9 +232,7 @@ pub(super) fn read_chunk(
     id: ChunkId,
 ) -> Result<Option<ChunkRecord>, StoreError> {
     let bytes = txn.get(Table::Chunks, &keys::chunk(id))?;
-    bytes
-        .map(|bytes| decode("a chunk record", &bytes))
-        .transpose()
+    bytes.map(|bytes| factor_value::decode(&bytes)).transpose()
 }
 
 pub(super) fn read_condemned(

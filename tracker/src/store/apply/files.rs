@@ -14,9 +14,9 @@ use super::draft::{Draft, Leaving, read_chunk, read_condemned};
 use super::paths::{check_place, check_precondition, check_trash_id, read_file};
 use super::uploads;
 use crate::model::op::{DatanodeRecord, OpOutcome};
-use crate::store::codec::decode;
 use crate::store::datanode_value;
 use crate::store::error::{ApplyRefusal, StoreError};
+use crate::store::factor_value;
 use crate::store::keys;
 use crate::store::kv::{ReadTxn, Table, WriteTxn};
 
@@ -57,6 +57,7 @@ pub(super) fn commit(
         modified: now,
         factor,
         chunks: request.chunks.iter().map(|w| w.chunk).collect(),
+        own_factor: request.factor.is_some(),
     };
     let mut draft = Draft::begin(txn, context)?;
     let new_chunks = draft.reference(&file)?;
@@ -162,6 +163,7 @@ fn put_in_place(
         replaced,
         new_chunks,
         condemned,
+        refactored: draft.take_refactored(),
     })
 }
 
@@ -171,6 +173,7 @@ fn unchanged(file: FileRecord) -> OpOutcome {
         replaced: false,
         new_chunks: Vec::new(),
         condemned: Vec::new(),
+        refactored: Vec::new(),
     }
 }
 
@@ -195,11 +198,13 @@ pub(super) fn delete(
         now,
     };
     let condemned = draft.leave(current, leaving)?;
+    let refactored = draft.take_refactored();
     draft.finish()?;
     Ok(OpOutcome::Deleted {
         version,
         trash,
         condemned,
+        refactored,
     })
 }
 
@@ -319,11 +324,16 @@ pub(super) fn purge(
             continue;
         };
         draft.take_trash(&entry)?;
-        chunks.extend(draft.dereference(&entry.file.chunks, now)?);
+        chunks.extend(draft.dereference(&entry.file, now)?);
         purged += 1;
     }
+    let refactored = draft.take_refactored();
     draft.finish()?;
-    Ok(OpOutcome::Condemned { chunks, purged })
+    Ok(OpOutcome::Condemned {
+        chunks,
+        purged,
+        refactored,
+    })
 }
 
 pub(super) fn adopt(
@@ -361,9 +371,7 @@ pub(super) fn adopt(
 
 fn read_trash(txn: &dyn ReadTxn, id: TrashId) -> Result<Option<TrashEntry>, StoreError> {
     let bytes = txn.get(Table::Trash, &keys::trash(id))?;
-    bytes
-        .map(|bytes| decode("a trash entry", &bytes))
-        .transpose()
+    bytes.map(|bytes| factor_value::decode(&bytes)).transpose()
 }
 
 pub(super) fn not_found(path: &str) -> ApplyRefusal {

@@ -6,9 +6,12 @@ mod admin;
 mod chunks;
 mod directory;
 mod draft;
+mod factor;
 mod files;
 mod paths;
 mod uploads;
+
+pub use factor::{PAGE_CHUNKS, page_below};
 
 use super::error::ApplyRefusal;
 use super::kv::WriteTxn;
@@ -67,6 +70,22 @@ pub fn apply(
                 };
                 files::transfer(txn, context, &request)
             }
+        }
+        Op::SetFactor {
+            path,
+            after,
+            precondition,
+            factor,
+            cluster,
+        } => {
+            let change = factor::FactorChange {
+                path,
+                after: after.as_ref(),
+                precondition,
+                factor: *factor,
+                cluster: *cluster,
+            };
+            factor::set(txn, context, &change)
         }
         Op::Restore {
             id,

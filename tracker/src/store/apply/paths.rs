@@ -6,8 +6,8 @@ use dfs_protocol::file::FileRecord;
 use dfs_protocol::upload::Precondition;
 use dfs_protocol::{FilePath, TrashId};
 
-use crate::store::codec::decode;
 use crate::store::error::{ApplyRefusal, StoreError};
+use crate::store::factor_value;
 use crate::store::keys;
 use crate::store::kv::{Direction, ReadTxn, Span, Table};
 
@@ -16,9 +16,7 @@ pub(super) fn read_file(
     path: &FilePath,
 ) -> Result<Option<FileRecord>, StoreError> {
     let bytes = txn.get(Table::Files, keys::file(path))?;
-    bytes
-        .map(|bytes| decode("a file record", &bytes))
-        .transpose()
+    bytes.map(|bytes| factor_value::decode(&bytes)).transpose()
 }
 
 pub(super) fn check_precondition(

@@ -181,7 +181,8 @@ async fn i10_a_commit_of_a_condemned_chunk_is_refused_and_a_named_chunk_is_spare
         outcome,
         OpOutcome::Condemned {
             chunks: vec![],
-            purged: 0
+            purged: 0,
+            refactored: vec![],
         }
     );
     let spared = catalog.get_chunk(ChunkId::from_u128(2)).await.unwrap();
@@ -263,7 +264,8 @@ async fn i11_a_purge_condemns_the_chunks_that_nothing_else_names() {
         first,
         OpOutcome::Condemned {
             chunks: vec![],
-            purged: 1
+            purged: 1,
+            refactored: vec![],
         }
     );
     let last = catalog.submit(delete("b", None)).await.unwrap();

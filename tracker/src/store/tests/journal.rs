@@ -255,7 +255,8 @@ async fn local_records_are_trimmed_once_checkpoint_and_journals_have_them() {
         dropped,
         crate::model::op::OpOutcome::Condemned {
             chunks: vec![chunk(600).id],
-            purged: 0
+            purged: 0,
+            refactored: vec![],
         }
     );
     let unordered = catalog

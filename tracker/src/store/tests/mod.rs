@@ -3,6 +3,7 @@
 mod commands;
 mod conformance;
 mod crash;
+mod factor;
 mod history;
 mod journal;
 mod listing;

@@ -46,6 +46,11 @@ pub(super) enum Act {
     },
     Purge(usize),
     Condemn(u128),
+    /// Of a path, or of a directory (behind the paths).
+    SetFactor {
+        target: usize,
+        factor: Option<u32>,
+    },
 }
 
 pub(super) fn act() -> impl Strategy<Value = Act> {
@@ -64,6 +69,8 @@ pub(super) fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(entry, to)| Act::Restore { entry, to }),
         1 => (0usize..50).prop_map(Act::Purge),
         1 => (0u128..200).prop_map(Act::Condemn),
+        3 => (0..PATHS.len() + DIRECTORIES.len(), proptest::option::of(1u32..8))
+            .prop_map(|(target, factor)| Act::SetFactor { target, factor }),
     ]
 }
 
@@ -71,6 +78,7 @@ pub(super) fn act() -> impl Strategy<Value = Act> {
 struct Entry {
     version: u128,
     chunks: Vec<u128>,
+    factor: Option<u32>,
 }
 
 /// What the catalog should hold.
@@ -86,6 +94,8 @@ pub(super) struct Model {
 
 impl Model {
     /// The change to submit, and whether it must succeed; the model has changed already.
+    // One arm for each kind of change.
+    #[allow(clippy::too_many_lines)]
     pub(super) fn step(&mut self, act: &Act) -> (Op, bool) {
         self.next += 10;
         let id = self.next;
@@ -160,6 +170,19 @@ impl Model {
                 }
                 (condemn(chunk), true)
             }
+            Act::SetFactor { target, factor } => {
+                let target = PATHS.iter().chain(&DIRECTORIES).nth(target).unwrap();
+                let is_meant = |path: &String| {
+                    path == target || target.ends_with('/') && path.starts_with(target)
+                };
+                let meant = self.files.iter_mut().filter(|(path, _)| is_meant(path));
+                let mut found = false;
+                for (_, entry) in meant {
+                    entry.factor = factor;
+                    found = true;
+                }
+                (set_factor(target, factor), found)
+            }
         }
     }
 
@@ -177,6 +200,7 @@ impl Model {
         let entry = Entry {
             version: upload,
             chunks: chunks.to_vec(),
+            factor: None,
         };
         self.files.insert(path.to_owned(), entry);
         true
@@ -271,6 +295,18 @@ impl Model {
         named
     }
 
+    fn wanted(&self, cluster: u32) -> BTreeMap<u128, u32> {
+        let mut wanted: BTreeMap<u128, u32> = BTreeMap::new();
+        let trashed = self.trash.values().map(|(_, entry)| entry);
+        for entry in self.files.values().chain(trashed) {
+            for chunk in &entry.chunks {
+                let known = wanted.entry(*chunk).or_default();
+                *known = (*known).max(entry.factor.unwrap_or(cluster));
+            }
+        }
+        wanted
+    }
+
     /// The engine holds what the model holds.
     pub(super) fn assert_matches(&self, engine: &dyn Engine) {
         let txn = engine.read().unwrap();
@@ -282,6 +318,7 @@ impl Model {
                 let entry = Entry {
                     version: file.version.as_u128(),
                     chunks: file.chunks.iter().map(|c| c.id.as_u128()).collect(),
+                    factor: file.own_factor.then_some(file.factor),
                 };
                 (file.path.to_string(), entry)
             })
@@ -307,6 +344,14 @@ impl Model {
             .map(|(id, c)| (id.as_u128(), c.references))
             .collect();
         assert_eq!(found, self.named());
+        // Whatever the cluster's factor is: the largest of those that name the chunk.
+        for cluster in [2, 5] {
+            let found: BTreeMap<u128, u32> = chunks
+                .iter()
+                .map(|(id, c)| (id.as_u128(), c.wanted(cluster)))
+                .collect();
+            assert_eq!(found, self.wanted(cluster));
+        }
         let condemned = snapshot.scan_condemned(None, 1000).unwrap();
         let found: BTreeSet<u128> = condemned.iter().map(|(id, _)| id.as_u128()).collect();
         assert_eq!(found, self.condemned);

@@ -107,6 +107,16 @@ pub(super) fn transfer(from: &str, to: &str, mode: TransferMode, upload: u128) -
     }
 }
 
+pub(super) fn set_factor(path: &str, factor: Option<u32>) -> Op {
+    Op::SetFactor {
+        path: prefix(path),
+        after: None,
+        precondition: Precondition::None,
+        factor,
+        cluster: 3,
+    }
+}
+
 pub(super) fn restore(id: u128, to: Option<&str>, upload: u128) -> Op {
     Op::Restore {
         id: TrashId::from_u128(id),
