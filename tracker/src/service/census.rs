@@ -270,10 +270,18 @@ fn summarise(status: &ClusterStatus) -> (bool, String) {
         let ShortageStatus {
             leaving, raising, ..
         } = &status.shortage;
-        format!(
-            "Every file can be read; {leaving} chunks wait to be copied off leaving datanodes, \
-             {raising} for a raised factor."
-        )
+        match (leaving, raising) {
+            (leaving, 0) => format!(
+                "Every file can be read; {leaving} chunks wait to be copied off leaving datanodes."
+            ),
+            (0, raising) => {
+                format!("Every file can be read; {raising} chunks wait for a raised factor.")
+            }
+            (leaving, raising) => format!(
+                "Every file can be read; {leaving} chunks wait to be copied off leaving datanodes, \
+                 {raising} for a raised factor."
+            ),
+        }
     } else if weak > 0 {
         let why = if status.spread.possible {
             String::new()
