@@ -254,7 +254,7 @@ fn data_that_can_be_read_in_full_from_leaving_datanodes_is_redundant_and_other_s
             open.status.chunks = [("under-replicated".to_owned(), under)].into();
             open.status.shortage.leaving = leaving;
         }
-        let (verdicts, waited) = (BTreeMap::new(), BTreeMap::new());
+        let (verdicts, waited) = (Verdicts::default(), BTreeMap::new());
         let input = Input {
             cluster: &cluster,
             observed: &seen,
