@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::crd::{
     DecommissionMode, DecommissionState, DecommissionStatus, DfsCluster, MAX_DATANODES, MAX_FACTOR,
-    MAX_GATEWAYS, MAX_NAME, ManagementState, RetentionPolicy,
+    MAX_GATEWAYS, MAX_NAME, ManagementState, Quantity, ReplacementStatus, RetentionPolicy,
 };
 use crate::observe::Uid;
 
@@ -61,6 +61,45 @@ pub struct Cluster {
     pub decommissions: Vec<Decommissioning>,
     /// Value of [`REMOVE_UNPROVED`].
     pub unproved: Option<DatanodeId>,
+    /// Sizes that volumes are to have.
+    pub volumes: VolumeSizes,
+    /// StatefulSets that are made anew, as status holds them.
+    pub replacements: Vec<Replacement>,
+}
+
+/// Sizes that volumes are to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSizes {
+    /// The tracker's.
+    pub tracker: Quantity,
+    /// Each datanode's.
+    pub datanode: Quantity,
+}
+
+/// A StatefulSet that is made anew with a larger template of claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// Its name.
+    pub set: String,
+    /// UID of the one with the smaller template.
+    pub uid: Uid,
+    /// Replicas that it has, and that it is made again with.
+    pub replicas: i32,
+}
+
+impl Replacement {
+    fn read(status: &ReplacementStatus) -> Self {
+        let ReplacementStatus { set, uid, replicas } = status.clone();
+        let uid = Uid(uid);
+        Self { set, uid, replicas }
+    }
+
+    /// As status keeps it.
+    pub fn to_status(&self) -> ReplacementStatus {
+        let Self { set, uid, replicas } = self.clone();
+        let uid = uid.0;
+        ReplacementStatus { set, uid, replicas }
+    }
 }
 
 /// How datanodes go.
@@ -242,6 +281,16 @@ impl Cluster {
                 .collect::<Result<_, _>>()?,
             // Anything but a whole uuid is nobody's word.
             unproved: annotation(REMOVE_UNPROVED).and_then(|id| id.parse().ok()),
+            volumes: VolumeSizes {
+                tracker: object.spec.tracker.storage.size.0.clone(),
+                datanode: object.spec.data_nodes.storage.size.0.clone(),
+            },
+            replacements: object
+                .status
+                .iter()
+                .flat_map(|status| &status.replacements)
+                .map(Replacement::read)
+                .collect(),
         })
     }
 

@@ -1,6 +1,7 @@
 {{- /*
 What the operator may do where it watches. Every verb has its reason. A claim is deleted only where the spec says so
 (pvcRetention), after the tracker has deregistered its datanode; any other data goes only when a person deletes it.
+StatefulSets are deleted without their pods alone, to be made again with a larger template of claims.
 */ -}}
 {{- define "dfs-operator.rules" -}}
 - apiGroups: [dfs.io]
@@ -19,13 +20,22 @@ What the operator may do where it watches. Every verb has its reason. A claim is
   verbs:
     - update # own objects that block its deletion, where the API server checks that
 - apiGroups: [apps]
-  resources: [statefulsets, deployments]
+  resources: [statefulsets]
   verbs:
     - get # compare with what is wanted
     - list # find them at the start
     - watch # hear of pods that became ready
     - create # server-side apply of a new one
     - patch # server-side apply; lower the datanodes by one that is proved empty
+    - delete # made anew around its pods (orphaned) when storage.size grows: a template of claims cannot change
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs:
+    - get # compare with what is wanted
+    - list # find them at the start
+    - watch # hear of pods that became ready
+    - create # server-side apply of a new one
+    - patch # server-side apply
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs:

@@ -40,7 +40,7 @@ pub use status::{
     CapacityStatus, CatalogState, ChunkStatus, Condition, ConditionStatus, DataNodeStatus,
     DfsClusterStatus, EndpointStatus, MemberState, MemberStatus, TrackerStatus,
 };
-pub use storage::StorageSpec;
+pub use storage::{ReplacementStatus, StorageSpec};
 pub use text::{Annotations, DurationText, Labels};
 
 use kube::CustomResource;

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::removal::{DecommissionStatus, MAX_DECOMMISSIONS};
+use super::storage::ReplacementStatus;
 
 /// What the operator saw.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +53,13 @@ pub struct DfsClusterStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"])
     )]
     pub decommissions: Vec<DecommissionStatus>,
+    /// StatefulSets that are made anew because their volumes grow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 4),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["set"])
+    )]
+    pub replacements: Vec<ReplacementStatus>,
     /// Health of the chunks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunks: Option<ChunkStatus>,

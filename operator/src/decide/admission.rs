@@ -168,6 +168,11 @@ fn matching(input: &Input<'_>, entry: &DatanodeEntry) -> Match {
     let Some(workload) = &input.observed.datanode_set else {
         return Match::NotYet(format!("StatefulSet {set} does not exist yet"));
     };
+    if pod.controller.is_none() {
+        return Match::NotYet(format!(
+            "pod {name} waits for StatefulSet {set} to adopt it"
+        ));
+    }
     if pod.part != Part::Datanode || pod.controller.as_ref() != Some(&workload.uid) {
         return Match::Stranger(format!("pod {name} is not one of StatefulSet {set}"));
     }

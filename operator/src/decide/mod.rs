@@ -5,6 +5,7 @@ pub mod admission;
 pub mod catalog;
 pub mod conditions;
 pub mod decommission;
+pub mod growth;
 pub mod lost;
 mod preflight;
 mod spread;
@@ -23,6 +24,7 @@ pub use admission::Decision;
 pub use catalog::CatalogStep;
 pub use conditions::{Judgement, Kind, Reason, Truth, conditions};
 pub use decommission::{Blocked, Scale};
+pub use growth::{Ask, Growth};
 pub use lost::Gone;
 
 use crate::observe::{Observed, Uid};
@@ -101,6 +103,15 @@ pub enum Step {
         /// Why that is safe, for people.
         proof: String,
     },
+    /// Delete a StatefulSet and keep its pods: it is made again with the same replicas.
+    Orphan {
+        /// Which.
+        set: String,
+        /// Exactly this one.
+        uid: Uid,
+        /// What it must ask for now, as status holds it.
+        replicas: i32,
+    },
     /// Deregister an emptied datanode whose pod is gone.
     Deregister {
         /// Which.
@@ -121,7 +132,10 @@ impl Step {
     /// Whether it cannot be taken back: it is decided again on what the API server itself holds.
     pub const fn is_final(&self) -> bool {
         match self {
-            Self::Lower { .. } | Self::Deregister { .. } | Self::DeleteClaim { .. } => true,
+            Self::Lower { .. }
+            | Self::Orphan { .. }
+            | Self::Deregister { .. }
+            | Self::DeleteClaim { .. } => true,
             Self::Admit { .. }
             | Self::Update { .. }
             | Self::Refuse { .. }
@@ -141,6 +155,8 @@ pub struct Plan {
     pub scale: Scale,
     /// What to tell the tracker, in order.
     pub steps: Vec<Step>,
+    /// Volumes that are to grow.
+    pub growth: Growth,
     /// What the lost catalog waits for.
     pub catalog: CatalogStep,
     /// What the plan waits for, in sentences.
@@ -159,6 +175,7 @@ pub fn decide(input: &Input<'_>) -> Plan {
     let mut plan = Plan {
         scale: decommission::scale(input),
         steps: Vec::new(),
+        growth: growth::growth(input),
         catalog: catalog::catalog(input),
         waiting: Vec::new(),
         conflicts: Vec::new(),
@@ -176,11 +193,16 @@ pub fn decide(input: &Input<'_>) -> Plan {
     membership(input, &mut plan);
     if plan.wrong_cluster.is_none() {
         plan.steps.extend(plan.scale.step.clone());
+        // A set that is lowered in this pass is another one than was recorded.
+        if !matches!(plan.scale.step, Some(Step::Lower { .. })) {
+            plan.steps.extend(plan.growth.steps.clone());
+        }
     }
     if cluster.paused {
         plan.steps.clear();
         // What status holds is what an operator that acts again goes on from.
         plan.scale.decommissions.clone_from(&cluster.decommissions);
+        plan.growth.replacements.clone_from(&cluster.replacements);
     }
     plan
 }

@@ -6,10 +6,10 @@ use dfs_protocol::datanode::Liveness;
 
 use super::*;
 use crate::observe::{
-    ClaimView, NodeView, OpenTracker, Part, PodView, TrackerView, Uid, WorkloadView,
+    ClaimView, NodeView, OpenTracker, Part, PodView, Resize, TrackerView, Uid, WorkloadView,
 };
 use crate::tracker_client::{TrackerStatus, VolumeStats};
-use crate::validate::{ClusterKey, RemovalPolicy};
+use crate::validate::{ClusterKey, RemovalPolicy, VolumeSizes};
 
 const ID: u128 = 0xc1;
 
@@ -35,6 +35,11 @@ pub(super) fn cluster(datanodes: i32) -> Cluster {
         },
         decommissions: Vec::new(),
         unproved: None,
+        volumes: VolumeSizes {
+            tracker: "10Gi".into(),
+            datanode: "10Gi".into(),
+        },
+        replacements: Vec::new(),
     }
 }
 
@@ -47,6 +52,8 @@ pub(super) fn workload(wanted: i32) -> WorkloadView {
         updated: wanted,
         revision: Some("new".into()),
         current: true,
+        deleting: false,
+        volume: Some("10Gi".into()),
     }
 }
 
@@ -77,7 +84,9 @@ pub(super) fn claim(ordinal: i32, uid: &str) -> ClaimView {
         bound: true,
         deleting: false,
         node: None,
-        asked: None,
+        asked: Some("10Gi".into()),
+        capacity: Some("10Gi".into()),
+        resize: Resize::Quiet,
     }
 }
 
@@ -341,7 +350,7 @@ proptest! {
                 }
                 Step::Refuse { .. } => {}
                 Step::Rebuild(_) | Step::ForgetAcknowledgement | Step::Decommission { .. }
-                | Step::Recommission { .. } | Step::Lower { .. } | Step::Deregister { .. }
+                | Step::Recommission { .. } | Step::Lower { .. } | Step::Orphan { .. } | Step::Deregister { .. }
                 | Step::DeleteClaim { .. } => prop_assert!(false, "{step:?}"),
             }
         }

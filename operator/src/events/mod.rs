@@ -84,6 +84,14 @@ label_enum! {
         CatalogRebuilding = "CatalogRebuilding",
         /// The catalog is back.
         CatalogRebuilt = "CatalogRebuilt",
+        /// Volumes are asked for more room.
+        VolumesGrowing = "VolumesGrowing",
+        /// Every volume is as large as the spec asks for.
+        VolumesGrown = "VolumesGrown",
+        /// Volumes cannot be made larger.
+        ExpansionRefused = "ExpansionRefused",
+        /// A StatefulSet is made anew around its pods.
+        SetReplaced = "SetReplaced",
         /// The operator only looks from now on.
         Paused = "Paused",
         /// The operator acts again.
@@ -105,7 +113,8 @@ impl EventReason {
             | Self::RepairStarted
             | Self::ChunksMissing
             | Self::ScaleDownBlocked
-            | Self::CatalogLost => true,
+            | Self::CatalogLost
+            | Self::ExpansionRefused => true,
             Self::Created
             | Self::Ready
             | Self::ScalingUp
@@ -120,6 +129,9 @@ impl EventReason {
             | Self::ScaleDownReleased
             | Self::CatalogRebuilding
             | Self::CatalogRebuilt
+            | Self::VolumesGrowing
+            | Self::VolumesGrown
+            | Self::SetReplaced
             | Self::Paused
             | Self::Resumed => false,
         }

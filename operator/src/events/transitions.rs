@@ -83,6 +83,13 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
             _ => Some(EventReason::CatalogLost),
         },
         (Kind::CatalogLost, Truth::False) => turned.was_true.then_some(EventReason::CatalogRebuilt),
+        (Kind::StorageResizing, Truth::True) => match now.reason {
+            Reason::ExpansionRefused => Some(EventReason::ExpansionRefused),
+            _ => Some(EventReason::VolumesGrowing),
+        },
+        (Kind::StorageResizing, Truth::False) => {
+            turned.was_true.then_some(EventReason::VolumesGrown)
+        }
         (Kind::Paused, Truth::True) => Some(EventReason::Paused),
         (Kind::Paused, Truth::False) => turned.was_true.then_some(EventReason::Resumed),
         (
@@ -93,6 +100,7 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
             | Kind::Decommissioning
             | Kind::ScaleDownBlocked
             | Kind::CatalogLost
+            | Kind::StorageResizing
             | Kind::Paused,
             _,
         ) => None,

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 pub use inventory::{Inventory, LiveInventory, OwnedKind};
 pub use model::{
-    ClaimView, NodeView, Observed, OpenTracker, Part, PodView, TrackerView, Uid, WorkloadView,
+    ClaimView, NodeView, Observed, OpenTracker, Part, PodView, Resize, TrackerView, Uid,
+    WorkloadView,
 };
 pub use tracker::{Asking, read_tracker, verdicts};
 

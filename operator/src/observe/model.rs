@@ -92,6 +92,23 @@ pub struct ClaimView {
     pub node: Option<String>,
     /// The room that it asks for.
     pub asked: Option<String>,
+    /// The room that its volume has.
+    pub capacity: Option<String>,
+    /// How far the growth of its volume is.
+    pub resize: Resize,
+}
+
+/// How far the growth of a claim's volume is, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resize {
+    /// Nothing is said.
+    Quiet,
+    /// The volume is being made larger.
+    Volume,
+    /// The volume is larger; the file system follows as soon as the kubelet sees it in a pod.
+    FileSystem,
+    /// The storage cannot: why.
+    Failed(String),
 }
 
 /// A Kubernetes node.
@@ -122,6 +139,10 @@ pub struct WorkloadView {
     pub revision: Option<String>,
     /// Its controller has seen its newest spec: before that the counts speak of an older one.
     pub current: bool,
+    /// Is being deleted.
+    pub deleting: bool,
+    /// The room that new claims ask for; none where there are no claims.
+    pub volume: Option<String>,
 }
 
 /// What the tracker says.
@@ -186,6 +207,29 @@ impl Observed {
     /// The pod of this name.
     pub fn pod(&self, name: &str) -> Option<&PodView> {
         self.pods.iter().find(|pod| pod.name == name)
+    }
+
+    /// The StatefulSet of a part that has claims.
+    pub fn set_of(&self, part: Part) -> Option<&WorkloadView> {
+        match part {
+            Part::Tracker => self.tracker_set.as_ref(),
+            Part::Datanode => self.datanode_set.as_ref(),
+            Part::Gateway => None,
+        }
+    }
+
+    /// Datanodes' pods that exist, and how many of them are ready. While their StatefulSet is made anew the
+    /// pods themselves are counted.
+    pub fn datanode_pods(&self) -> (i32, i32) {
+        if let Some(set) = &self.datanode_set {
+            return (set.replicas, set.ready);
+        }
+        let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);
+        let ready = self.pods_of(Part::Datanode).filter(|pod| pod.ready);
+        (
+            count(self.pods_of(Part::Datanode).count()),
+            count(ready.count()),
+        )
     }
 
     /// The claim of this name.

@@ -18,9 +18,9 @@ use std::time::Duration;
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::AdminState;
 use jiff::Timestamp;
-use kube::api::{Api, Resource as _};
+use kube::api::Resource as _;
 
-use crate::apply::{Applier, answered};
+use crate::apply::{Applier, is_current};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::decide::conditions::{Trouble, invalid, registered};
@@ -28,7 +28,7 @@ use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Truth};
 use crate::error::ReconcileError;
 use crate::events::{Note, transitions};
 use crate::metrics::ReconcileResult;
-use crate::observe::{Inventory, Observed, observe, read_tracker, verdicts};
+use crate::observe::{Inventory, Observed, Part, observe, read_tracker, verdicts};
 use crate::status::{self, Change, Numbers};
 use crate::tracker_client::{Endpoint, Verdict};
 use crate::validate::{Cluster, InvalidSpec};
@@ -104,7 +104,9 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         token,
     });
     let mut observed = observe(ctx.inventory.as_ref(), &pass.cluster.key).await?;
-    if let (Some(endpoint), Some(_)) = (&pass.endpoint, &observed.tracker_set) {
+    if let Some(endpoint) = &pass.endpoint
+        && (observed.tracker_set.is_some() || observed.pods_of(Part::Tracker).next().is_some())
+    {
         observed.tracker = read_tracker(&ctx.asking(), endpoint).await;
     }
     pass.record_cluster_id(&observed).await?;
@@ -117,12 +119,15 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
             Err(reason) => return reject(ctx, object, &reason).await,
         };
         refused = pass.applier().apply_all(&wanted).await?;
-        refused = pass.grow(&looked.observed).await?.or(refused);
+        let stays = pass.grow(&looked.plan.growth.asks).await?;
         if refused
             .as_ref()
             .is_none_or(|refused| !refused.stops_everything())
         {
             told = pass.tell(&mut looked).await?;
+        }
+        if stays.is_some() {
+            looked.plan.growth.refused = stays;
         }
     }
     pass.note_refusals(&looked.observed);
@@ -171,6 +176,7 @@ impl Pass<'_> {
             inventory: self.ctx.inventory.as_ref(),
             key: &self.cluster.key,
             owner: &self.cluster.uid,
+            seen: &self.object,
             metrics: &self.ctx.metrics,
             settled: &self.ctx.settled,
         }
@@ -237,24 +243,13 @@ impl Pass<'_> {
         observed.tracker = read_tracker(&self.ctx.asking(), &endpoint).await;
         *looked = self.look(observed).await;
         if looked.plan.steps.iter().any(Step::is_final) {
-            self.is_current().await?;
+            is_current(&self.ctx.client, &self.cluster.key, &self.object).await?;
         }
         let steps = looked.plan.steps.clone();
         for step in &steps {
             self.step(&endpoint, step).await?;
         }
         Ok(steps.len())
-    }
-
-    /// Refuses to go on from an object that has changed since: what it records may be over.
-    async fn is_current(&self) -> Result<(), ReconcileError> {
-        let key = &self.cluster.key;
-        let api: Api<DfsCluster> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let live = answered("read the DfsCluster again", api.get(&key.name)).await?;
-        let same = live.metadata.uid == self.object.metadata.uid
-            && live.metadata.resource_version == self.object.metadata.resource_version;
-        same.then_some(())
-            .ok_or_else(|| ReconcileError::Outdated(key.to_string()))
     }
 
     /// Registrations that the tracker refused by itself become events.
@@ -291,6 +286,7 @@ impl Pass<'_> {
             registered: registered(&input),
             desired: self.cluster.datanodes,
             decommissions: &looked.plan.scale.decommissions,
+            replacements: &looked.plan.growth.replacements,
         };
         let changed = self.publish(Some(numbers), &judgements).await?;
         let moves = judgements
@@ -299,7 +295,8 @@ impl Pass<'_> {
         // Something that has been stuck for a while need not be looked at more often than the rest.
         let since = self.since_last_write();
         let recently = changed == Change::Major || since.is_some_and(|since| since < RECENT);
-        let leaves = !looked.plan.scale.decommissions.is_empty();
+        let leaves = !looked.plan.scale.decommissions.is_empty()
+            || !looked.plan.growth.replacements.is_empty();
         Ok(moves && (recently || leaves))
     }
 

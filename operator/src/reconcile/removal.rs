@@ -37,6 +37,31 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Deletes a StatefulSet that asks for `replicas` and leaves its pods alone. The version that was just read is
+    /// a precondition.
+    pub(super) async fn orphan(
+        &self,
+        set: &str,
+        uid: &Uid,
+        replicas: i32,
+    ) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let live = answered(format!("read StatefulSet {set}"), api.get(set)).await?;
+        let asks = live.spec.as_ref().and_then(|spec| spec.replicas);
+        if live.metadata.uid.as_ref() != Some(&uid.0) || asks != Some(replicas) {
+            return Err(ReconcileError::Outdated(key.to_string()));
+        }
+        let parameters = DeleteParams::orphan().preconditions(Preconditions {
+            uid: Some(uid.0.clone()),
+            resource_version: live.metadata.resource_version,
+        });
+        let doing = format!("delete StatefulSet {set} without its pods");
+        answered(doing, api.delete(set, &parameters)).await?;
+        tracing::info!(cluster = %key, set, replicas, "a StatefulSet is made anew");
+        Ok(())
+    }
+
     /// Deletes exactly this claim.
     pub(super) async fn delete_claim(&self, name: &str, uid: &Uid) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;

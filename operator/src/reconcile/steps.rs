@@ -64,6 +64,11 @@ impl Pass<'_> {
                 self.notes.push(told(step));
                 return Ok(());
             }
+            Step::Orphan { set, uid, replicas } => {
+                self.orphan(set, uid, *replicas).await?;
+                self.notes.push(told(step));
+                return Ok(());
+            }
             Step::DeleteClaim { name, uid } => {
                 self.delete_claim(name, uid).await?;
                 self.notes.push(told(step));
@@ -161,6 +166,16 @@ fn told(step: &Step) -> Note {
         } => Note::new(
             EventReason::ScalingDown,
             format!("StatefulSet {set} is lowered from {from} to {to}: {proof}"),
+        ),
+        Step::Orphan {
+            set,
+            uid: _,
+            replicas,
+        } => Note::new(
+            EventReason::SetReplaced,
+            format!(
+                "StatefulSet {set} is made anew with larger volumes for new pods; its {replicas} pods go on"
+            ),
         ),
         Step::Deregister { id, pod } => Note::new(
             EventReason::DatanodeRemoved,

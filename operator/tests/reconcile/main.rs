@@ -6,6 +6,7 @@
 mod api;
 mod crashes;
 mod gate;
+mod growth;
 mod losses;
 mod removal;
 mod scenarios;

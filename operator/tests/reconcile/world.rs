@@ -156,6 +156,11 @@ impl World {
     pub fn settle(&self) {
         for set in self.api.list("statefulsets") {
             let name = set["metadata"]["name"].as_str().unwrap().to_owned();
+            if !set["metadata"]["deletionTimestamp"].is_null() {
+                self.orphan(&set, &name);
+                continue;
+            }
+            self.adopt(&set, &name);
             let replicas = set["spec"]["replicas"].as_i64().unwrap();
             for ordinal in 0..replicas {
                 self.start_pod(&set, &format!("{name}-{ordinal}"), ordinal);
@@ -172,7 +177,55 @@ impl World {
                 one["status"] = json!({"replicas": replicas, "readyReplicas": replicas});
             });
         }
+        self.resize();
         self.speak();
+    }
+
+    /// Pods of a set that is deleted without them belong to nobody from now on.
+    fn orphan(&self, set: &Value, name: &str) {
+        for pod in self.api.list("pods") {
+            if pod["metadata"]["ownerReferences"][0]["uid"] == set["metadata"]["uid"] {
+                let pod = pod["metadata"]["name"].as_str().unwrap();
+                self.api.change("pods", pod, |pod| {
+                    pod["metadata"]
+                        .as_object_mut()
+                        .unwrap()
+                        .remove("ownerReferences");
+                });
+            }
+        }
+        self.api.remove("statefulsets", name);
+    }
+
+    /// Pods of nobody that have a set's name belong to it.
+    fn adopt(&self, set: &Value, name: &str) {
+        for pod in self.api.list("pods") {
+            let pod_name = pod["metadata"]["name"].as_str().unwrap();
+            let is_its = pod_name.strip_prefix(&format!("{name}-"));
+            let is_its = is_its.is_some_and(|digits| digits.parse::<u32>().is_ok());
+            if is_its && pod["metadata"]["ownerReferences"].is_null() {
+                self.api.change("pods", pod_name, |pod| {
+                    pod["metadata"]["ownerReferences"] = owner(set);
+                });
+            }
+        }
+    }
+
+    /// The storage makes larger what asks for more, and claims whose pod is gone may go.
+    fn resize(&self) {
+        for claim in self.api.list("persistentvolumeclaims") {
+            let name = claim["metadata"]["name"].as_str().unwrap();
+            if !claim["metadata"]["deletionTimestamp"].is_null() {
+                if self.api.get("pods", &name["data-".len()..]).is_none() {
+                    self.api.remove("persistentvolumeclaims", name);
+                }
+                continue;
+            }
+            let asked = claim["spec"]["resources"]["requests"]["storage"].clone();
+            self.api.change("persistentvolumeclaims", name, |claim| {
+                claim["status"]["capacity"] = json!({"storage": asked});
+            });
+        }
     }
 
     /// Pods beyond the set's number: told to end at one look, gone at the next.
@@ -214,9 +267,7 @@ impl World {
         self.api.put(
             "pods",
             json!({"apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "labels": labels, "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set["metadata"]["name"],
-                    "uid": set["metadata"]["uid"], "controller": true}]},
+                "metadata": {"name": name, "labels": labels, "ownerReferences": owner(set)},
                 "spec": {"nodeName": format!("node-{}", ordinal % 3), "containers": [], "volumes": [
                     {"name": "data", "persistentVolumeClaim": {"claimName": claim}}]},
                 "status": {"phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": [
@@ -360,6 +411,12 @@ impl World {
         });
         json!({"objects": objects, "nodes": nodes})
     }
+}
+
+/// What makes a set the owner of a pod.
+fn owner(set: &Value) -> Value {
+    json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": set["metadata"]["name"],
+        "uid": set["metadata"]["uid"], "controller": true}])
 }
 
 /// The manifest that a new user writes, with the API server's defaults in it.

@@ -8,6 +8,7 @@ use dfs_runtime::label_enum;
 use super::{Input, Plan};
 
 mod judge;
+mod storage;
 
 pub(crate) use judge::registered;
 
@@ -30,6 +31,8 @@ label_enum! {
         ScaleDownBlocked = "ScaleDownBlocked",
         /// The tracker's volume holds no catalog although the cluster exists.
         CatalogLost = "CatalogLost",
+        /// Volumes are not as large as they are to be yet.
+        StorageResizing = "StorageResizing",
         /// The operator only looks.
         Paused = "Paused",
     }
@@ -116,6 +119,10 @@ label_enum! {
         AwaitingDatanodes = "AwaitingDatanodes",
         /// The catalog is being rebuilt.
         Rebuilding = "Rebuilding",
+        /// Volumes are being made larger.
+        Resizing = "Resizing",
+        /// Volumes cannot be made larger.
+        ExpansionRefused = "ExpansionRefused",
         /// The operator acts.
         Managed = "Managed",
         /// The operator only looks.

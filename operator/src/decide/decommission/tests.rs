@@ -297,7 +297,10 @@ impl Model {
             }
             Step::DeleteClaim { .. } => panic!("the spec does not say so"),
             Step::Update { .. } | Step::Admit { .. } | Step::Refuse { .. } => {}
-            Step::Lost(_) | Step::Rebuild(_) | Step::ForgetAcknowledgement => panic!("{step:?}"),
+            Step::Lost(_)
+            | Step::Orphan { .. }
+            | Step::Rebuild(_)
+            | Step::ForgetAcknowledgement => panic!("{step:?}"),
         }
     }
 
