@@ -8,13 +8,20 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::crd::{
-    DecommissionMode, DecommissionState, DecommissionStatus, DfsCluster, MAX_DATANODES, MAX_FACTOR,
-    MAX_GATEWAYS, MAX_NAME, ManagementState, Quantity, ReplacementStatus, RetentionPolicy,
+    DecommissionMode, DecommissionState, DecommissionStatus, DfsCluster, LossStatus, MAX_DATANODES,
+    MAX_FACTOR, MAX_GATEWAYS, MAX_NAME, ManagementState, NodeLossPolicy, Quantity,
+    ReplacementStatus, RetentionPolicy,
 };
 use crate::observe::Uid;
 
 /// Annotation by which a human agrees to the rebuild of a lost catalog; its value is the cluster id.
 pub const ACKNOWLEDGE_CATALOG_LOST: &str = "dfs.io/acknowledge-catalog-lost";
+
+/// Annotation by which a human gives a dead datanode up, with its volume; its value is the datanode's uuid.
+pub const ACKNOWLEDGE_DATANODE_LOST: &str = "dfs.io/acknowledge-datanode-lost";
+
+/// Shortest time for which a Kubernetes node that is not Ready is waited for.
+const LEAST_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Annotation by which a human has a datanode removed without proof; its value is the datanode's uuid.
 pub const REMOVE_UNPROVED: &str = "dfs.io/remove-without-proof";
@@ -65,6 +72,53 @@ pub struct Cluster {
     pub volumes: VolumeSizes,
     /// StatefulSets that are made anew, as status holds them.
     pub replacements: Vec<Replacement>,
+    /// Value of [`ACKNOWLEDGE_DATANODE_LOST`].
+    pub given_up: Option<DatanodeId>,
+    /// The loss of that datanode, as status holds it.
+    pub loss: Option<Loss>,
+    /// Pods that cannot end are taken away by force where their node is fenced.
+    pub force_deletes: bool,
+    /// How long a Kubernetes node may be not Ready before it counts as lost.
+    pub node_patience: Duration,
+}
+
+/// A datanode that a human gave up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Its uuid, which never comes back.
+    pub id: DatanodeId,
+    /// Its pod.
+    pub pod: String,
+    /// UID of its claim, which is deleted.
+    pub volume: Uid,
+}
+
+impl Loss {
+    pub(crate) fn read(status: &LossStatus) -> Result<Self, InvalidSpec> {
+        let LossStatus {
+            datanode_id,
+            node,
+            pvc_uid,
+        } = status.clone();
+        let id = datanode_id
+            .parse()
+            .map_err(|_| InvalidSpec::DatanodeId(datanode_id))?;
+        Ok(Self {
+            id,
+            pod: node,
+            volume: Uid(pvc_uid),
+        })
+    }
+
+    /// As status keeps it.
+    pub fn to_status(&self) -> LossStatus {
+        let Self { id, pod, volume } = self.clone();
+        LossStatus {
+            datanode_id: id.to_string(),
+            node: pod,
+            pvc_uid: volume.0,
+        }
+    }
 }
 
 /// Sizes that volumes are to have.
@@ -231,7 +285,7 @@ pub enum InvalidSpec {
     #[error("status.clusterId is not a cluster id: {0}")]
     ClusterId(String),
     /// A recorded removal names no datanode.
-    #[error("status.decommissions names {0}, which is not the id of a datanode")]
+    #[error("status names {0}, which is not the id of a datanode")]
     DatanodeId(String),
     /// A duration that the CRD's rules let pass and that is none.
     #[error("{0} is not a duration like 30s or 1h30m")]
@@ -291,6 +345,20 @@ impl Cluster {
                 .flat_map(|status| &status.replacements)
                 .map(Replacement::read)
                 .collect(),
+            given_up: annotation(ACKNOWLEDGE_DATANODE_LOST).and_then(|id| id.parse().ok()),
+            loss: object
+                .status
+                .as_ref()
+                .and_then(|status| status.loss.as_ref())
+                .map(Loss::read)
+                .transpose()?,
+            force_deletes: object.spec.node_loss_policy == NodeLossPolicy::ForceDeleteWhenFenced,
+            node_patience: object
+                .spec
+                .repair_delay
+                .duration()
+                .ok_or(InvalidSpec::Duration("spec.repairDelay"))?
+                .max(LEAST_PATIENCE),
         })
     }
 

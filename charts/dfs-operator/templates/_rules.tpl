@@ -1,6 +1,6 @@
 {{- /*
 What the operator may do where it watches. Every verb has its reason. A claim is deleted only where the spec says so
-(pvcRetention), after the tracker has deregistered its datanode; any other data goes only when a person deletes it.
+(pvcRetention) or a person gave up its datanode by uuid, after the tracker has deregistered that; any other data goes only when a person deletes it.
 StatefulSets are deleted without their pods alone, to be made again with a larger template of claims.
 */ -}}
 {{- define "dfs-operator.rules" -}}
@@ -10,7 +10,7 @@ StatefulSets are deleted without their pods alone, to be made again with a large
     - get # read again before a step that cannot be taken back
     - list # find them at the start
     - watch # hear of changes
-    - patch # take an acknowledgement away once the catalog is back
+    - patch # take an acknowledgement away once the catalog is back, or the lost datanode is replaced
 - apiGroups: [dfs.io]
   resources: [dfsclusters/status]
   verbs:
@@ -85,6 +85,7 @@ StatefulSets are deleted without their pods alone, to be made again with a large
     - get # the pod that a datanode says it is
     - list # match datanodes with pods
     - watch # hear of pods that come and go
+    - delete # one that cannot end on a fenced node (nodeLossPolicy), or whose datanode a person gave up by its uuid
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs:
@@ -92,7 +93,7 @@ StatefulSets are deleted without their pods alone, to be made again with a large
     - list # match datanodes with volumes, by UID
     - watch # hear of claims that are gone
     - patch # grow a claim when the size in the spec grows
-    - delete # that of a removed datanode, where pvcRetention.whenScaled is Delete
+    - delete # of a removed datanode where pvcRetention.whenScaled is Delete, or of one that a person gave up by its uuid
 - apiGroups: [events.k8s.io, ""]
   resources: [events]
   verbs:

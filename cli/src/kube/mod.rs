@@ -206,6 +206,7 @@ impl Target {
             | Command::Events(_)
             | Command::Decommission(_)
             | Command::Recommission(_)
+            | Command::Lost(_)
             | Command::Trash(_)
             // Never parsed here; verbs refuse them.
             | Command::Completions(_)

@@ -2,6 +2,7 @@
 
 use dfs_client::ClientError;
 use dfs_client::http::{DEFAULT_TIMEOUT, empty, uri};
+use dfs_protocol::admission::LostRequest;
 use dfs_protocol::routes::tracker;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks};
 use dfs_protocol::{DatanodeId, FilePath, TrashId};
@@ -40,6 +41,17 @@ impl Store {
     pub async fn set_node(&self, id: DatanodeId, verb: &str) -> Result<(), ClientError> {
         let route = format!("{}/{id}/{verb}", tracker::NODES);
         self.fetch(Method::POST, &route).await
+    }
+
+    /// `POST /nodes/ID/lost`.
+    pub async fn lose(&self, id: DatanodeId, accept_loss: bool) -> Result<(), ClientError> {
+        let route = format!("{}/{id}/lost", tracker::NODES);
+        let request = LostRequest { accept_loss };
+        let _gone: serde_json::Value = self
+            .http
+            .call(&self.address, &route, &[], &request, DEFAULT_TIMEOUT)
+            .await?;
+        Ok(())
     }
 
     /// One page of `GET /trash`.

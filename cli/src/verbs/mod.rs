@@ -103,6 +103,7 @@ async fn dispatch(
         Command::Fsck(_) => fsck::fsck(session).await,
         Command::Decommission(args) => nodes::set(session, &args.datanode, "decommission").await,
         Command::Recommission(args) => nodes::set(session, &args.datanode, "recommission").await,
+        Command::Lost(args) => nodes::lost(session, &args.node.datanode, args.accept_loss).await,
         Command::Trash(args) => trash::trash(session, args.command).await,
         Command::Dev(_)
         | Command::Tracker(_)
@@ -133,6 +134,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Chunks(args) => &args.client,
         Command::Fsck(args) => &args.client,
         Command::Decommission(args) | Command::Recommission(args) => &args.client,
+        Command::Lost(args) => &args.node.client,
         Command::Trash(args) => match &args.command {
             TrashCommand::List { client }
             | TrashCommand::Restore { client, .. }

@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod decommission;
 pub mod growth;
 pub mod lost;
+pub mod nodes;
 mod preflight;
 mod spread;
 #[cfg(test)]
@@ -25,7 +26,8 @@ pub use catalog::CatalogStep;
 pub use conditions::{Judgement, Kind, Reason, Truth, conditions};
 pub use decommission::{Blocked, Scale};
 pub use growth::{Ask, Growth};
-pub use lost::Gone;
+pub use lost::{Acknowledged, Gone};
+pub use nodes::Nodes;
 
 use crate::observe::{Observed, Uid};
 use crate::tracker_client::{Admission, DatanodeEntry, Verdict};
@@ -119,6 +121,26 @@ pub enum Step {
         /// The pod that it had.
         pod: String,
     },
+    /// A human gave a dead datanode up: it is deregistered. The tracker refuses where a chunk would be lost.
+    GiveUp(Gone),
+    /// Take that word back: it was for this one datanode, of which nothing is left.
+    ForgetLoss(DatanodeId),
+    /// Delete the pod of a datanode that was given up, so that it returns on a new claim.
+    DeletePod {
+        /// Which.
+        name: String,
+        /// Exactly this one.
+        uid: Uid,
+    },
+    /// Take a pod away that cannot end, because nothing on its node can run any more.
+    ForceDelete {
+        /// Which.
+        pod: String,
+        /// Exactly this one.
+        uid: Uid,
+        /// Why that is certain, for people.
+        fence: String,
+    },
     /// Delete the claim of a datanode that is deregistered.
     DeleteClaim {
         /// Which.
@@ -135,6 +157,9 @@ impl Step {
             Self::Lower { .. }
             | Self::Orphan { .. }
             | Self::Deregister { .. }
+            | Self::GiveUp(_)
+            | Self::DeletePod { .. }
+            | Self::ForceDelete { .. }
             | Self::DeleteClaim { .. } => true,
             Self::Admit { .. }
             | Self::Update { .. }
@@ -142,6 +167,7 @@ impl Step {
             | Self::Lost(_)
             | Self::Rebuild(_)
             | Self::ForgetAcknowledgement
+            | Self::ForgetLoss(_)
             | Self::Decommission { .. }
             | Self::Recommission { .. } => false,
         }
@@ -157,6 +183,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Volumes that are to grow.
     pub growth: Growth,
+    /// Kubernetes nodes that are lost.
+    pub nodes: Nodes,
+    /// The loss that a human acknowledged.
+    pub loss: Acknowledged,
     /// What the lost catalog waits for.
     pub catalog: CatalogStep,
     /// What the plan waits for, in sentences.
@@ -176,6 +206,12 @@ pub fn decide(input: &Input<'_>) -> Plan {
         scale: decommission::scale(input),
         steps: Vec::new(),
         growth: growth::growth(input),
+        nodes: nodes::nodes(input),
+        // What is recorded stays while the tracker cannot be read.
+        loss: Acknowledged {
+            record: cluster.loss.clone(),
+            ..Acknowledged::default()
+        },
         catalog: catalog::catalog(input),
         waiting: Vec::new(),
         conflicts: Vec::new(),
@@ -197,12 +233,14 @@ pub fn decide(input: &Input<'_>) -> Plan {
         if !matches!(plan.scale.step, Some(Step::Lower { .. })) {
             plan.steps.extend(plan.growth.steps.clone());
         }
+        plan.steps.extend(plan.nodes.steps.clone());
     }
     if cluster.paused {
         plan.steps.clear();
         // What status holds is what an operator that acts again goes on from.
         plan.scale.decommissions.clone_from(&cluster.decommissions);
         plan.growth.replacements.clone_from(&cluster.replacements);
+        plan.loss.record.clone_from(&cluster.loss);
     }
     plan
 }
@@ -234,6 +272,10 @@ fn membership(input: &Input<'_>, plan: &mut Plan) {
     let (ready, waiting) = lost::lost(input, open);
     plan.steps.extend(ready.into_iter().map(Step::Lost));
     plan.waiting.extend(waiting);
+    plan.loss = lost::acknowledged(input, open);
+    plan.steps.extend(plan.loss.steps.clone());
+    plan.waiting
+        .extend(plan.loss.waiting.clone().filter(|why| !why.is_empty()));
 }
 
 fn refused(entry: &DatanodeEntry) -> Option<String> {

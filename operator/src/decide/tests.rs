@@ -40,6 +40,10 @@ pub(super) fn cluster(datanodes: i32) -> Cluster {
             datanode: "10Gi".into(),
         },
         replacements: Vec::new(),
+        given_up: None,
+        loss: None,
+        force_deletes: false,
+        node_patience: Duration::from_mins(5),
     }
 }
 
@@ -72,6 +76,7 @@ pub(super) fn pod(ordinal: i32) -> PodView {
         phase: "Running".into(),
         ready: true,
         deleting: false,
+        deadline: None,
         unscheduled: None,
         waiting: None,
     }
@@ -117,6 +122,8 @@ pub(super) fn observed(nodes: Vec<DatanodeEntry>) -> Observed {
     let node = NodeView {
         name: "node-0".into(),
         ready: true,
+        unready_since: None,
+        out_of_service: false,
         zone: Some("z0".into()),
     };
     Observed {
@@ -126,6 +133,8 @@ pub(super) fn observed(nodes: Vec<DatanodeEntry>) -> Observed {
         pods: (0..3).map(pod).collect(),
         claims: (0..3).map(|n| claim(n, &format!("volume-{n}"))).collect(),
         nodes: [("node-0".to_owned(), node)].into(),
+        gone_nodes: std::collections::BTreeSet::new(),
+        nodes_unreadable: false,
         tracker: TrackerView::Open(Box::new(OpenTracker {
             status: status(),
             nodes,
@@ -350,7 +359,8 @@ proptest! {
                 }
                 Step::Refuse { .. } => {}
                 Step::Rebuild(_) | Step::ForgetAcknowledgement | Step::Decommission { .. }
-                | Step::Recommission { .. } | Step::Lower { .. } | Step::Orphan { .. } | Step::Deregister { .. }
+                | Step::Recommission { .. } | Step::Lower { .. } | Step::Orphan { .. }
+                | Step::GiveUp(_) | Step::ForgetLoss(_) | Step::DeletePod { .. } | Step::ForceDelete { .. } | Step::Deregister { .. }
                 | Step::DeleteClaim { .. } => prop_assert!(false, "{step:?}"),
             }
         }

@@ -92,6 +92,22 @@ label_enum! {
         ExpansionRefused = "ExpansionRefused",
         /// A StatefulSet is made anew around its pods.
         SetReplaced = "SetReplaced",
+        /// Volumes are full and take no chunks.
+        VolumesFull = "VolumesFull",
+        /// They take chunks again.
+        VolumesRelieved = "VolumesRelieved",
+        /// Pods are lost with their Kubernetes node.
+        NodeLost = "NodeLost",
+        /// They are not lost any more.
+        NodeLossOver = "NodeLossOver",
+        /// A datanode was given up, and chunks would be lost with it.
+        LossNotAccepted = "LossNotAccepted",
+        /// A pod that could not end was taken away: its node is fenced.
+        PodForceDeleted = "PodForceDeleted",
+        /// The pod of a datanode that was given up was deleted.
+        PodDeleted = "PodDeleted",
+        /// Nothing is left of a datanode that was given up.
+        LossSettled = "LossSettled",
         /// The operator only looks from now on.
         Paused = "Paused",
         /// The operator acts again.
@@ -114,7 +130,11 @@ impl EventReason {
             | Self::ChunksMissing
             | Self::ScaleDownBlocked
             | Self::CatalogLost
-            | Self::ExpansionRefused => true,
+            | Self::ExpansionRefused
+            | Self::VolumesFull
+            | Self::NodeLost
+            | Self::LossNotAccepted
+            | Self::PodForceDeleted => true,
             Self::Created
             | Self::Ready
             | Self::ScalingUp
@@ -132,6 +152,10 @@ impl EventReason {
             | Self::VolumesGrowing
             | Self::VolumesGrown
             | Self::SetReplaced
+            | Self::VolumesRelieved
+            | Self::NodeLossOver
+            | Self::PodDeleted
+            | Self::LossSettled
             | Self::Paused
             | Self::Resumed => false,
         }

@@ -37,6 +37,7 @@ pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
             same,
             was_true: truth == Some("True"),
             was_false: truth == Some("False"),
+            was_full: reason == Some(Reason::VolumesFull.as_str()),
         };
         if let Some(reason) = event(judged, &turned) {
             notes.push(Note::new(reason, judged.message.clone()));
@@ -50,6 +51,7 @@ struct Turned {
     same: bool,
     was_true: bool,
     was_false: bool,
+    was_full: bool,
 }
 
 fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
@@ -63,8 +65,10 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
         (Kind::Degraded, Truth::True) => match now.reason {
             Reason::IdentityConflict | Reason::WrongCluster => Some(EventReason::IdentityConflict),
             Reason::ApplyFailed => Some(EventReason::ApplyFailed),
+            Reason::VolumesFull => Some(EventReason::VolumesFull),
             _ => None,
         },
+        (Kind::Degraded, Truth::False) => turned.was_full.then_some(EventReason::VolumesRelieved),
         (Kind::DataRedundant, Truth::False) => match now.reason {
             Reason::ChunksMissing => Some(EventReason::ChunksMissing),
             _ => (!turned.same).then_some(EventReason::RepairStarted),
@@ -90,6 +94,11 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
         (Kind::StorageResizing, Truth::False) => {
             turned.was_true.then_some(EventReason::VolumesGrown)
         }
+        (Kind::NodeLost, Truth::True) => match now.reason {
+            Reason::LossNotAccepted => Some(EventReason::LossNotAccepted),
+            _ => Some(EventReason::NodeLost),
+        },
+        (Kind::NodeLost, Truth::False) => turned.was_true.then_some(EventReason::NodeLossOver),
         (Kind::Paused, Truth::True) => Some(EventReason::Paused),
         (Kind::Paused, Truth::False) => turned.was_true.then_some(EventReason::Resumed),
         (
@@ -101,6 +110,7 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
             | Kind::ScaleDownBlocked
             | Kind::CatalogLost
             | Kind::StorageResizing
+            | Kind::NodeLost
             | Kind::Paused,
             _,
         ) => None,

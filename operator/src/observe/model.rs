@@ -1,7 +1,9 @@
 //! The observed world as plain values: what deciders read. Nothing here knows the API server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use jiff::Timestamp;
 
 use crate::tracker_client::{Catalog, DatanodeEntry, Refusal, TrackerStatus};
 
@@ -71,6 +73,8 @@ pub struct PodView {
     pub ready: bool,
     /// Is being deleted.
     pub deleting: bool,
+    /// When it should have ended, if it is being deleted.
+    pub deadline: Option<Timestamp>,
     /// Why it has no node, in the scheduler's words.
     pub unscheduled: Option<String>,
     /// Why a container does not run, in the kubelet's words.
@@ -118,8 +122,23 @@ pub struct NodeView {
     pub name: String,
     /// The kubelet is heard and well.
     pub ready: bool,
+    /// Since when it is not.
+    pub unready_since: Option<Timestamp>,
+    /// A human says that nothing runs on it any more.
+    pub out_of_service: bool,
     /// Its zone.
     pub zone: Option<String>,
+}
+
+/// What a look for a node shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeSight {
+    /// It is there.
+    There(NodeView),
+    /// Its object does not exist.
+    Gone,
+    /// Nodes may not be read.
+    Unreadable,
 }
 
 /// A StatefulSet or Deployment.
@@ -194,6 +213,10 @@ pub struct Observed {
     pub claims: Vec<ClaimView>,
     /// The nodes that pods and claims name, where nodes may be read.
     pub nodes: BTreeMap<String, NodeView>,
+    /// Nodes that pods and claims name and that do not exist.
+    pub gone_nodes: BTreeSet<String>,
+    /// Nodes may not be read.
+    pub nodes_unreadable: bool,
     /// What the tracker says.
     pub tracker: TrackerView,
 }

@@ -56,6 +56,7 @@ pub fn pod(pod: &Pod) -> Option<PodView> {
             .unwrap_or_else(|| "Pending".to_owned()),
         ready: condition(pod, "Ready").is_some_and(|(status, _)| status == "True"),
         deleting: metadata.deletion_timestamp.is_some(),
+        deadline: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         unscheduled: condition(pod, "PodScheduled")
             .filter(|(status, _)| status == "False")
             .map(|(_, message)| message),
@@ -164,13 +165,23 @@ fn resize(claim: &PersistentVolumeClaim) -> Resize {
     }
 }
 
+/// Taint by which a human says that a node does not run any more.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 /// A node.
 pub fn node(node: &Node) -> Option<NodeView> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
+    let ready = conditions.find(|one| one.type_ == "Ready");
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let mut taints = taints.into_iter().flatten();
     Some(NodeView {
         name: node.metadata.name.clone()?,
-        ready: conditions.any(|one| one.type_ == "Ready" && one.status == "True"),
+        ready: ready.is_some_and(|one| one.status == "True"),
+        unready_since: ready
+            .filter(|one| one.status != "True")
+            .and_then(|one| Some(one.last_transition_time.as_ref()?.0)),
+        out_of_service: taints.any(|taint| taint.key == OUT_OF_SERVICE),
         zone: label(&node.metadata, ZONE_LABEL).map(str::to_owned),
     })
 }

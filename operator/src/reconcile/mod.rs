@@ -56,6 +56,8 @@ struct Pass<'a> {
     object: DfsCluster,
     endpoint: Option<Endpoint>,
     notes: Vec<Note>,
+    /// Why the tracker keeps a datanode that was given up.
+    loss_refused: Option<String>,
 }
 
 /// What one look showed, and what was decided from it.
@@ -97,6 +99,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         object: object.clone(),
         endpoint: None,
         notes: Vec::new(),
+        loss_refused: None,
     };
     let token = crate::secret::token(ctx, &pass.cluster, object).await?;
     pass.endpoint = token.map(|token| Endpoint {
@@ -129,6 +132,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         if stays.is_some() {
             looked.plan.growth.refused = stays;
         }
+        looked.plan.loss.refused = pass.loss_refused.take();
     }
     pass.note_refusals(&looked.observed);
     let error = refused.map(|refused| refused.error);
@@ -160,6 +164,7 @@ async fn reject(
             object: object.clone(),
             endpoint: None,
             notes: Vec::new(),
+            loss_refused: None,
         };
         pass.publish(None, &judgements).await?;
     }
@@ -287,6 +292,7 @@ impl Pass<'_> {
             desired: self.cluster.datanodes,
             decommissions: &looked.plan.scale.decommissions,
             replacements: &looked.plan.growth.replacements,
+            loss: looked.plan.loss.record.as_ref(),
         };
         let changed = self.publish(Some(numbers), &judgements).await?;
         let moves = judgements
@@ -296,7 +302,8 @@ impl Pass<'_> {
         let since = self.since_last_write();
         let recently = changed == Change::Major || since.is_some_and(|since| since < RECENT);
         let leaves = !looked.plan.scale.decommissions.is_empty()
-            || !looked.plan.growth.replacements.is_empty();
+            || !looked.plan.growth.replacements.is_empty()
+            || looked.plan.loss.record.is_some();
         Ok(moves && (recently || leaves))
     }
 

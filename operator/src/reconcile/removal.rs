@@ -2,7 +2,7 @@
 //! that has changed since.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, Preconditions};
 use serde_json::json;
 
@@ -71,16 +71,47 @@ impl Pass<'_> {
             uid: Some(uid.0.clone()),
             resource_version: None,
         });
-        let deleted = bounded(api.delete(name, &parameters)).await;
-        match deleted.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
-            Err(error) if code(&error) == Some(404) => {}
-            Err(error) => {
-                return Err(ReconcileError::api(format!("delete claim {name}"))(error));
-            }
-            Ok(_) => {
-                tracing::info!(cluster = %key, claim = name, %uid, "deleted the claim of a removed datanode");
-            }
+        if is_deleted(
+            format!("delete claim {name}"),
+            api.delete(name, &parameters),
+        )
+        .await?
+        {
+            tracing::info!(cluster = %key, claim = name, %uid, "deleted the claim of a removed datanode");
         }
         Ok(())
+    }
+
+    /// Deletes exactly this pod, in the way that `parameters` say.
+    pub(super) async fn delete_pod(
+        &self,
+        name: &str,
+        uid: &Uid,
+        parameters: DeleteParams,
+    ) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let parameters = parameters.preconditions(Preconditions {
+            uid: Some(uid.0.clone()),
+            resource_version: None,
+        });
+        if is_deleted(format!("delete pod {name}"), api.delete(name, &parameters)).await? {
+            let grace = parameters.grace_period_seconds;
+            tracing::info!(cluster = %key, pod = name, %uid, grace, "deleted a pod");
+        }
+        Ok(())
+    }
+}
+
+/// Whether a deletion found something: what is gone already needs none.
+async fn is_deleted<T>(
+    doing: String,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<bool, ReconcileError> {
+    let deleted = bounded(call).await;
+    match deleted.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
+        Ok(_) => Ok(true),
+        Err(error) if code(&error) == Some(404) => Ok(false),
+        Err(error) => Err(ReconcileError::api(doing)(error)),
     }
 }

@@ -1,7 +1,7 @@
 //! Carries one decided step out, and says what happened.
 
 use dfs_runtime::metrics::Label as _;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
 use super::Pass;
@@ -11,7 +11,7 @@ use crate::decide::Step;
 use crate::error::ReconcileError;
 use crate::events::{EventReason, Note};
 use crate::tracker_client::{Admission, Endpoint, Refusal, TrackerError};
-use crate::validate::ACKNOWLEDGE_CATALOG_LOST;
+use crate::validate::{ACKNOWLEDGE_CATALOG_LOST, ACKNOWLEDGE_DATANODE_LOST};
 
 impl Pass<'_> {
     /// One step. A tracker that refuses one, because its state changed since it was read, does not
@@ -32,7 +32,7 @@ impl Pass<'_> {
                 "refuse a datanode",
                 ask.counted(tracker.refuse(at, *id, reason)).await,
             ),
-            Step::Lost(gone) => (
+            Step::Lost(gone) | Step::GiveUp(gone) => (
                 "declare a datanode lost",
                 ask.counted(tracker.lost(at, gone.id)).await,
             ),
@@ -52,7 +52,23 @@ impl Pass<'_> {
                 "deregister a datanode",
                 ask.counted(tracker.deregister(at, *id)).await,
             ),
-            Step::ForgetAcknowledgement => return self.forget_acknowledgement().await,
+            Step::ForgetAcknowledgement => return self.forget(ACKNOWLEDGE_CATALOG_LOST).await,
+            Step::ForgetLoss(_) => {
+                self.forget(ACKNOWLEDGE_DATANODE_LOST).await?;
+                self.notes.push(told(step));
+                return Ok(());
+            }
+            Step::DeletePod { name, uid } => {
+                self.delete_pod(name, uid, DeleteParams::default()).await?;
+                self.notes.push(told(step));
+                return Ok(());
+            }
+            Step::ForceDelete { pod, uid, fence: _ } => {
+                let at_once = DeleteParams::default().grace_period(0);
+                self.delete_pod(pod, uid, at_once).await?;
+                self.notes.push(told(step));
+                return Ok(());
+            }
             Step::Lower {
                 set,
                 uid,
@@ -85,21 +101,24 @@ impl Pass<'_> {
             }
             Err(TrackerError::Refused(why)) => {
                 tracing::warn!(cluster = %self.cluster.key, why, "the tracker refuses to {doing}");
+                if matches!(step, Step::GiveUp(_)) {
+                    self.loss_refused = Some(why);
+                }
                 Ok(())
             }
             Err(error) => Err(ReconcileError::tracker(doing)(error)),
         }
     }
 
-    /// The catalog is back: the next loss needs a human's word of its own.
-    async fn forget_acknowledgement(&mut self) -> Result<(), ReconcileError> {
+    /// What a human agreed to is done: the next loss needs a word of its own.
+    async fn forget(&mut self, annotation: &str) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<DfsCluster> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let patch = json!({"metadata": {
             "resourceVersion": self.object.metadata.resource_version,
-            "annotations": {ACKNOWLEDGE_CATALOG_LOST: null},
+            "annotations": {annotation: null},
         }});
-        let doing = "remove the acknowledgement of a lost catalog";
+        let doing = format!("remove the annotation {annotation}");
         self.object = merge(doing, &api, &key.name, &patch).await?;
         Ok(())
     }
@@ -141,6 +160,32 @@ fn told(step: &Step) -> Note {
                 gone.volume,
                 gone.pod
             ),
+        ),
+        Step::GiveUp(gone) => Note::new(
+            EventReason::DatanodeLost,
+            format!(
+                "datanode {} was given up with its volume {}: it is deregistered, pod {} returns as a new one",
+                gone.id.short(),
+                gone.volume,
+                gone.pod
+            ),
+        ),
+        Step::ForgetLoss(id) => Note::new(
+            EventReason::LossSettled,
+            format!(
+                "nothing is left of datanode {}, which was given up",
+                id.short()
+            ),
+        ),
+        Step::DeletePod { name, uid: _ } => Note::new(
+            EventReason::PodDeleted,
+            format!(
+                "pod {name} of a datanode that was given up is deleted, to return on a new volume"
+            ),
+        ),
+        Step::ForceDelete { pod, uid, fence } => Note::new(
+            EventReason::PodForceDeleted,
+            format!("pod {pod} ({uid}) could not end and is taken away by force: {fence}"),
         ),
         Step::Rebuild(from) => Note::new(
             EventReason::CatalogRebuilding,

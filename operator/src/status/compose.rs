@@ -13,7 +13,7 @@ use crate::decide::conditions::coarse;
 use crate::decide::{Judgement, Truth};
 use crate::observe::{Observed, OpenTracker, Part, TrackerView};
 use crate::tracker_client::{self, DatanodeEntry};
-use crate::validate::{Decommissioning, Replacement};
+use crate::validate::{Decommissioning, Loss, Replacement};
 
 /// Longest message that the API server takes.
 const MAX_MESSAGE: usize = 1024;
@@ -31,6 +31,8 @@ pub struct Numbers<'a> {
     pub decommissions: &'a [Decommissioning],
     /// StatefulSets that are made anew.
     pub replacements: &'a [Replacement],
+    /// The datanode that a human gave up.
+    pub loss: Option<&'a Loss>,
 }
 
 /// The status as it should be. `numbers` is none where nothing was looked at.
@@ -105,7 +107,9 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         desired,
         decommissions,
         replacements,
+        loss,
     } = numbers;
+    status.loss = loss.map(Loss::to_status);
     status.replacements = replacements.iter().map(Replacement::to_status).collect();
     let leaving = decommissions.iter().take(MAX_DECOMMISSIONS);
     status.decommissions = leaving.map(decommissioning).collect();

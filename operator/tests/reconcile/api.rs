@@ -314,8 +314,9 @@ impl State {
             }
         }
         let is_used = place.0 == "persistentvolumeclaims" && self.is_mounted(&place.2);
-        if body["propagationPolicy"] == "Orphan" || is_used {
-            // The garbage collector lets the dependents go first; a claim waits for its pod.
+        let ends = place.0 == "pods" && body["gracePeriodSeconds"] != 0;
+        if body["propagationPolicy"] == "Orphan" || is_used || ends {
+            // The garbage collector lets the dependents go first; a claim waits for its pod, a pod for its kubelet.
             let mut object = object.clone();
             let metadata = object["metadata"].as_object_mut().unwrap();
             metadata.insert("deletionTimestamp".into(), json!("2026-01-01T00:00:00Z"));

@@ -211,3 +211,34 @@ async fn i27_i25_killed_after_any_call_while_volumes_grow_and_a_datanode_leaves(
     )
     .await;
 }
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_datanode_is_given_up() {
+    killed_whenever(
+        async |world: &World| {
+            world.converge(&world.operator()).await;
+            crate::nodes::vanish(world);
+            crate::nodes::give_up(world, "a-datanode-1");
+        },
+        Counted::Effects,
+        12,
+        8,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_stuck_pod_is_taken_away() {
+    killed_whenever(
+        async |world: &World| {
+            crate::nodes::policy(world, "ForceDeleteWhenFenced");
+            world.converge(&world.operator()).await;
+            crate::nodes::silence(world);
+            crate::nodes::fence(world);
+        },
+        Counted::Effects,
+        8,
+        4,
+    )
+    .await;
+}

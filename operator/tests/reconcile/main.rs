@@ -8,6 +8,7 @@ mod crashes;
 mod gate;
 mod growth;
 mod losses;
+mod nodes;
 mod removal;
 mod scenarios;
 mod staleness;

@@ -21,7 +21,7 @@ async fn a_cluster_is_made_from_nothing_and_comes_to_rest() {
     let conditions = world.cluster().status.unwrap().conditions;
     assert_eq!(
         conditions.len(),
-        10,
+        11,
         "every condition is set at the first visit"
     );
     world.converge(&ctx).await;

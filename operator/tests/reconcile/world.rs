@@ -154,6 +154,7 @@ impl World {
 
     /// What controllers and kubelets do.
     pub fn settle(&self) {
+        self.end();
         for set in self.api.list("statefulsets") {
             let name = set["metadata"]["name"].as_str().unwrap().to_owned();
             if !set["metadata"]["deletionTimestamp"].is_null() {
@@ -179,6 +180,36 @@ impl World {
         }
         self.resize();
         self.speak();
+    }
+
+    /// Whether a node's kubelet is there.
+    fn runs(&self, node: &str) -> bool {
+        let node = self.api.get("nodes", node);
+        node.is_some_and(|node| node["status"]["conditions"][0]["status"] == "True")
+    }
+
+    /// Kubelets end the pods that are to end; those of nobody's node go at once.
+    fn end(&self) {
+        for pod in self.api.list("pods") {
+            let node = pod["spec"]["nodeName"].as_str();
+            if !pod["metadata"]["deletionTimestamp"].is_null()
+                && node.is_none_or(|node| self.runs(node))
+            {
+                self.api
+                    .remove("pods", pod["metadata"]["name"].as_str().unwrap());
+            }
+        }
+    }
+
+    /// Where a pod is to run: where its volume is, if that is anywhere; on a node of its own otherwise.
+    fn place(&self, claim: &str, ordinal: i64) -> Option<String> {
+        let claim = self.api.get("persistentvolumeclaims", claim).unwrap();
+        let held = claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"].as_str();
+        if let Some(node) = held {
+            return self.runs(node).then(|| node.to_owned());
+        }
+        let nodes = (0..3).map(|next| format!("node-{}", (ordinal + next) % 3));
+        nodes.into_iter().find(|node| self.runs(node))
     }
 
     /// Pods of a set that is deleted without them belong to nobody from now on.
@@ -243,8 +274,6 @@ impl World {
                 self.api.change("pods", name, |pod| {
                     pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
                 });
-            } else {
-                self.api.remove("pods", name);
             }
         }
     }
@@ -260,18 +289,29 @@ impl World {
                     "spec": set["spec"]["volumeClaimTemplates"][0]["spec"], "status": {"phase": "Bound"}}),
             );
         }
-        if self.api.get("pods", name).is_some() {
+        let node = self.place(&claim, ordinal);
+        if let Some(pod) = self.api.get("pods", name) {
+            if pod["spec"]["nodeName"].is_null() && node.is_some() {
+                self.api.change("pods", name, |pod| {
+                    pod["spec"]["nodeName"] = json!(node);
+                    pod["status"]["conditions"] = runs(true);
+                });
+            }
+            return;
+        }
+        let being_deleted = self.api.get("persistentvolumeclaims", &claim).unwrap();
+        if !being_deleted["metadata"]["deletionTimestamp"].is_null() {
             return;
         }
         let address = self.addresses.fetch_add(1, Ordering::SeqCst);
+        let conditions = runs(node.is_some());
         self.api.put(
             "pods",
             json!({"apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": name, "labels": labels, "ownerReferences": owner(set)},
-                "spec": {"nodeName": format!("node-{}", ordinal % 3), "containers": [], "volumes": [
+                "spec": {"nodeName": node, "containers": [], "volumes": [
                     {"name": "data", "persistentVolumeClaim": {"claimName": claim}}]},
-                "status": {"phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": [
-                    {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]}}),
+                "status": {"phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": conditions}}),
         );
     }
 
@@ -289,7 +329,8 @@ impl World {
         }
         for pod in self.api.list("pods") {
             let name = pod["metadata"]["name"].as_str().unwrap();
-            if name.starts_with("a-datanode-") {
+            let node = pod["spec"]["nodeName"].as_str();
+            if name.starts_with("a-datanode-") && node.is_some_and(|node| self.runs(node)) {
                 let address = format!("{}:6001", pod["status"]["podIP"].as_str().unwrap());
                 self.tracker.heard(self.uuid(name), name, &address);
             }
@@ -411,6 +452,12 @@ impl World {
         });
         json!({"objects": objects, "nodes": nodes})
     }
+}
+
+/// Conditions of a pod that has a node and runs, or that no node takes.
+fn runs(runs: bool) -> Value {
+    let status = if runs { "True" } else { "False" };
+    json!([{"type": "Ready", "status": status}, {"type": "PodScheduled", "status": status}])
 }
 
 /// What makes a set the owner of a pod.

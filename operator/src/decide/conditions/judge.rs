@@ -1,7 +1,7 @@
 //! One judge for each condition.
 
 use super::super::{CatalogStep, Input, Plan, Step, spread, waits};
-use super::{Judgement, Kind, Reason, Trouble, Truth, coarse, storage};
+use super::{Judgement, Kind, Reason, Trouble, Truth, coarse, nodes, storage};
 use crate::crd::DecommissionState;
 use crate::observe::{TrackerView, WorkloadView};
 use dfs_protocol::datanode::{AdminState, Liveness};
@@ -42,6 +42,7 @@ impl<'a> Judge<'a> {
             self.scale_down_blocked(),
             self.catalog_lost(),
             storage::resizing(self.plan),
+            nodes::lost(self.input, self.plan),
             self.paused(),
         ]
     }
@@ -251,8 +252,13 @@ impl<'a> Judge<'a> {
     fn degraded(&self) -> Judgement {
         let kind = Kind::Degraded;
         let redundant = self.redundant();
+        let full = storage::full(self.input);
         if redundant.truth == Truth::False {
-            return yes(kind, redundant.reason, redundant.message);
+            let also: Vec<_> = full.into_iter().collect();
+            return yes(kind, redundant.reason, with(redundant.message, &also));
+        }
+        if let Some(full) = full {
+            return yes(kind, Reason::VolumesFull, full);
         }
         // Before the first datanode was admitted there is nothing that could be worse than it was.
         if self.input.cluster.cluster_id.is_none() && self.trouble.is_none() {

@@ -299,6 +299,10 @@ impl Model {
             Step::Update { .. } | Step::Admit { .. } | Step::Refuse { .. } => {}
             Step::Lost(_)
             | Step::Orphan { .. }
+            | Step::GiveUp(_)
+            | Step::ForgetLoss(_)
+            | Step::DeletePod { .. }
+            | Step::ForceDelete { .. }
             | Step::Rebuild(_)
             | Step::ForgetAcknowledgement => panic!("{step:?}"),
         }
