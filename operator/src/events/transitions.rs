@@ -1,5 +1,7 @@
 //! Which changes of conditions are worth an event.
 
+use dfs_runtime::metrics::Label as _;
+
 use super::{EventReason, Note};
 use crate::decide::{Judgement, Kind, Reason, Truth};
 
@@ -16,7 +18,6 @@ pub struct Before {
 
 /// The events between what was written and what is judged now.
 pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
-    use dfs_runtime::metrics::Label as _;
     if before.is_empty() {
         let note = Note::new(EventReason::Created, "the cluster's objects are being made");
         let invalid = now.iter().any(|one| one.reason == Reason::InvalidSpec);
@@ -37,7 +38,7 @@ pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
             same,
             was_true: truth == Some("True"),
             was_false: truth == Some("False"),
-            was_full: reason == Some(Reason::VolumesFull.as_str()),
+            reason,
         };
         if let Some(reason) = event(judged, &turned) {
             notes.push(Note::new(reason, judged.message.clone()));
@@ -47,14 +48,15 @@ pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
 }
 
 /// How the status changed.
-struct Turned {
+struct Turned<'a> {
     same: bool,
     was_true: bool,
     was_false: bool,
-    was_full: bool,
+    /// The reason that it had.
+    reason: Option<&'a str>,
 }
 
-fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
+fn event(now: &Judgement, turned: &Turned<'_>) -> Option<EventReason> {
     match (now.kind, now.truth) {
         (Kind::Ready, _) if now.reason == Reason::InvalidSpec => Some(EventReason::InvalidSpec),
         (Kind::Ready, Truth::True) => (!turned.same).then_some(EventReason::Ready),
@@ -68,7 +70,8 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
             Reason::VolumesFull => Some(EventReason::VolumesFull),
             _ => None,
         },
-        (Kind::Degraded, Truth::False) => turned.was_full.then_some(EventReason::VolumesRelieved),
+        (Kind::Degraded, Truth::False) => (turned.reason == Some(Reason::VolumesFull.as_str()))
+            .then_some(EventReason::VolumesRelieved),
         (Kind::DataRedundant, Truth::False) => match now.reason {
             Reason::ChunksMissing => Some(EventReason::ChunksMissing),
             _ => (!turned.same).then_some(EventReason::RepairStarted),

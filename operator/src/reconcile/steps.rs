@@ -52,44 +52,13 @@ impl Pass<'_> {
                 "deregister a datanode",
                 ask.counted(tracker.deregister(at, *id)).await,
             ),
-            Step::ForgetAcknowledgement => return self.forget(ACKNOWLEDGE_CATALOG_LOST).await,
-            Step::ForgetLoss(_) => {
-                self.forget(ACKNOWLEDGE_DATANODE_LOST).await?;
-                self.notes.push(told(step));
-                return Ok(());
-            }
-            Step::DeletePod { name, uid } => {
-                self.delete_pod(name, uid, DeleteParams::default()).await?;
-                self.notes.push(told(step));
-                return Ok(());
-            }
-            Step::ForceDelete { pod, uid, fence: _ } => {
-                let at_once = DeleteParams::default().grace_period(0);
-                self.delete_pod(pod, uid, at_once).await?;
-                self.notes.push(told(step));
-                return Ok(());
-            }
-            Step::Lower {
-                set,
-                uid,
-                from,
-                to,
-                proof: _,
-            } => {
-                self.lower(set, uid, *from, *to).await?;
-                self.notes.push(told(step));
-                return Ok(());
-            }
-            Step::Orphan { set, uid, replicas } => {
-                self.orphan(set, uid, *replicas).await?;
-                self.notes.push(told(step));
-                return Ok(());
-            }
-            Step::DeleteClaim { name, uid } => {
-                self.delete_claim(name, uid).await?;
-                self.notes.push(told(step));
-                return Ok(());
-            }
+            Step::ForgetAcknowledgement
+            | Step::ForgetLoss(_)
+            | Step::Lower { .. }
+            | Step::Orphan { .. }
+            | Step::DeletePod { .. }
+            | Step::ForceDelete { .. }
+            | Step::DeleteClaim { .. } => return self.change(step).await,
         };
         match done {
             Ok(()) => {
@@ -108,6 +77,45 @@ impl Pass<'_> {
             }
             Err(error) => Err(ReconcileError::tracker(doing)(error)),
         }
+    }
+
+    /// One step at the API server.
+    async fn change(&mut self, step: &Step) -> Result<(), ReconcileError> {
+        match step {
+            // That the catalog is back is told by its condition.
+            Step::ForgetAcknowledgement => return self.forget(ACKNOWLEDGE_CATALOG_LOST).await,
+            Step::ForgetLoss(_) => self.forget(ACKNOWLEDGE_DATANODE_LOST).await?,
+            Step::Lower {
+                set,
+                uid,
+                from,
+                to,
+                proof: _,
+            } => self.lower(set, uid, *from, *to).await?,
+            Step::Orphan { set, uid, replicas } => self.orphan(set, uid, *replicas).await?,
+            Step::DeletePod { name, uid } => {
+                self.delete_pod(name, uid, DeleteParams::default()).await?;
+            }
+            Step::ForceDelete { pod, uid, fence: _ } => {
+                let at_once = DeleteParams::default().grace_period(0);
+                self.delete_pod(pod, uid, at_once).await?;
+            }
+            Step::DeleteClaim { name, uid } => self.delete_claim(name, uid).await?,
+            Step::Admit { .. }
+            | Step::Update { .. }
+            | Step::Refuse { .. }
+            | Step::Lost(_)
+            | Step::GiveUp(_)
+            | Step::Rebuild(_)
+            | Step::Decommission { .. }
+            | Step::Recommission { .. }
+            | Step::Deregister { .. } => {
+                let doing = format!("{step:?} is the tracker's");
+                return Err(ReconcileError::Internal(doing));
+            }
+        }
+        self.notes.push(told(step));
+        Ok(())
     }
 
     /// What a human agreed to is done: the next loss needs a word of its own.
@@ -138,6 +146,10 @@ fn place(admission: &Admission) -> String {
     )
 }
 
+#[allow(
+    clippy::too_many_lines,
+    reason = "one sentence for each step, side by side"
+)]
 fn told(step: &Step) -> Note {
     match step {
         Step::Admit { id, admission } => Note::new(

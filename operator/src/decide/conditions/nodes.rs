@@ -41,7 +41,7 @@ pub(super) fn lost(input: &Input<'_>, plan: &Plan) -> Judgement {
 }
 
 fn advice(input: &Input<'_>, plan: &Plan) -> String {
-    let mut told = String::from("Bring the node back");
+    let mut told = vec!["Bring the node back".to_owned()];
     if let Some(silent) = plan.nodes.lost.iter().find(|one| one.fate != Fate::Gone) {
         let node = &silent.node;
         let then = if input.cluster.force_deletes {
@@ -49,19 +49,19 @@ fn advice(input: &Input<'_>, plan: &Plan) -> String {
         } else {
             "with nodeLossPolicy ForceDeleteWhenFenced its pods that cannot end are then deleted by force"
         };
-        told.push_str(&format!(
-            "; or, when it is off for good, `kubectl taint nodes {node} \
+        told.push(format!(
+            "or, when it is off for good, `kubectl taint nodes {node} \
              node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` or `kubectl delete node {node}`: {then}"
         ));
     }
     if let Some(id) = given_up_next(input, plan) {
         let name = &input.cluster.key.name;
-        told.push_str(&format!(
-            "; when a datanode's volume is lost with it, `kubectl annotate dfs {name} \
+        told.push(format!(
+            "when a datanode's volume is lost with it, `kubectl annotate dfs {name} \
              {ACKNOWLEDGE_DATANODE_LOST}={id}`"
         ));
     }
-    told
+    told.join("; ")
 }
 
 /// The first dead datanode whose volume is lost with its node.

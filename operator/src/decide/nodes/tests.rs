@@ -67,7 +67,8 @@ fn fenced(o: &mut Observed) {
 
 #[test]
 fn fault_30_a_stuck_pod_is_taken_away_by_force_only_where_its_node_is_fenced() {
-    let rows: [(&str, fn(&mut Observed), bool); 8] = [
+    type Change = fn(&mut Observed);
+    let rows: [(&str, Change, bool); 8] = [
         ("silent", |_| {}, false),
         ("taint", fenced, true),
         ("no such node", gone, true),
