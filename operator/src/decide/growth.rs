@@ -174,7 +174,7 @@ fn template(input: &Input<'_>, part: Part, set: String, growth: &mut Growth) {
         .waiting
         .push(format!("StatefulSet {} is made anew", now.set));
     // Not while its controller is still to make pods, or to end some: nobody would for a moment.
-    if record == Some(&now) && live.replicas == live.wanted {
+    if record == Some(&now) && live.current && live.replicas == live.wanted {
         growth.steps.push(Step::Orphan {
             set: now.set.clone(),
             uid: now.uid.clone(),

@@ -241,10 +241,10 @@ impl Observed {
         }
     }
 
-    /// Datanodes' pods that exist, and how many of them are ready. While their StatefulSet is made anew the
-    /// pods themselves are counted.
+    /// Datanodes' pods that exist, and how many of them are ready. While their StatefulSet is made anew, and until
+    /// its controller has counted them, the pods themselves are counted.
     pub fn datanode_pods(&self) -> (i32, i32) {
-        if let Some(set) = &self.datanode_set {
+        if let Some(set) = self.datanode_set.as_ref().filter(|set| set.current) {
             return (set.replicas, set.ready);
         }
         let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);

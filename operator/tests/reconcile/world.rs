@@ -168,7 +168,8 @@ impl World {
             }
             self.end_pods(&name, replicas);
             self.api.change("statefulsets", &name, |set| {
-                set["status"] = json!({"replicas": replicas, "readyReplicas": replicas});
+                set["status"] = json!({"replicas": replicas, "readyReplicas": replicas,
+                    "observedGeneration": set["metadata"]["generation"]});
             });
         }
         for deployment in self.api.list("deployments") {
@@ -430,6 +431,7 @@ impl World {
                 }
                 object["data"] = json!(object["data"].is_object());
                 object["status"]["podIP"] = Value::Null;
+                object["status"]["observedGeneration"] = Value::Null;
                 for condition in object["status"]["conditions"]
                     .as_array_mut()
                     .into_iter()
