@@ -107,8 +107,8 @@ metadata: {name: "{{ .Release.Name }}-extra"}'
     # What the operator must never be able to do, in any mode.
     for args in crds.keep=true 'watchNamespaces={a}'; do
         rendering "rules with $args" $operator --set "$args"
-        { kind ClusterRole; kind Role; } | awk '/resources:/ { guarded = /pods|persistentvolumeclaims|nodes|secrets|statefulsets/ } guarded && /- delete/ && !/pvcRetention.whenScaled/' >"$work/part"
-        check "no rule deletes data but the claim of a removed datanode ($args)" lacks .
+        { kind ClusterRole; kind Role; } | awk '/resources:/ { guarded = /pods|persistentvolumeclaims|nodes|secrets|statefulsets/ } guarded && /- delete/ && !/pvcRetention.whenScaled|made anew around its pods|gave up by its uuid/' >"$work/part"
+        check "no rule deletes data but the claim of a removed or given up datanode ($args)" lacks .
         { kind ClusterRole; kind Role; } | grep -E '^ +- [a-z]+' | grep -Ev '#|apiGroups:|kind:|name:' >"$work/part" || true
         check "every verb has its reason ($args)" lacks .
         never any "verbs: \[|'\*'|\"\*\""

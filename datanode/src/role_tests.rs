@@ -9,8 +9,8 @@ use http::StatusCode;
 
 use crate::DatanodeError;
 use crate::http::tests::{download, one, send};
-use crate::testing::eventually;
 use crate::testing::nodes::{CLUSTER, Node, bytes, chunk_file, client, get, put};
+use crate::testing::{Faults, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i09_a_tombstoned_datanode_starts_anew_without_its_chunks() {
@@ -83,4 +83,28 @@ async fn fault_01_a_datanode_that_was_killed_comes_back_with_its_chunks() {
         .body
         .unwrap();
     assert_eq!(crc32c(&sum), chunk.crc32c);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_14_a_volume_that_grew_is_told_and_takes_chunks_again_without_a_restart() {
+    const GIB: u64 = 1 << 30;
+    let (tracker, node) = one().await;
+    let space = |total, available| {
+        node.disk.set(Faults {
+            space: Some((total, available)),
+            ..Faults::default()
+        });
+    };
+    let told = |wanted: (u64, bool)| {
+        tracker.tell(|s| {
+            let last = s.heartbeats.last();
+            last.is_some_and(|h| (h.stats.capacity_bytes, h.stats.read_only) == wanted)
+        })
+    };
+    space(10 * GIB, 0);
+    eventually("a full volume is told", async || told((10 * GIB, true))).await;
+    space(20 * GIB, 10 * GIB);
+    eventually("the room is told", async || told((20 * GIB, false))).await;
+    let chunk = put(&[&node], 1, b"abc").await;
+    assert_eq!(get(&node, &chunk).await.unwrap(), b"abc");
 }

@@ -8,13 +8,20 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::crd::{
-    DecommissionMode, DecommissionState, DecommissionStatus, DfsCluster, MAX_DATANODES, MAX_FACTOR,
-    MAX_GATEWAYS, MAX_NAME, ManagementState, RetentionPolicy,
+    DecommissionMode, DecommissionState, DecommissionStatus, DfsCluster, LossStatus, MAX_DATANODES,
+    MAX_FACTOR, MAX_GATEWAYS, MAX_NAME, ManagementState, NodeLossPolicy, Quantity,
+    ReplacementStatus, RetentionPolicy,
 };
 use crate::observe::Uid;
 
 /// Annotation by which a human agrees to the rebuild of a lost catalog; its value is the cluster id.
 pub const ACKNOWLEDGE_CATALOG_LOST: &str = "dfs.io/acknowledge-catalog-lost";
+
+/// Annotation by which a human gives a dead datanode up, with its volume; its value is the datanode's uuid.
+pub const ACKNOWLEDGE_DATANODE_LOST: &str = "dfs.io/acknowledge-datanode-lost";
+
+/// Shortest time for which a Kubernetes node that is not Ready is waited for.
+const LEAST_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Annotation by which a human has a datanode removed without proof; its value is the datanode's uuid.
 pub const REMOVE_UNPROVED: &str = "dfs.io/remove-without-proof";
@@ -61,6 +68,92 @@ pub struct Cluster {
     pub decommissions: Vec<Decommissioning>,
     /// Value of [`REMOVE_UNPROVED`].
     pub unproved: Option<DatanodeId>,
+    /// Sizes that volumes are to have.
+    pub volumes: VolumeSizes,
+    /// StatefulSets that are made anew, as status holds them.
+    pub replacements: Vec<Replacement>,
+    /// Value of [`ACKNOWLEDGE_DATANODE_LOST`].
+    pub given_up: Option<DatanodeId>,
+    /// The loss of that datanode, as status holds it.
+    pub loss: Option<Loss>,
+    /// Pods that cannot end are taken away by force where their node is fenced.
+    pub force_deletes: bool,
+    /// How long a Kubernetes node may be not Ready before it counts as lost.
+    pub node_patience: Duration,
+}
+
+/// A datanode that a human gave up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Its uuid, which never comes back.
+    pub id: DatanodeId,
+    /// Its pod.
+    pub pod: String,
+    /// UID of its claim, which is deleted.
+    pub volume: Uid,
+}
+
+impl Loss {
+    pub(crate) fn read(status: &LossStatus) -> Result<Self, InvalidSpec> {
+        let LossStatus {
+            datanode_id,
+            node,
+            pvc_uid,
+        } = status.clone();
+        let id = datanode_id
+            .parse()
+            .map_err(|_| InvalidSpec::DatanodeId(datanode_id))?;
+        Ok(Self {
+            id,
+            pod: node,
+            volume: Uid(pvc_uid),
+        })
+    }
+
+    /// As status keeps it.
+    pub fn to_status(&self) -> LossStatus {
+        let Self { id, pod, volume } = self.clone();
+        LossStatus {
+            datanode_id: id.to_string(),
+            node: pod,
+            pvc_uid: volume.0,
+        }
+    }
+}
+
+/// Sizes that volumes are to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSizes {
+    /// The tracker's.
+    pub tracker: Quantity,
+    /// Each datanode's.
+    pub datanode: Quantity,
+}
+
+/// A StatefulSet that is made anew with a larger template of claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// Its name.
+    pub set: String,
+    /// UID of the one with the smaller template.
+    pub uid: Uid,
+    /// Replicas that it has, and that it is made again with.
+    pub replicas: i32,
+}
+
+impl Replacement {
+    fn read(status: &ReplacementStatus) -> Self {
+        let ReplacementStatus { set, uid, replicas } = status.clone();
+        let uid = Uid(uid);
+        Self { set, uid, replicas }
+    }
+
+    /// As status keeps it.
+    pub fn to_status(&self) -> ReplacementStatus {
+        let Self { set, uid, replicas } = self.clone();
+        let uid = uid.0;
+        ReplacementStatus { set, uid, replicas }
+    }
 }
 
 /// How datanodes go.
@@ -192,7 +285,7 @@ pub enum InvalidSpec {
     #[error("status.clusterId is not a cluster id: {0}")]
     ClusterId(String),
     /// A recorded removal names no datanode.
-    #[error("status.decommissions names {0}, which is not the id of a datanode")]
+    #[error("status names {0}, which is not the id of a datanode")]
     DatanodeId(String),
     /// A duration that the CRD's rules let pass and that is none.
     #[error("{0} is not a duration like 30s or 1h30m")]
@@ -242,6 +335,30 @@ impl Cluster {
                 .collect::<Result<_, _>>()?,
             // Anything but a whole uuid is nobody's word.
             unproved: annotation(REMOVE_UNPROVED).and_then(|id| id.parse().ok()),
+            volumes: VolumeSizes {
+                tracker: object.spec.tracker.storage.size.0.clone(),
+                datanode: object.spec.data_nodes.storage.size.0.clone(),
+            },
+            replacements: object
+                .status
+                .iter()
+                .flat_map(|status| &status.replacements)
+                .map(Replacement::read)
+                .collect(),
+            given_up: annotation(ACKNOWLEDGE_DATANODE_LOST).and_then(|id| id.parse().ok()),
+            loss: object
+                .status
+                .as_ref()
+                .and_then(|status| status.loss.as_ref())
+                .map(Loss::read)
+                .transpose()?,
+            force_deletes: object.spec.node_loss_policy == NodeLossPolicy::ForceDeleteWhenFenced,
+            node_patience: object
+                .spec
+                .repair_delay
+                .duration()
+                .ok_or(InvalidSpec::Duration("spec.repairDelay"))?
+                .max(LEAST_PATIENCE),
         })
     }
 

@@ -1,6 +1,7 @@
 {{- /*
 What the operator may do where it watches. Every verb has its reason. A claim is deleted only where the spec says so
-(pvcRetention), after the tracker has deregistered its datanode; any other data goes only when a person deletes it.
+(pvcRetention) or a person gave up its datanode by uuid, after the tracker has deregistered that; any other data goes only when a person deletes it.
+StatefulSets are deleted without their pods alone, to be made again with a larger template of claims.
 */ -}}
 {{- define "dfs-operator.rules" -}}
 - apiGroups: [dfs.io]
@@ -9,7 +10,7 @@ What the operator may do where it watches. Every verb has its reason. A claim is
     - get # read again before a step that cannot be taken back
     - list # find them at the start
     - watch # hear of changes
-    - patch # take an acknowledgement away once the catalog is back
+    - patch # take an acknowledgement away once the catalog is back, or the lost datanode is replaced
 - apiGroups: [dfs.io]
   resources: [dfsclusters/status]
   verbs:
@@ -19,13 +20,22 @@ What the operator may do where it watches. Every verb has its reason. A claim is
   verbs:
     - update # own objects that block its deletion, where the API server checks that
 - apiGroups: [apps]
-  resources: [statefulsets, deployments]
+  resources: [statefulsets]
   verbs:
     - get # compare with what is wanted
     - list # find them at the start
     - watch # hear of pods that became ready
     - create # server-side apply of a new one
     - patch # server-side apply; lower the datanodes by one that is proved empty
+    - delete # made anew around its pods (orphaned) when storage.size grows: a template of claims cannot change
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs:
+    - get # compare with what is wanted
+    - list # find them at the start
+    - watch # hear of pods that became ready
+    - create # server-side apply of a new one
+    - patch # server-side apply
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs:
@@ -75,7 +85,7 @@ What the operator may do where it watches. Every verb has its reason. A claim is
     - get # the pod that a datanode says it is
     - list # match datanodes with pods
     - watch # hear of pods that come and go
-    - delete # restart one in which nothing serves, so that it gets the newest template
+    - delete # one that cannot end on a fenced node (nodeLossPolicy), whose datanode a person gave up by its uuid, or in which nothing serves and a newer template is there
 - apiGroups: [""]
   resources: [pods/eviction]
   verbs:
@@ -87,7 +97,7 @@ What the operator may do where it watches. Every verb has its reason. A claim is
     - list # match datanodes with volumes, by UID
     - watch # hear of claims that are gone
     - patch # grow a claim when the size in the spec grows
-    - delete # that of a removed datanode, where pvcRetention.whenScaled is Delete
+    - delete # of a removed datanode where pvcRetention.whenScaled is Delete, or of one that a person gave up by its uuid
 - apiGroups: [events.k8s.io, ""]
   resources: [events]
   verbs:

@@ -257,6 +257,17 @@ impl NodeArgs {
     }
 }
 
+/// `dfs lost DATANODE`.
+#[derive(Debug, Args)]
+pub struct LostArgs {
+    /// Which.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Go on although it has the only replica of chunks: those files are lost then
+    #[arg(long)]
+    pub accept_loss: bool,
+}
+
 /// `dfs trash`.
 #[derive(Debug, Args)]
 pub struct TrashArgs {

@@ -16,9 +16,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use address::{Address, DEFAULT_TRACKER_PORT, ParseAddressError};
 pub use client::{
-    CatArgs, ChunksArgs, ClientArgs, CompareArgs, CopyArgs, FsckArgs, GetArgs, ListArgs, MoveArgs,
-    NodeArgs, OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs, TrashArgs,
-    TrashCommand,
+    CatArgs, ChunksArgs, ClientArgs, CompareArgs, CopyArgs, FsckArgs, GetArgs, ListArgs, LostArgs,
+    MoveArgs, NodeArgs, OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs,
+    TrashArgs, TrashCommand,
 };
 pub use factor::SetrepArgs;
 pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
@@ -114,6 +114,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Say whether a datanode may stop, and whether it may go for ever (exit 1 when not)
     Proof(ProofArgs),
+    /// Say that a dead datanode's volume is lost for ever: what it held is copied at once
+    Lost(LostArgs),
     /// Show, restore or purge deleted and replaced files
     Trash(TrashArgs),
     /// Write a shell's completion script to standard output

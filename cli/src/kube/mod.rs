@@ -209,6 +209,7 @@ impl Target {
             | Command::Recommission(_)
             | Command::Plan(_)
             | Command::Proof(_)
+            | Command::Lost(_)
             | Command::Trash(_)
             // Never parsed here; verbs refuse them.
             | Command::Completions(_)

@@ -2,6 +2,7 @@
 
 use dfs_client::ClientError;
 use dfs_client::http::{DEFAULT_TIMEOUT, empty, uri};
+use dfs_protocol::admission::LostRequest;
 use dfs_protocol::plan::{PlanAnswer, PlanQuestion, Proof};
 use dfs_protocol::routes::tracker;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks};
@@ -57,6 +58,17 @@ impl Store {
     pub async fn proof(&self, name: &str) -> Result<Proof, ClientError> {
         let route = tracker::PROOF.replace("{id}", &parameter(name));
         self.http.get(&self.address, &route, &[]).await
+    }
+
+    /// `POST /nodes/ID/lost`.
+    pub async fn lose(&self, id: DatanodeId, accept_loss: bool) -> Result<(), ClientError> {
+        let route = format!("{}/{id}/lost", tracker::NODES);
+        let request = LostRequest { accept_loss };
+        let _gone: serde_json::Value = self
+            .http
+            .call(&self.address, &route, &[], &request, DEFAULT_TIMEOUT)
+            .await?;
+        Ok(())
     }
 
     /// One page of `GET /trash`.

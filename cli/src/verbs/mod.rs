@@ -108,6 +108,7 @@ async fn dispatch(
         Command::Recommission(args) => nodes::set(session, &args.datanode, "recommission").await,
         Command::Plan(args) => plan::plan(session, args.command).await,
         Command::Proof(args) => plan::proof(session, &args.node).await,
+        Command::Lost(args) => nodes::lost(session, &args.node.datanode, args.accept_loss).await,
         Command::Trash(args) => trash::trash(session, args.command).await,
         Command::Dev(_)
         | Command::Tracker(_)
@@ -143,6 +144,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
             PlanCommand::Lose { client, .. } | PlanCommand::Scale { client, .. } => client,
         },
         Command::Proof(args) => &args.client,
+        Command::Lost(args) => &args.node.client,
         Command::Trash(args) => match &args.command {
             TrashCommand::List { client }
             | TrashCommand::Restore { client, .. }

@@ -1,4 +1,4 @@
-//! `dfs nodes`, `dfs chunks`, `dfs decommission`, `dfs recommission`.
+//! `dfs nodes`, `dfs chunks`, `dfs decommission`, `dfs recommission`, `dfs lost`.
 
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::{AdminState, Liveness};
@@ -141,17 +141,44 @@ fn replica_line(replica: &ReplicaDetail) -> String {
     format!("     {id}  {address:<21}  {state}")
 }
 
+/// The datanode that is named by its id, the id's first digits or its address.
+async fn resolve(session: &Session, what: &str, named: &str) -> Result<DatanodeId, Failure> {
+    if let Ok(id) = named.parse() {
+        return Ok(id);
+    }
+    let nodes = session.call(what, || session.store.nodes()).await?;
+    find(&nodes, named)
+        .map_err(|why| Failure::new(Exit::NotFound, what, why).next("`dfs nodes` shows them all"))
+}
+
+/// `dfs lost`.
+pub(super) async fn lost(
+    session: &Session,
+    named: &str,
+    accept_loss: bool,
+) -> Result<Exit, Failure> {
+    let what = format!("lost {named}");
+    let id = resolve(session, &what, named).await?;
+    session
+        .call(&what, || session.store.lose(id, accept_loss))
+        .await?;
+    if session.out.is_json() {
+        session
+            .out
+            .json(&serde_json::json!({ "id": id, "done": "lost" }))?;
+    } else {
+        session.out.line(&format!(
+            "datanode {} is deregistered for ever; what it held is copied from elsewhere",
+            id.short()
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
 /// `verb` is the route's last segment.
 pub(super) async fn set(session: &Session, named: &str, verb: &str) -> Result<Exit, Failure> {
     let what = format!("{verb} {named}");
-    let id = if let Ok(id) = named.parse() {
-        id
-    } else {
-        let nodes = session.call(&what, || session.store.nodes()).await?;
-        find(&nodes, named).map_err(|why| {
-            Failure::new(Exit::NotFound, &what, why).next("`dfs nodes` shows them all")
-        })?
-    };
+    let id = resolve(session, &what, named).await?;
     session
         .call(&what, || session.store.set_node(id, verb))
         .await?;

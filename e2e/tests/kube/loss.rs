@@ -24,7 +24,7 @@ async fn busy(world: &World, datanodes: u32) -> (Cluster<'_>, crate::door::Door,
 }
 
 /// Waits until clients have done another fifty writes and reads.
-async fn goes_on(load: &Load) {
+pub(crate) async fn goes_on(load: &Load) {
     let before = load.seen();
     until("writes and reads go on", DEADLINE, || async {
         let seen = load.seen();
@@ -126,7 +126,7 @@ async fn tracker_and_operator_restart_under_load() {
 }
 
 /// Kubernetes nodes on which pods may run.
-fn nodes() -> usize {
+pub(crate) fn nodes() -> usize {
     kubectl(&["get", "nodes", "-o", "name"])
         .unwrap()
         .lines()
@@ -151,26 +151,7 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     cluster.wait_registered(datanodes as usize).await;
     // Gateways stay where the tracker is, so that a datanode alone is lost.
     let tracker = world.nodes_of("tracker")["store-tracker-0"].clone();
-    let beside = json!({"spec": {"gateway": {"scheduling": {"nodeSelector": {"kubernetes.io/hostname": tracker}}}}});
-    world
-        .kubectl(&[
-            "patch",
-            "dfs",
-            "store",
-            "--type=merge",
-            "-p",
-            &beside.to_string(),
-        ])
-        .unwrap();
-    until("gateways are beside the tracker", DEADLINE, || async {
-        let gateways = world.nodes_of("gateway");
-        if gateways.values().all(|node| *node == tracker) {
-            Ok(())
-        } else {
-            Err(format!("{gateways:?}"))
-        }
-    })
-    .await;
+    cluster.gateways_beside(&tracker).await;
     cluster.wait_ready().await;
     let door = cluster.door().await;
     let load = Load::start(&door.store, "load");

@@ -14,6 +14,8 @@ mod change;
 mod door;
 mod doors;
 mod first;
+mod gone;
+mod grow;
 mod idle;
 mod image;
 mod load;

@@ -99,6 +99,24 @@ impl<'a> Cluster<'a> {
         eprintln!("{}", crate::tools::indented(&shown.unwrap()));
     }
 
+    /// Has the gateways run where another pod runs, so that a node's loss is that of a datanode alone.
+    pub(crate) async fn gateways_beside(&self, node: &str) {
+        let beside = json!({"spec": {"gateway": {"scheduling": {"nodeSelector": {"kubernetes.io/hostname": node}}}}});
+        let patch = beside.to_string();
+        let args = ["patch", "dfs", &self.name, "--type=merge", "-p", &patch];
+        self.world.kubectl(&args).unwrap();
+        until("gateways are where they are to be", DEADLINE, || async {
+            let gateways = self.world.nodes_of("gateway");
+            if gateways.values().all(|found| found == node) {
+                Ok(())
+            } else {
+                Err(format!("{gateways:?}"))
+            }
+        })
+        .await;
+        self.wait_ready().await;
+    }
+
     /// Its door, once that answers.
     pub(crate) async fn door(&self) -> Door {
         Door::open(self.world, &self.name, &format!("{}-gateway", self.name)).await

@@ -29,6 +29,9 @@ pub(super) fn guarded(
 ) -> Result<Value, ReconcileError> {
     let mut json = desired.json.clone();
     let Some(live) = live else {
+        if let Some(had) = desired.had_replicas {
+            json["spec"]["replicas"] = Value::from(had);
+        }
         return Ok(json);
     };
     if desired.kind != OwnedKind::StatefulSet {
@@ -104,6 +107,7 @@ mod tests {
                 "replicas": replicas, "volumeClaimTemplates": [{"spec": {"x": 2}}],
             }}),
             keeps_replicas: false,
+            had_replicas: None,
         }
     }
 
@@ -129,6 +133,16 @@ mod tests {
         kept.keeps_replicas = true;
         let json = guarded(&kept, Some(&live(4))).unwrap();
         assert_eq!(json["spec"]["replicas"], 4);
+    }
+
+    #[test]
+    fn i25_a_set_that_is_made_again_has_the_very_replicas_that_it_had() {
+        for (wanted, had, written) in [(3, Some(5), 5), (5, Some(4), 4), (3, None, 3)] {
+            let mut again = desired(wanted);
+            again.had_replicas = had;
+            let json = guarded(&again, None).unwrap();
+            assert_eq!(json["spec"]["replicas"], written);
+        }
     }
 
     #[test]

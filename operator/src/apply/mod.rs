@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::crd::DfsCluster;
 use crate::error::{ReconcileError, code};
 use crate::metrics::{ApplyResult, Metrics};
 use crate::observe::{Inventory, OwnedKind, Uid};
@@ -37,6 +38,8 @@ pub struct Desired {
     pub json: Value,
     /// A StatefulSet keeps the replicas that it has, whatever `json` says.
     pub keeps_replicas: bool,
+    /// Replicas of a StatefulSet that does not exist, whatever `json` says: those that it had.
+    pub had_replicas: Option<i32>,
 }
 
 impl Desired {
@@ -74,6 +77,7 @@ impl Desired {
             name,
             json: compare::stamped(json),
             keeps_replicas: false,
+            had_replicas: None,
         })
     }
 }
@@ -119,8 +123,8 @@ fn marker(object: &DynamicObject) -> (Uid, String) {
 /// An object that the API server, or a stranger's object in its place, does not let be.
 #[derive(Debug)]
 pub struct Refused {
-    /// What it would have been; none for a claim, which is not ours.
-    pub kind: Option<OwnedKind>,
+    /// What it would have been.
+    pub kind: OwnedKind,
     /// Why not.
     pub error: ReconcileError,
 }
@@ -129,10 +133,7 @@ impl Refused {
     /// Whether the tracker may not be told anything: the ConfigMap holds the id that protects the
     /// datanodes from a tracker that starts afresh, and the tracker's StatefulSet hands it over.
     pub fn stops_everything(&self) -> bool {
-        matches!(
-            self.kind,
-            Some(OwnedKind::StatefulSet | OwnedKind::ConfigMap)
-        )
+        matches!(self.kind, OwnedKind::StatefulSet | OwnedKind::ConfigMap)
     }
 }
 
@@ -146,6 +147,8 @@ pub struct Applier<'a> {
     pub key: &'a ClusterKey,
     /// The UID of its `DfsCluster`.
     pub owner: &'a Uid,
+    /// The `DfsCluster` from which everything is made.
+    pub seen: &'a DfsCluster,
     /// What is counted.
     pub metrics: &'a Metrics,
     /// What is remembered.
@@ -163,10 +166,7 @@ impl Applier<'_> {
                 match self.apply(desired, find(&live, &desired.name)).await {
                     Ok(result) => self.metrics.applies.inc(result),
                     Err(error) if error.is_about_one_object() => {
-                        let one = Refused {
-                            kind: Some(*kind),
-                            error,
-                        };
+                        let one = Refused { kind: *kind, error };
                         if one.stops_everything() || refused.is_none() {
                             refused = Some(one);
                         }
@@ -199,9 +199,12 @@ impl Applier<'_> {
         let live = answered(doing, api.get_opt(&desired.name)).await?;
         if let Some(live) = &live {
             guard::ours(live, self.owner, &desired.kind.resource().kind)?;
-            if is_as_wanted(live, desired)? {
+            if is_as_wanted(live, desired)? || is_ending(live, desired) {
                 return Ok(ApplyResult::Unchanged);
             }
+        } else if desired.kind == OwnedKind::StatefulSet {
+            // How many replicas it had stands in the newest status, or nowhere.
+            is_current(self.client, self.key, self.seen).await?;
         }
         let json = guard::guarded(desired, live.as_ref())?;
         let written = self.write(&api, desired, &json).await?;
@@ -283,6 +286,25 @@ impl Applier<'_> {
 fn find<'a>(live: &'a [DynamicObject], name: &str) -> Option<&'a DynamicObject> {
     live.iter()
         .find(|object| object.metadata.name.as_deref() == Some(name))
+}
+
+/// A StatefulSet that is being deleted is made again when it is gone.
+fn is_ending(live: &DynamicObject, desired: &Desired) -> bool {
+    desired.kind == OwnedKind::StatefulSet && live.metadata.deletion_timestamp.is_some()
+}
+
+/// Refuses to go on from a `DfsCluster` that has changed since it was seen: what it records may be over.
+pub(crate) async fn is_current(
+    client: &Client,
+    key: &ClusterKey,
+    seen: &DfsCluster,
+) -> Result<(), ReconcileError> {
+    let api: Api<DfsCluster> = Api::namespaced(client.clone(), &key.namespace);
+    let live = answered("read the DfsCluster again", api.get(&key.name)).await?;
+    let same = live.metadata.uid == seen.metadata.uid
+        && live.metadata.resource_version == seen.metadata.resource_version;
+    same.then_some(())
+        .ok_or_else(|| ReconcileError::Outdated(key.to_string()))
 }
 
 fn is_as_wanted(live: &DynamicObject, desired: &Desired) -> Result<bool, ReconcileError> {

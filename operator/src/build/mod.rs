@@ -8,7 +8,6 @@ mod budgets;
 mod datanode;
 mod doors;
 mod gateway;
-mod growth;
 mod image;
 mod labels;
 mod network;
@@ -19,7 +18,6 @@ mod services;
 pub(crate) mod tests;
 mod tracker;
 
-pub use growth::growth;
 pub use image::image;
 pub use labels::{Component, selector_labels};
 

@@ -823,32 +823,6 @@ fn an_object_that_was_never_stored_or_has_no_chunk_size_is_refused() {
 }
 
 #[test]
-fn a_claim_is_asked_for_more_but_never_for_less() {
-    let spec = cluster(
-        "alpha",
-        json!({
-            "tracker": {"storage": {"size": "2Gi"}},
-            "dataNodes": {"replicas": 3, "storage": {"size": 21_474_836_480_i64}},
-        }),
-    )
-    .spec;
-    for (component, asked, expected) in [
-        (Component::Datanode, "10Gi", Some("21474836480")),
-        (Component::Datanode, "20Gi", None),
-        (Component::Datanode, "30Gi", None),
-        (Component::Tracker, "2047Mi", Some("2Gi")),
-        (Component::Tracker, "10Gi", None),
-        (Component::Gateway, "1", None),
-    ] {
-        let growth = growth(&spec, component, asked)
-            .unwrap()
-            .map(|size| size.to_string());
-        assert_eq!(growth.as_deref(), expected, "{component:?} from {asked}");
-    }
-    assert!(growth(&spec, Component::Datanode, "ten").is_err());
-}
-
-#[test]
 fn a_version_is_always_a_label() {
     for (image, expected) in [
         ("docker.io/library/dfs:1.2.3", "1.2.3"),

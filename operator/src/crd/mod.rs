@@ -29,8 +29,8 @@ pub use manifest::{ManifestError, manifest};
 pub use pods::{ImageSpec, PullPolicy, PullSecret, ResourceAmounts, ResourcesSpec};
 pub use quantity::{Amount, ChunkSize, ParseQuantityError, Quantity, Rate, StorageSize};
 pub use removal::{
-    DecommissionMode, DecommissionSpec, DecommissionState, DecommissionStatus, MAX_DECOMMISSIONS,
-    PvcRetentionSpec, RetentionPolicy,
+    DecommissionMode, DecommissionSpec, DecommissionState, DecommissionStatus, LossStatus,
+    MAX_DECOMMISSIONS, NodeLossPolicy, PvcRetentionSpec, RetentionPolicy,
 };
 pub use scheduling::{
     DataNodeScheduling, PodScheduling, SpreadRule, TaintEffect, Toleration, TolerationOperator,
@@ -40,7 +40,7 @@ pub use status::{
     CapacityStatus, CatalogState, ChunkStatus, Condition, ConditionStatus, DataNodeStatus,
     DfsClusterStatus, EndpointStatus, MemberState, MemberStatus, TrackerStatus,
 };
-pub use storage::StorageSpec;
+pub use storage::{ReplacementStatus, StorageSpec};
 pub use text::{Annotations, DurationText, Labels};
 
 use kube::CustomResource;
@@ -146,6 +146,10 @@ pub struct DfsClusterSpec {
     /// How long a datanode may be silent before its chunks are copied elsewhere.
     #[serde(default = "DurationText::five_minutes")]
     pub repair_delay: DurationText,
+    /// What is done about pods that cannot end because their Kubernetes node is lost. ForceDeleteWhenFenced: they are
+    /// deleted by force once the node has the taint node.kubernetes.io/out-of-service, or its object is gone.
+    #[serde(default)]
+    pub node_loss_policy: NodeLossPolicy,
     /// How long deleted and replaced files can be restored; 0 turns the trash off.
     #[serde(default = "DurationText::one_day")]
     pub trash_retention: DurationText,

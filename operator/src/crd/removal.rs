@@ -103,6 +103,29 @@ pub struct DecommissionStatus {
     pub reason: Option<String>,
 }
 
+/// A datanode that a human gave up, until nothing of it is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LossStatus {
+    /// Id on its volume, which never comes back.
+    #[schemars(length(min = 1, max = 64))]
+    pub datanode_id: String,
+    /// Its pod.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// UID of its volume's claim, which is deleted.
+    #[schemars(length(min = 1, max = 64))]
+    pub pvc_uid: String,
+}
+
+/// What is done about pods whose Kubernetes node is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum NodeLossPolicy {
+    #[default]
+    DoNothing,
+    ForceDeleteWhenFenced,
+}
+
 /// How far a removal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DecommissionState {

@@ -4,7 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::removal::{DecommissionStatus, MAX_DECOMMISSIONS};
+use super::removal::{DecommissionStatus, LossStatus, MAX_DECOMMISSIONS};
+use super::storage::ReplacementStatus;
 
 /// What the operator saw.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +53,16 @@ pub struct DfsClusterStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"])
     )]
     pub decommissions: Vec<DecommissionStatus>,
+    /// StatefulSets that are made anew because their volumes grow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 4),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["set"])
+    )]
+    pub replacements: Vec<ReplacementStatus>,
+    /// A datanode that a human gave up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossStatus>,
     /// Health of the chunks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunks: Option<ChunkStatus>,

@@ -28,3 +28,18 @@ impl StorageSpec {
         }
     }
 }
+
+/// A StatefulSet that is made anew with a larger template of claims, while its pods go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacementStatus {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub set: String,
+    /// UID of the one with the smaller template.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+    /// Replicas that it had, and that it is made again with.
+    #[schemars(range(min = 0))]
+    pub replicas: i32,
+}

@@ -89,8 +89,12 @@ fn newcomer(input: &Input<'_>, open: &OpenTracker, entry: &DatanodeEntry) -> Dec
 }
 
 fn is_leaving(input: &Input<'_>, admission: &Admission) -> bool {
-    let mut leaving = input.cluster.decommissions.iter();
+    let cluster = input.cluster;
+    let mut leaving = cluster.decommissions.iter();
+    // A datanode that was given up may come back under a new uuid before its volume is gone.
+    let given_up = cluster.loss.as_ref();
     leaving.any(|entry| entry.pod == admission.pod)
+        || given_up.is_some_and(|loss| loss.volume.0 == admission.volume)
 }
 
 fn member(input: &Input<'_>, open: &OpenTracker, entry: &DatanodeEntry) -> Decision {
@@ -168,6 +172,11 @@ fn matching(input: &Input<'_>, entry: &DatanodeEntry) -> Match {
     let Some(workload) = &input.observed.datanode_set else {
         return Match::NotYet(format!("StatefulSet {set} does not exist yet"));
     };
+    if pod.controller.is_none() {
+        return Match::NotYet(format!(
+            "pod {name} waits for StatefulSet {set} to adopt it"
+        ));
+    }
     if pod.part != Part::Datanode || pod.controller.as_ref() != Some(&workload.uid) {
         return Match::Stranger(format!("pod {name} is not one of StatefulSet {set}"));
     }

@@ -19,10 +19,10 @@ use dfs_protocol::datanode::AdminState;
 
 use super::conditions::Reason;
 use super::preflight::{self, Candidate};
-use super::{Input, Step};
+use super::{Input, Step, growth};
 use crate::crd::DecommissionState;
 use crate::names;
-use crate::observe::{OpenTracker, TrackerView, WorkloadView};
+use crate::observe::{OpenTracker, Part, TrackerView, WorkloadView};
 use crate::tracker_client::{DatanodeEntry, Verdict};
 use crate::validate::Decommissioning;
 
@@ -114,16 +114,29 @@ impl Scale {
 pub fn scale(input: &Input<'_>) -> Scale {
     let cluster = input.cluster;
     let wanted = cluster.datanodes;
+    let name = names::datanode_set(&cluster.key.name);
     let Some(set) = &input.observed.datanode_set else {
+        let record = growth::recorded(cluster, &name);
         return Scale {
+            // Where only this look does not show it, it keeps what it has.
+            as_is: record.is_some(),
             decommissions: cluster.decommissions.clone(),
-            ..Scale::settled(wanted)
+            ..Scale::settled(record.map_or_else(
+                || wanted.max(highest_pod(input, &name) + 1),
+                |record| record.replicas,
+            ))
         };
     };
+    if set.deleting {
+        return Scale {
+            as_is: true,
+            decommissions: cluster.decommissions.clone(),
+            ..Scale::settled(set.wanted)
+        };
+    }
     let Some(entry) = cluster.decommissions.first() else {
         return begin(input, set);
     };
-    let name = names::datanode_set(&cluster.key.name);
     let Some(ordinal) = names::ordinal(&name, &entry.pod) else {
         return begin(input, set);
     };
@@ -178,6 +191,16 @@ fn entry(input: &Input<'_>, pod: String, candidate: Candidate) -> Decommissionin
         heard: None,
         reason: None,
     }
+}
+
+/// The highest ordinal of a pod that is there to stay; -1 if there is none. A set that someone orphaned is made
+/// again around all its pods.
+fn highest_pod(input: &Input<'_>, set: &str) -> i32 {
+    let pods = input.observed.pods_of(Part::Datanode);
+    let pods = pods.filter(|pod| !pod.deleting);
+    pods.filter_map(|pod| names::ordinal(set, &pod.name))
+        .max()
+        .unwrap_or(-1)
 }
 
 /// The highest ordinal whose datanode is a member and still has its volume; -1 if there is none.

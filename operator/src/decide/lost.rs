@@ -4,10 +4,11 @@
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::{AdminState, Liveness};
 
-use super::Input;
+use super::{Input, Step};
 use crate::names;
-use crate::observe::{Observed, OpenTracker, Uid};
+use crate::observe::{Observed, OpenTracker, PodView, Uid};
 use crate::tracker_client::DatanodeEntry;
+use crate::validate::{ACKNOWLEDGE_DATANODE_LOST, Loss};
 
 /// A datanode whose volume is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,10 @@ pub fn lost(input: &Input<'_>, open: &OpenTracker) -> (Vec<Gone>, Vec<String>) {
     let mut ready = Vec::new();
     let mut waiting = Vec::new();
     for gone in gone(&input.cluster.key.name, input.observed, open) {
+        // A human's word goes before the wait for copies.
+        if gone.dead && input.cluster.given_up == Some(gone.id) {
+            continue;
+        }
         let subject = format!(
             "the volume of datanode {} (pod {}) is gone",
             gone.id.short(),
@@ -76,4 +81,135 @@ pub fn lost(input: &Input<'_>, open: &OpenTracker) -> (Vec<Gone>, Vec<String>) {
         }
     }
     (ready, waiting)
+}
+
+/// How far the loss is that a human acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Acknowledged {
+    /// What status is to hold of it.
+    pub record: Option<Loss>,
+    /// What is to be done now, if status holds its reason already.
+    pub steps: Vec<Step>,
+    /// What it waits for.
+    pub waiting: Option<String>,
+    /// Why the tracker does not let the datanode go.
+    pub refused: Option<String>,
+}
+
+impl Acknowledged {
+    fn waits(why: impl Into<String>) -> Self {
+        Self {
+            waiting: Some(why.into()),
+            ..Self::default()
+        }
+    }
+
+    fn of(record: &Loss, steps: Vec<Step>, why: impl Into<String>) -> Self {
+        Self {
+            record: Some(record.clone()),
+            steps,
+            ..Self::waits(why)
+        }
+    }
+}
+
+/// Decides about the datanode that a human gave up, and about no other: it is deregistered, then its claim and
+/// its pod go, so that the pod returns with a new claim and a new uuid.
+pub fn acknowledged(input: &Input<'_>, open: &OpenTracker) -> Acknowledged {
+    let Some(word) = input.cluster.given_up else {
+        return Acknowledged::default();
+    };
+    let entry = open.nodes.iter().find(|entry| entry.id == word);
+    match input.cluster.loss.as_ref().filter(|loss| loss.id == word) {
+        Some(loss) => match entry {
+            Some(entry) => deregister(loss, entry),
+            // Deregistered datanodes are not listed.
+            None => discard(input, open, loss),
+        },
+        None => begin(input, word, entry),
+    }
+}
+
+/// Nothing is done before status holds whose pod and volume it was: the tracker forgets.
+fn begin(input: &Input<'_>, word: DatanodeId, entry: Option<&DatanodeEntry>) -> Acknowledged {
+    let short = word.short();
+    let set = names::datanode_set(&input.cluster.key.name);
+    let Some(entry) = entry.filter(|entry| entry.admin != AdminState::Pending) else {
+        return Acknowledged::waits(format!(
+            "{ACKNOWLEDGE_DATANODE_LOST} names {word}, which is no datanode of this cluster; remove the annotation"
+        ));
+    };
+    if entry.liveness != Liveness::Dead {
+        return Acknowledged::waits(format!(
+            "datanode {short} is given up, and was heard lately: only a dead one can be lost"
+        ));
+    }
+    let mut leaving = input.cluster.decommissions.iter();
+    if leaving.any(|leaving| leaving.id == Some(word)) {
+        return Acknowledged::waits(format!(
+            "datanode {short} is given up, and is on its way out already"
+        ));
+    }
+    let pod = entry
+        .pod
+        .clone()
+        .filter(|pod| names::ordinal(&set, pod).is_some());
+    let (Some(pod), Some(volume)) = (pod, entry.volume.clone()) else {
+        return Acknowledged::waits(format!(
+            "datanode {short} is given up, and the tracker does not know its pod and volume"
+        ));
+    };
+    let record = Loss {
+        id: word,
+        pod,
+        volume: Uid(volume),
+    };
+    Acknowledged::of(&record, Vec::new(), format!("datanode {short} is given up"))
+}
+
+fn deregister(loss: &Loss, entry: &DatanodeEntry) -> Acknowledged {
+    if entry.liveness != Liveness::Dead {
+        let short = loss.id.short();
+        return Acknowledged::waits(format!("datanode {short} was given up, and is heard again"));
+    }
+    let gone = Gone {
+        id: loss.id,
+        volume: loss.volume.clone(),
+        pod: loss.pod.clone(),
+        dead: true,
+    };
+    let why = format!("datanode {} is deregistered", loss.id.short());
+    Acknowledged::of(loss, vec![Step::GiveUp(gone)], why)
+}
+
+/// Its uuid never comes back; what is left is a claim that nothing depends on.
+fn discard(input: &Input<'_>, open: &OpenTracker, loss: &Loss) -> Acknowledged {
+    let forget = || Acknowledged::of(loss, vec![Step::ForgetLoss(loss.id)], "");
+    let mut members = open.nodes.iter();
+    let is_used = members.any(|entry| {
+        entry.volume.as_ref() == Some(&loss.volume.0) && entry.admin != AdminState::Pending
+    });
+    let name = names::claim(&loss.pod);
+    let claim = input.observed.claim(&name);
+    let Some(claim) = claim.filter(|claim| claim.uid == loss.volume && !is_used) else {
+        return forget();
+    };
+    let mut steps = Vec::new();
+    if !claim.deleting {
+        steps.push(Step::DeleteClaim {
+            name: name.clone(),
+            uid: claim.uid.clone(),
+        });
+    }
+    // A pod without a node holds no volume: it gets the new claim as soon as that is made.
+    let holds =
+        |pod: &&PodView| pod.node.is_some() && !pod.deleting && pod.claim.as_ref() == Some(&name);
+    if let Some(pod) = input.observed.pod(&loss.pod).filter(holds) {
+        steps.push(Step::DeletePod {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        });
+    }
+    let why = format!("claim {name} goes as soon as pod {} has ended", loss.pod);
+    Acknowledged::of(loss, steps, why)
 }

@@ -5,7 +5,9 @@ pub mod admission;
 pub mod catalog;
 pub mod conditions;
 pub mod decommission;
+pub mod growth;
 pub mod lost;
+pub mod nodes;
 mod preflight;
 pub mod roll;
 mod spread;
@@ -24,7 +26,9 @@ pub use admission::Decision;
 pub use catalog::CatalogStep;
 pub use conditions::{Judgement, Kind, Reason, Truth, conditions};
 pub use decommission::{Blocked, Scale};
-pub use lost::Gone;
+pub use growth::{Ask, Growth};
+pub use lost::{Acknowledged, Gone};
+pub use nodes::Nodes;
 pub use roll::Roll;
 
 use crate::observe::{Observed, Uid, Verdicts};
@@ -116,12 +120,41 @@ pub enum Step {
         /// Why that is safe, for people.
         proof: String,
     },
+    /// Delete a StatefulSet and keep its pods: it is made again with the same replicas.
+    Orphan {
+        /// Which.
+        set: String,
+        /// Exactly this one.
+        uid: Uid,
+        /// What it must ask for now, as status holds it.
+        replicas: i32,
+    },
     /// Deregister an emptied datanode whose pod is gone.
     Deregister {
         /// Which.
         id: DatanodeId,
         /// The pod that it had.
         pod: String,
+    },
+    /// A human gave a dead datanode up: it is deregistered. The tracker refuses where a chunk would be lost.
+    GiveUp(Gone),
+    /// Take that word back: it was for this one datanode, of which nothing is left.
+    ForgetLoss(DatanodeId),
+    /// Delete the pod of a datanode that was given up, so that it returns on a new claim.
+    DeletePod {
+        /// Which.
+        name: String,
+        /// Exactly this one.
+        uid: Uid,
+    },
+    /// Take a pod away that cannot end, because nothing on its node can run any more.
+    ForceDelete {
+        /// Which.
+        pod: String,
+        /// Exactly this one.
+        uid: Uid,
+        /// Why that is certain, for people.
+        fence: String,
     },
     /// Delete the claim of a datanode that is deregistered.
     DeleteClaim {
@@ -138,7 +171,11 @@ impl Step {
         match self {
             Self::Lower { .. }
             | Self::Restart { .. }
+            | Self::Orphan { .. }
             | Self::Deregister { .. }
+            | Self::GiveUp(_)
+            | Self::DeletePod { .. }
+            | Self::ForceDelete { .. }
             | Self::DeleteClaim { .. } => true,
             Self::Admit { .. }
             | Self::Update { .. }
@@ -146,6 +183,7 @@ impl Step {
             | Self::Lost(_)
             | Self::Rebuild(_)
             | Self::ForgetAcknowledgement
+            | Self::ForgetLoss(_)
             | Self::Decommission { .. }
             | Self::Recommission { .. } => false,
         }
@@ -161,6 +199,12 @@ pub struct Plan {
     pub roll: Roll,
     /// What to tell the tracker, in order.
     pub steps: Vec<Step>,
+    /// Volumes that are to grow.
+    pub growth: Growth,
+    /// Kubernetes nodes that are lost.
+    pub nodes: Nodes,
+    /// The loss that a human acknowledged.
+    pub loss: Acknowledged,
     /// What the lost catalog waits for.
     pub catalog: CatalogStep,
     /// What the plan waits for, in sentences.
@@ -180,6 +224,13 @@ pub fn decide(input: &Input<'_>) -> Plan {
         scale: decommission::scale(input),
         roll: roll::roll(input),
         steps: Vec::new(),
+        growth: growth::growth(input),
+        nodes: nodes::nodes(input),
+        // What is recorded stays while the tracker cannot be read.
+        loss: Acknowledged {
+            record: cluster.loss.clone(),
+            ..Acknowledged::default()
+        },
         catalog: catalog::catalog(input),
         waiting: Vec::new(),
         conflicts: Vec::new(),
@@ -198,11 +249,18 @@ pub fn decide(input: &Input<'_>) -> Plan {
     if plan.wrong_cluster.is_none() {
         plan.steps.extend(plan.scale.step.clone());
         plan.steps.extend(plan.roll.step().cloned());
+        // A set that is lowered in this pass is another one than was recorded.
+        if !matches!(plan.scale.step, Some(Step::Lower { .. })) {
+            plan.steps.extend(plan.growth.steps.clone());
+        }
+        plan.steps.extend(plan.nodes.steps.clone());
     }
     if cluster.paused {
         plan.steps.clear();
         // What status holds is what an operator that acts again goes on from.
         plan.scale.decommissions.clone_from(&cluster.decommissions);
+        plan.growth.replacements.clone_from(&cluster.replacements);
+        plan.loss.record.clone_from(&cluster.loss);
     }
     plan
 }
@@ -234,6 +292,10 @@ fn membership(input: &Input<'_>, plan: &mut Plan) {
     let (ready, waiting) = lost::lost(input, open);
     plan.steps.extend(ready.into_iter().map(Step::Lost));
     plan.waiting.extend(waiting);
+    plan.loss = lost::acknowledged(input, open);
+    plan.steps.extend(plan.loss.steps.clone());
+    plan.waiting
+        .extend(plan.loss.waiting.clone().filter(|why| !why.is_empty()));
 }
 
 fn refused(entry: &DatanodeEntry) -> Option<String> {

@@ -6,10 +6,10 @@ use dfs_protocol::datanode::Liveness;
 
 use super::*;
 use crate::observe::{
-    ClaimView, NodeView, OpenTracker, Part, PodView, TrackerView, Uid, WorkloadView,
+    ClaimView, NodeView, OpenTracker, Part, PodView, Resize, TrackerView, Uid, WorkloadView,
 };
 use crate::tracker_client::{TrackerStatus, Verdict, VolumeStats};
-use crate::validate::{ClusterKey, RemovalPolicy};
+use crate::validate::{ClusterKey, RemovalPolicy, VolumeSizes};
 
 const ID: u128 = 0xc1;
 
@@ -35,6 +35,15 @@ pub(super) fn cluster(datanodes: i32) -> Cluster {
         },
         decommissions: Vec::new(),
         unproved: None,
+        volumes: VolumeSizes {
+            tracker: "10Gi".into(),
+            datanode: "10Gi".into(),
+        },
+        replacements: Vec::new(),
+        given_up: None,
+        loss: None,
+        force_deletes: false,
+        node_patience: Duration::from_mins(5),
     }
 }
 
@@ -47,6 +56,8 @@ pub(super) fn workload(wanted: i32) -> WorkloadView {
         updated: wanted,
         revision: Some("new".into()),
         current: true,
+        deleting: false,
+        volume: Some("10Gi".into()),
     }
 }
 
@@ -65,6 +76,7 @@ pub(super) fn pod(ordinal: i32) -> PodView {
         phase: "Running".into(),
         ready: true,
         deleting: false,
+        deadline: None,
         unscheduled: None,
         waiting: None,
     }
@@ -77,7 +89,9 @@ pub(super) fn claim(ordinal: i32, uid: &str) -> ClaimView {
         bound: true,
         deleting: false,
         node: None,
-        asked: None,
+        asked: Some("10Gi".into()),
+        capacity: Some("10Gi".into()),
+        resize: Resize::Quiet,
     }
 }
 
@@ -108,6 +122,8 @@ pub(super) fn observed(nodes: Vec<DatanodeEntry>) -> Observed {
     let node = NodeView {
         name: "node-0".into(),
         ready: true,
+        unready_since: None,
+        out_of_service: false,
         zone: Some("z0".into()),
     };
     Observed {
@@ -117,6 +133,8 @@ pub(super) fn observed(nodes: Vec<DatanodeEntry>) -> Observed {
         pods: (0..3).map(pod).collect(),
         claims: (0..3).map(|n| claim(n, &format!("volume-{n}"))).collect(),
         nodes: [("node-0".to_owned(), node)].into(),
+        gone_nodes: std::collections::BTreeSet::new(),
+        nodes_unreadable: false,
         tracker: TrackerView::Open(Box::new(OpenTracker {
             status: status(),
             nodes,
@@ -377,7 +395,8 @@ proptest! {
                 }
                 Step::Refuse { .. } => {}
                 Step::Rebuild(_) | Step::ForgetAcknowledgement | Step::Decommission { .. }
-                | Step::Recommission { .. } | Step::Lower { .. } | Step::Deregister { .. }
+                | Step::Recommission { .. } | Step::Lower { .. } | Step::Orphan { .. }
+                | Step::GiveUp(_) | Step::ForgetLoss(_) | Step::DeletePod { .. } | Step::ForceDelete { .. } | Step::Deregister { .. }
                 | Step::DeleteClaim { .. } | Step::Restart { .. } => prop_assert!(false, "{step:?}"),
             }
         }

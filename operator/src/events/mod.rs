@@ -86,6 +86,30 @@ label_enum! {
         CatalogRebuilding = "CatalogRebuilding",
         /// The catalog is back.
         CatalogRebuilt = "CatalogRebuilt",
+        /// Volumes are asked for more room.
+        VolumesGrowing = "VolumesGrowing",
+        /// Every volume is as large as the spec asks for.
+        VolumesGrown = "VolumesGrown",
+        /// Volumes cannot be made larger.
+        ExpansionRefused = "ExpansionRefused",
+        /// A StatefulSet is made anew around its pods.
+        SetReplaced = "SetReplaced",
+        /// Volumes are full and take no chunks.
+        VolumesFull = "VolumesFull",
+        /// They take chunks again.
+        VolumesRelieved = "VolumesRelieved",
+        /// Pods are lost with their Kubernetes node.
+        NodeLost = "NodeLost",
+        /// They are not lost any more.
+        NodeLossOver = "NodeLossOver",
+        /// A datanode was given up, and chunks would be lost with it.
+        LossNotAccepted = "LossNotAccepted",
+        /// A pod that could not end was taken away: its node is fenced.
+        PodForceDeleted = "PodForceDeleted",
+        /// The pod of a datanode that was given up was deleted.
+        PodDeleted = "PodDeleted",
+        /// Nothing is left of a datanode that was given up.
+        LossSettled = "LossSettled",
         /// The operator only looks from now on.
         Paused = "Paused",
         /// The operator acts again.
@@ -107,7 +131,12 @@ impl EventReason {
             | Self::RepairStarted
             | Self::ChunksMissing
             | Self::ScaleDownBlocked
-            | Self::CatalogLost => true,
+            | Self::CatalogLost
+            | Self::ExpansionRefused
+            | Self::VolumesFull
+            | Self::NodeLost
+            | Self::LossNotAccepted
+            | Self::PodForceDeleted => true,
             Self::Created
             | Self::Ready
             | Self::ScalingUp
@@ -123,6 +152,13 @@ impl EventReason {
             | Self::ScaleDownReleased
             | Self::CatalogRebuilding
             | Self::CatalogRebuilt
+            | Self::VolumesGrowing
+            | Self::VolumesGrown
+            | Self::SetReplaced
+            | Self::VolumesRelieved
+            | Self::NodeLossOver
+            | Self::PodDeleted
+            | Self::LossSettled
             | Self::Paused
             | Self::Resumed => false,
         }

@@ -1,5 +1,7 @@
 //! Which changes of conditions are worth an event.
 
+use dfs_runtime::metrics::Label as _;
+
 use super::{EventReason, Note};
 use crate::decide::{Judgement, Kind, Reason, Truth};
 
@@ -16,7 +18,6 @@ pub struct Before {
 
 /// The events between what was written and what is judged now.
 pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
-    use dfs_runtime::metrics::Label as _;
     if before.is_empty() {
         let note = Note::new(EventReason::Created, "the cluster's objects are being made");
         let invalid = now.iter().any(|one| one.reason == Reason::InvalidSpec);
@@ -37,6 +38,7 @@ pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
             same,
             was_true: truth == Some("True"),
             was_false: truth == Some("False"),
+            reason,
         };
         if let Some(reason) = event(judged, &turned) {
             notes.push(Note::new(reason, judged.message.clone()));
@@ -46,13 +48,15 @@ pub fn transitions(before: &[Before], now: &[Judgement]) -> Vec<Note> {
 }
 
 /// How the status changed.
-struct Turned {
+struct Turned<'a> {
     same: bool,
     was_true: bool,
     was_false: bool,
+    /// The reason that it had.
+    reason: Option<&'a str>,
 }
 
-fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
+fn event(now: &Judgement, turned: &Turned<'_>) -> Option<EventReason> {
     match (now.kind, now.truth) {
         (Kind::Ready, _) if now.reason == Reason::InvalidSpec => Some(EventReason::InvalidSpec),
         (Kind::Ready, Truth::True) => (!turned.same).then_some(EventReason::Ready),
@@ -63,8 +67,11 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
         (Kind::Degraded, Truth::True) => match now.reason {
             Reason::IdentityConflict | Reason::WrongCluster => Some(EventReason::IdentityConflict),
             Reason::ApplyFailed => Some(EventReason::ApplyFailed),
+            Reason::VolumesFull => Some(EventReason::VolumesFull),
             _ => None,
         },
+        (Kind::Degraded, Truth::False) => (turned.reason == Some(Reason::VolumesFull.as_str()))
+            .then_some(EventReason::VolumesRelieved),
         (Kind::DataRedundant, Truth::False) => match now.reason {
             Reason::ChunksMissing => Some(EventReason::ChunksMissing),
             _ => (!turned.same).then_some(EventReason::RepairStarted),
@@ -83,6 +90,18 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
             _ => Some(EventReason::CatalogLost),
         },
         (Kind::CatalogLost, Truth::False) => turned.was_true.then_some(EventReason::CatalogRebuilt),
+        (Kind::StorageResizing, Truth::True) => match now.reason {
+            Reason::ExpansionRefused => Some(EventReason::ExpansionRefused),
+            _ => Some(EventReason::VolumesGrowing),
+        },
+        (Kind::StorageResizing, Truth::False) => {
+            turned.was_true.then_some(EventReason::VolumesGrown)
+        }
+        (Kind::NodeLost, Truth::True) => match now.reason {
+            Reason::LossNotAccepted => Some(EventReason::LossNotAccepted),
+            _ => Some(EventReason::NodeLost),
+        },
+        (Kind::NodeLost, Truth::False) => turned.was_true.then_some(EventReason::NodeLossOver),
         (Kind::Paused, Truth::True) => Some(EventReason::Paused),
         (Kind::Paused, Truth::False) => turned.was_true.then_some(EventReason::Resumed),
         (
@@ -93,6 +112,8 @@ fn event(now: &Judgement, turned: &Turned) -> Option<EventReason> {
             | Kind::Decommissioning
             | Kind::ScaleDownBlocked
             | Kind::CatalogLost
+            | Kind::StorageResizing
+            | Kind::NodeLost
             | Kind::Paused,
             _,
         ) => None,

@@ -9,7 +9,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::views::{self, INSTANCE_LABEL};
-use super::{ClaimView, NodeView, PodView};
+use super::{ClaimView, NodeSight, PodView};
 use crate::error::{ReconcileError, code};
 use crate::validate::ClusterKey;
 
@@ -102,8 +102,8 @@ pub trait Inventory: Send + Sync {
     async fn pods(&self, key: &ClusterKey) -> Result<Vec<PodView>, ReconcileError>;
     /// The cluster's claims.
     async fn claims(&self, key: &ClusterKey) -> Result<Vec<ClaimView>, ReconcileError>;
-    /// A node; none where it does not exist or nodes may not be read.
-    async fn node(&self, name: &str) -> Result<Option<NodeView>, ReconcileError>;
+    /// A node.
+    async fn node(&self, name: &str) -> Result<NodeSight, ReconcileError>;
     /// The cluster's objects of one kind.
     async fn owned(
         &self,
@@ -123,6 +123,11 @@ impl LiveInventory {
     pub const fn new(client: Client) -> Self {
         Self { client }
     }
+}
+
+fn sight(node: Option<&Node>) -> NodeSight {
+    node.and_then(views::node)
+        .map_or(NodeSight::Gone, NodeSight::There)
 }
 
 fn selector(key: &ClusterKey, more: &str) -> ListParams {
@@ -145,12 +150,12 @@ impl Inventory for LiveInventory {
         Ok(list.items.iter().filter_map(views::claim).collect())
     }
 
-    async fn node(&self, name: &str) -> Result<Option<NodeView>, ReconcileError> {
+    async fn node(&self, name: &str) -> Result<NodeSight, ReconcileError> {
         let api: Api<Node> = Api::all(self.client.clone());
         match api.get_opt(name).await {
-            Ok(node) => Ok(node.as_ref().and_then(views::node)),
+            Ok(node) => Ok(sight(node.as_ref())),
             // Reading nodes is a separate permission that may not be granted.
-            Err(error) if code(&error) == Some(403) => Ok(None),
+            Err(error) if code(&error) == Some(403) => Ok(NodeSight::Unreadable),
             Err(error) => Err(ReconcileError::api(format!("read node {name}"))(error)),
         }
     }
@@ -208,12 +213,12 @@ impl Inventory for CachedInventory {
             .collect())
     }
 
-    async fn node(&self, name: &str) -> Result<Option<NodeView>, ReconcileError> {
+    async fn node(&self, name: &str) -> Result<NodeSight, ReconcileError> {
         let Some(nodes) = &self.nodes else {
-            return Ok(None);
+            return Ok(NodeSight::Unreadable);
         };
         let node: Option<Arc<Node>> = nodes.get(&ObjectRef::new(name));
-        Ok(node.and_then(|node| views::node(&node)))
+        Ok(sight(node.as_deref()))
     }
 
     async fn owned(

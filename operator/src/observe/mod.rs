@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 pub use inventory::{Inventory, LiveInventory, OwnedKind};
 pub use model::{
-    ClaimView, NodeView, Observed, OpenTracker, Part, PodView, TrackerView, Uid, WorkloadView,
+    ClaimView, NodeSight, NodeView, Observed, OpenTracker, Part, PodView, Resize, TrackerView, Uid,
+    WorkloadView,
 };
 pub use tracker::{Asking, Verdicts, read_tracker, verdicts};
 
@@ -45,10 +46,13 @@ pub async fn observe(
         .filter_map(|pod| pod.node.clone())
         .chain(claims.iter().filter_map(|claim| claim.node.clone()))
         .collect();
-    let mut nodes = BTreeMap::new();
+    let (mut nodes, mut gone_nodes) = (BTreeMap::new(), BTreeSet::new());
+    let mut nodes_unreadable = false;
     for name in wanted {
-        if let Some(node) = inventory.node(&name).await? {
-            nodes.insert(name, node);
+        match inventory.node(&name).await? {
+            NodeSight::There(node) => drop(nodes.insert(name, node)),
+            NodeSight::Gone => drop(gone_nodes.insert(name)),
+            NodeSight::Unreadable => nodes_unreadable = true,
         }
     }
     Ok(Observed {
@@ -58,6 +62,8 @@ pub async fn observe(
         pods,
         claims,
         nodes,
+        gone_nodes,
+        nodes_unreadable,
         tracker: TrackerView::Absent,
     })
 }

@@ -1,7 +1,9 @@
 //! The observed world as plain values: what deciders read. Nothing here knows the API server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use jiff::Timestamp;
 
 use crate::tracker_client::{Catalog, DatanodeEntry, Refusal, TrackerStatus};
 
@@ -71,6 +73,8 @@ pub struct PodView {
     pub ready: bool,
     /// Is being deleted.
     pub deleting: bool,
+    /// When it should have ended, if it is being deleted.
+    pub deadline: Option<Timestamp>,
     /// Why it has no node, in the scheduler's words.
     pub unscheduled: Option<String>,
     /// Why a container does not run, in the kubelet's words.
@@ -92,6 +96,23 @@ pub struct ClaimView {
     pub node: Option<String>,
     /// The room that it asks for.
     pub asked: Option<String>,
+    /// The room that its volume has.
+    pub capacity: Option<String>,
+    /// How far the growth of its volume is.
+    pub resize: Resize,
+}
+
+/// How far the growth of a claim's volume is, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resize {
+    /// Nothing is said.
+    Quiet,
+    /// The volume is being made larger.
+    Volume,
+    /// The volume is larger; the file system follows as soon as the kubelet sees it in a pod.
+    FileSystem,
+    /// The storage cannot: why.
+    Failed(String),
 }
 
 /// A Kubernetes node.
@@ -101,8 +122,23 @@ pub struct NodeView {
     pub name: String,
     /// The kubelet is heard and well.
     pub ready: bool,
+    /// Since when it is not.
+    pub unready_since: Option<Timestamp>,
+    /// A human says that nothing runs on it any more.
+    pub out_of_service: bool,
     /// Its zone.
     pub zone: Option<String>,
+}
+
+/// What a look for a node shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeSight {
+    /// It is there.
+    There(NodeView),
+    /// Its object does not exist.
+    Gone,
+    /// Nodes may not be read.
+    Unreadable,
 }
 
 /// A StatefulSet or Deployment.
@@ -122,6 +158,10 @@ pub struct WorkloadView {
     pub revision: Option<String>,
     /// Its controller has seen its newest spec: before that the counts speak of an older one.
     pub current: bool,
+    /// Is being deleted.
+    pub deleting: bool,
+    /// The room that new claims ask for; none where there are no claims.
+    pub volume: Option<String>,
 }
 
 /// What the tracker says.
@@ -173,6 +213,10 @@ pub struct Observed {
     pub claims: Vec<ClaimView>,
     /// The nodes that pods and claims name, where nodes may be read.
     pub nodes: BTreeMap<String, NodeView>,
+    /// Nodes that pods and claims name and that do not exist.
+    pub gone_nodes: BTreeSet<String>,
+    /// Nodes may not be read.
+    pub nodes_unreadable: bool,
     /// What the tracker says.
     pub tracker: TrackerView,
 }
@@ -186,6 +230,29 @@ impl Observed {
     /// The pod of this name.
     pub fn pod(&self, name: &str) -> Option<&PodView> {
         self.pods.iter().find(|pod| pod.name == name)
+    }
+
+    /// The StatefulSet of a part that has claims.
+    pub fn set_of(&self, part: Part) -> Option<&WorkloadView> {
+        match part {
+            Part::Tracker => self.tracker_set.as_ref(),
+            Part::Datanode => self.datanode_set.as_ref(),
+            Part::Gateway => None,
+        }
+    }
+
+    /// Datanodes' pods that exist, and how many of them are ready. While their StatefulSet is made anew, and until
+    /// its controller has counted them, the pods themselves are counted.
+    pub fn datanode_pods(&self) -> (i32, i32) {
+        if let Some(set) = self.datanode_set.as_ref().filter(|set| set.current) {
+            return (set.replicas, set.ready);
+        }
+        let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);
+        let ready = self.pods_of(Part::Datanode).filter(|pod| pod.ready);
+        (
+            count(self.pods_of(Part::Datanode).count()),
+            count(ready.count()),
+        )
     }
 
     /// The claim of this name.

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::model::{ClaimView, NodeView, Part, PodView, Uid, WorkloadView};
+use super::model::{ClaimView, NodeView, Part, PodView, Resize, Uid, WorkloadView};
 
 /// Label that says which part of a store an object is.
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
@@ -56,6 +56,7 @@ pub fn pod(pod: &Pod) -> Option<PodView> {
             .unwrap_or_else(|| "Pending".to_owned()),
         ready: condition(pod, "Ready").is_some_and(|(status, _)| status == "True"),
         deleting: metadata.deletion_timestamp.is_some(),
+        deadline: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         unscheduled: condition(pod, "PodScheduled")
             .filter(|(status, _)| status == "False")
             .map(|(_, message)| message),
@@ -127,16 +128,60 @@ pub fn claim(claim: &PersistentVolumeClaim) -> Option<ClaimView> {
         asked: requests
             .and_then(|all| all.get("storage"))
             .map(|size| size.0.clone()),
+        capacity: claim
+            .status
+            .as_ref()
+            .and_then(|status| status.capacity.as_ref())
+            .and_then(|all| all.get("storage"))
+            .map(|size| size.0.clone()),
+        resize: resize(claim),
     })
 }
+
+/// How far a claim says that its growth is. Newer API servers say it twice.
+fn resize(claim: &PersistentVolumeClaim) -> Resize {
+    let status = claim.status.as_ref();
+    let allocated = status
+        .and_then(|status| status.allocated_resource_statuses.as_ref())
+        .and_then(|all| all.get("storage"))
+        .map(String::as_str);
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let holds = |kind: &str| {
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.find(|one| one.type_ == kind && one.status == "True")
+    };
+    let failed = ["ControllerResizeError", "NodeResizeError"];
+    let failed = failed.into_iter().find_map(holds);
+    match allocated {
+        Some("ControllerResizeInfeasible" | "NodeResizeInfeasible") => {
+            let why = failed.and_then(|one| one.message.clone());
+            Resize::Failed(why.unwrap_or_else(|| "the storage cannot make it larger".to_owned()))
+        }
+        Some("NodeResizePending" | "NodeResizeInProgress") => Resize::FileSystem,
+        _ if holds("FileSystemResizePending").is_some() => Resize::FileSystem,
+        Some("ControllerResizeInProgress") => Resize::Volume,
+        _ if holds("Resizing").is_some() => Resize::Volume,
+        _ => Resize::Quiet,
+    }
+}
+
+/// Taint by which a human says that a node does not run any more.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// A node.
 pub fn node(node: &Node) -> Option<NodeView> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
+    let ready = conditions.find(|one| one.type_ == "Ready");
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let mut taints = taints.into_iter().flatten();
     Some(NodeView {
         name: node.metadata.name.clone()?,
-        ready: conditions.any(|one| one.type_ == "Ready" && one.status == "True"),
+        ready: ready.is_some_and(|one| one.status == "True"),
+        unready_since: ready
+            .filter(|one| one.status != "True")
+            .and_then(|one| Some(one.last_transition_time.as_ref()?.0)),
+        out_of_service: taints.any(|taint| taint.key == OUT_OF_SERVICE),
         zone: label(&node.metadata, ZONE_LABEL).map(str::to_owned),
     })
 }
@@ -144,15 +189,23 @@ pub fn node(node: &Node) -> Option<NodeView> {
 /// A StatefulSet.
 pub fn stateful_set(set: &StatefulSet) -> WorkloadView {
     let status = set.status.as_ref();
+    let spec = set.spec.as_ref();
+    let templates = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
+    let volume = templates.into_iter().flatten().find_map(|claim| {
+        let resources = claim.spec.as_ref()?.resources.as_ref()?;
+        Some(resources.requests.as_ref()?.get("storage")?.0.clone())
+    });
     WorkloadView {
         uid: uid(&set.metadata),
         // The API server's own default is one.
-        wanted: set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
+        wanted: spec.and_then(|s| s.replicas).unwrap_or(1),
         replicas: status.map_or(0, |status| status.replicas),
         ready: status.and_then(|s| s.ready_replicas).unwrap_or(0),
         updated: status.and_then(|s| s.updated_replicas).unwrap_or(0),
         revision: status.and_then(|s| s.update_revision.clone()),
         current: seen(&set.metadata, status.and_then(|s| s.observed_generation)),
+        deleting: set.metadata.deletion_timestamp.is_some(),
+        volume,
     }
 }
 
@@ -179,5 +232,7 @@ pub fn deployment(deployment: &Deployment) -> WorkloadView {
             &deployment.metadata,
             status.and_then(|s| s.observed_generation),
         ),
+        deleting: deployment.metadata.deletion_timestamp.is_some(),
+        volume: None,
     }
 }

@@ -18,9 +18,9 @@ use std::time::Duration;
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::AdminState;
 use jiff::Timestamp;
-use kube::api::{Api, Resource as _};
+use kube::api::Resource as _;
 
-use crate::apply::{Applier, answered};
+use crate::apply::{Applier, is_current};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::decide::conditions::{Trouble, invalid, registered};
@@ -28,7 +28,7 @@ use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Truth};
 use crate::error::ReconcileError;
 use crate::events::{Note, transitions};
 use crate::metrics::ReconcileResult;
-use crate::observe::{Inventory, Observed, Verdicts, observe, read_tracker, verdicts};
+use crate::observe::{Inventory, Observed, Part, Verdicts, observe, read_tracker, verdicts};
 use crate::status::{self, Change, Numbers};
 use crate::tracker_client::Endpoint;
 use crate::validate::{Cluster, InvalidSpec};
@@ -56,6 +56,8 @@ struct Pass<'a> {
     object: DfsCluster,
     endpoint: Option<Endpoint>,
     notes: Vec<Note>,
+    /// Why the tracker keeps a datanode that was given up.
+    loss_refused: Option<String>,
 }
 
 /// What one look showed, and what was decided from it.
@@ -97,6 +99,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         object: object.clone(),
         endpoint: None,
         notes: Vec::new(),
+        loss_refused: None,
     };
     let token = crate::secret::token(ctx, &pass.cluster, object).await?;
     pass.endpoint = token.map(|token| Endpoint {
@@ -104,7 +107,9 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         token,
     });
     let mut observed = observe(ctx.inventory.as_ref(), &pass.cluster.key).await?;
-    if let (Some(endpoint), Some(_)) = (&pass.endpoint, &observed.tracker_set) {
+    if let Some(endpoint) = &pass.endpoint
+        && (observed.tracker_set.is_some() || observed.pods_of(Part::Tracker).next().is_some())
+    {
         observed.tracker = read_tracker(&ctx.asking(), endpoint).await;
     }
     pass.record_cluster_id(&observed).await?;
@@ -117,13 +122,17 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
             Err(reason) => return reject(ctx, object, &reason).await,
         };
         refused = pass.applier().apply_all(&wanted).await?;
-        refused = pass.grow(&looked.observed).await?.or(refused);
+        let stays = pass.grow(&looked.plan.growth.asks).await?;
         if refused
             .as_ref()
             .is_none_or(|refused| !refused.stops_everything())
         {
             told = pass.tell(&mut looked).await?;
         }
+        if stays.is_some() {
+            looked.plan.growth.refused = stays;
+        }
+        looked.plan.loss.refused = pass.loss_refused.take();
     }
     pass.note_refusals(&looked.observed);
     let error = refused.map(|refused| refused.error);
@@ -155,6 +164,7 @@ async fn reject(
             object: object.clone(),
             endpoint: None,
             notes: Vec::new(),
+            loss_refused: None,
         };
         pass.publish(None, &judgements).await?;
     }
@@ -171,6 +181,7 @@ impl Pass<'_> {
             inventory: self.ctx.inventory.as_ref(),
             key: &self.cluster.key,
             owner: &self.cluster.uid,
+            seen: &self.object,
             metrics: &self.ctx.metrics,
             settled: &self.ctx.settled,
         }
@@ -234,24 +245,13 @@ impl Pass<'_> {
         observed.tracker = read_tracker(&self.ctx.asking(), &endpoint).await;
         *looked = self.look(observed).await;
         if looked.plan.steps.iter().any(Step::is_final) {
-            self.is_current().await?;
+            is_current(&self.ctx.client, &self.cluster.key, &self.object).await?;
         }
         let steps = looked.plan.steps.clone();
         for step in &steps {
             self.step(&endpoint, step).await?;
         }
         Ok(steps.len())
-    }
-
-    /// Refuses to go on from an object that has changed since: what it records may be over.
-    async fn is_current(&self) -> Result<(), ReconcileError> {
-        let key = &self.cluster.key;
-        let api: Api<DfsCluster> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let live = answered("read the DfsCluster again", api.get(&key.name)).await?;
-        let same = live.metadata.uid == self.object.metadata.uid
-            && live.metadata.resource_version == self.object.metadata.resource_version;
-        same.then_some(())
-            .ok_or_else(|| ReconcileError::Outdated(key.to_string()))
     }
 
     /// Registrations that the tracker refused by itself become events.
@@ -288,6 +288,8 @@ impl Pass<'_> {
             registered: registered(&input),
             desired: self.cluster.datanodes,
             decommissions: &looked.plan.scale.decommissions,
+            replacements: &looked.plan.growth.replacements,
+            loss: looked.plan.loss.record.as_ref(),
         };
         let changed = self.publish(Some(numbers), &judgements).await?;
         let moves = judgements
@@ -296,7 +298,9 @@ impl Pass<'_> {
         // Something that has been stuck for a while need not be looked at more often than the rest.
         let since = self.since_last_write();
         let recently = changed == Change::Major || since.is_some_and(|since| since < RECENT);
-        let leaves = !looked.plan.scale.decommissions.is_empty();
+        let leaves = !looked.plan.scale.decommissions.is_empty()
+            || !looked.plan.growth.replacements.is_empty()
+            || looked.plan.loss.record.is_some();
         Ok(moves && (recently || leaves))
     }
 

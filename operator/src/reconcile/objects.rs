@@ -4,7 +4,7 @@ use crate::apply::Desired;
 use crate::build::{Inputs, Objects, build};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
-use crate::decide::Plan;
+use crate::decide::{Plan, growth};
 use crate::error::ReconcileError;
 use crate::observe::OwnedKind;
 use crate::validate::{Cluster, InvalidSpec};
@@ -32,6 +32,7 @@ pub(super) fn desired(
         .filter(|one| one.kind == OwnedKind::StatefulSet)
     {
         set.keeps_replicas = plan.scale.as_is && set.name == datanodes;
+        set.had_replicas = growth::recorded(cluster, &set.name).map(|record| record.replicas);
     }
     Ok(all)
 }

@@ -47,7 +47,7 @@ impl Pass<'_> {
     ) -> Result<bool, ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let parameters = exactly(uid);
+        let parameters = exactly(uid, DeleteParams::default());
         let ended = if within_budget {
             let eviction = EvictParams {
                 delete_options: Some(parameters),
@@ -71,29 +71,79 @@ impl Pass<'_> {
         }
     }
 
+    /// Deletes a StatefulSet that asks for `replicas` and leaves its pods alone. The version that was just read is
+    /// a precondition.
+    pub(super) async fn orphan(
+        &self,
+        set: &str,
+        uid: &Uid,
+        replicas: i32,
+    ) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let live = answered(format!("read StatefulSet {set}"), api.get(set)).await?;
+        let asks = live.spec.as_ref().and_then(|spec| spec.replicas);
+        if live.metadata.uid.as_ref() != Some(&uid.0) || asks != Some(replicas) {
+            return Err(ReconcileError::Outdated(key.to_string()));
+        }
+        let parameters = DeleteParams::orphan().preconditions(Preconditions {
+            uid: Some(uid.0.clone()),
+            resource_version: live.metadata.resource_version,
+        });
+        let doing = format!("delete StatefulSet {set} without its pods");
+        answered(doing, api.delete(set, &parameters)).await?;
+        tracing::info!(cluster = %key, set, replicas, "a StatefulSet is made anew");
+        Ok(())
+    }
+
     /// Deletes exactly this claim.
     pub(super) async fn delete_claim(&self, name: &str, uid: &Uid) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let deleted = bounded(api.delete(name, &exactly(uid))).await;
-        match deleted.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
-            Err(error) if code(&error) == Some(404) => {}
-            Err(error) => {
-                return Err(ReconcileError::api(format!("delete claim {name}"))(error));
-            }
-            Ok(_) => {
-                tracing::info!(cluster = %key, claim = name, %uid, "deleted the claim of a removed datanode");
-            }
+        let doing = format!("delete claim {name}");
+        let parameters = exactly(uid, DeleteParams::default());
+        if is_deleted(doing, api.delete(name, &parameters)).await? {
+            tracing::info!(cluster = %key, claim = name, %uid, "deleted the claim of a removed datanode");
+        }
+        Ok(())
+    }
+
+    /// Deletes exactly this pod, in the way that `parameters` say.
+    pub(super) async fn delete_pod(
+        &self,
+        name: &str,
+        uid: &Uid,
+        parameters: DeleteParams,
+    ) -> Result<(), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let parameters = exactly(uid, parameters);
+        if is_deleted(format!("delete pod {name}"), api.delete(name, &parameters)).await? {
+            let grace = parameters.grace_period_seconds;
+            tracing::info!(cluster = %key, pod = name, %uid, grace, "deleted a pod");
         }
         Ok(())
     }
 }
 
 /// Only the object of this UID.
-fn exactly(uid: &Uid) -> DeleteParams {
-    DeleteParams::default().preconditions(Preconditions {
+fn exactly(uid: &Uid, parameters: DeleteParams) -> DeleteParams {
+    parameters.preconditions(Preconditions {
         uid: Some(uid.0.clone()),
         resource_version: None,
     })
+}
+
+/// Whether a deletion found something: what is gone already needs none.
+async fn is_deleted<T>(
+    doing: String,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<bool, ReconcileError> {
+    let deleted = bounded(call).await;
+    match deleted.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
+        Ok(_) => Ok(true),
+        Err(error) if code(&error) == Some(404) => Ok(false),
+        Err(error) => Err(ReconcileError::api(doing)(error)),
+    }
 }

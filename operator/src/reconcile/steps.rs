@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dfs_runtime::metrics::Label as _;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
 use super::Pass;
@@ -13,7 +13,7 @@ use crate::decide::Step;
 use crate::error::ReconcileError;
 use crate::events::{EventReason, Note};
 use crate::tracker_client::{Admission, Endpoint, Refusal, TrackerError};
-use crate::validate::ACKNOWLEDGE_CATALOG_LOST;
+use crate::validate::{ACKNOWLEDGE_CATALOG_LOST, ACKNOWLEDGE_DATANODE_LOST};
 
 /// How long a restarted datanode is waited for before its chunks are copied.
 const RESTART_AT_MOST: Duration = Duration::from_mins(5);
@@ -34,6 +34,9 @@ impl Pass<'_> {
             Ok(()) => Ok(()),
             Err(TrackerError::Refused(why)) => {
                 tracing::warn!(cluster = %self.cluster.key, why, "the tracker refuses to {doing}");
+                if matches!(step, Step::GiveUp(_)) {
+                    self.loss_refused = Some(why);
+                }
                 Ok(())
             }
             Err(error) => Err(ReconcileError::tracker(doing)(error)),
@@ -61,7 +64,7 @@ impl Pass<'_> {
                 "refuse a datanode",
                 ask.counted(tracker.refuse(at, *id, reason)).await,
             ),
-            Step::Lost(gone) => (
+            Step::Lost(gone) | Step::GiveUp(gone) => (
                 "declare a datanode lost",
                 ask.counted(tracker.lost(at, gone.id)).await,
             ),
@@ -90,7 +93,11 @@ impl Pass<'_> {
             ),
             Step::Restart { datanode: None, .. }
             | Step::ForgetAcknowledgement
+            | Step::ForgetLoss(_)
             | Step::Lower { .. }
+            | Step::Orphan { .. }
+            | Step::DeletePod { .. }
+            | Step::ForceDelete { .. }
             | Step::DeleteClaim { .. } => ("nothing", Ok(())),
         }
     }
@@ -98,50 +105,56 @@ impl Pass<'_> {
     /// What changes in the API server. Returns whether there is something to tell.
     async fn change(&mut self, step: &Step) -> Result<bool, ReconcileError> {
         match step {
+            // That the catalog is back is told by its condition.
             Step::ForgetAcknowledgement => {
-                self.forget_acknowledgement().await?;
-                Ok(false)
+                self.forget(ACKNOWLEDGE_CATALOG_LOST).await?;
+                return Ok(false);
             }
+            Step::ForgetLoss(_) => self.forget(ACKNOWLEDGE_DATANODE_LOST).await?,
             Step::Lower {
                 set,
                 uid,
                 from,
                 to,
                 proof: _,
-            } => {
-                self.lower(set, uid, *from, *to).await?;
-                Ok(true)
-            }
+            } => self.lower(set, uid, *from, *to).await?,
+            Step::Orphan { set, uid, replicas } => self.orphan(set, uid, *replicas).await?,
             Step::Restart {
                 pod,
                 uid,
                 within_budget,
                 ..
-            } => self.restart(pod, uid, *within_budget).await,
-            Step::DeleteClaim { name, uid } => {
-                self.delete_claim(name, uid).await?;
-                Ok(true)
+            } => return self.restart(pod, uid, *within_budget).await,
+            Step::DeletePod { name, uid } => {
+                self.delete_pod(name, uid, DeleteParams::default()).await?;
             }
+            Step::ForceDelete { pod, uid, fence: _ } => {
+                let at_once = DeleteParams::default().grace_period(0);
+                self.delete_pod(pod, uid, at_once).await?;
+            }
+            Step::DeleteClaim { name, uid } => self.delete_claim(name, uid).await?,
             Step::Admit { .. }
             | Step::Update { .. }
             | Step::Refuse { .. }
             | Step::Lost(_)
+            | Step::GiveUp(_)
             | Step::Rebuild(_)
             | Step::Decommission { .. }
             | Step::Recommission { .. }
-            | Step::Deregister { .. } => Ok(true),
+            | Step::Deregister { .. } => {}
         }
+        Ok(true)
     }
 
-    /// The catalog is back: the next loss needs a human's word of its own.
-    async fn forget_acknowledgement(&mut self) -> Result<(), ReconcileError> {
+    /// What a human agreed to is done: the next loss needs a word of its own.
+    async fn forget(&mut self, annotation: &str) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<DfsCluster> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let patch = json!({"metadata": {
             "resourceVersion": self.object.metadata.resource_version,
-            "annotations": {ACKNOWLEDGE_CATALOG_LOST: null},
+            "annotations": {annotation: null},
         }});
-        let doing = "remove the acknowledgement of a lost catalog";
+        let doing = format!("remove the annotation {annotation}");
         self.object = merge(doing, &api, &key.name, &patch).await?;
         Ok(())
     }
@@ -161,6 +174,10 @@ fn place(admission: &Admission) -> String {
     )
 }
 
+#[allow(
+    clippy::too_many_lines,
+    reason = "one sentence for each step, side by side"
+)]
 fn told(step: &Step) -> Note {
     match step {
         Step::Admit { id, admission } => Note::new(
@@ -183,6 +200,32 @@ fn told(step: &Step) -> Note {
                 gone.volume,
                 gone.pod
             ),
+        ),
+        Step::GiveUp(gone) => Note::new(
+            EventReason::DatanodeLost,
+            format!(
+                "datanode {} was given up with its volume {}: it is deregistered, pod {} returns as a new one",
+                gone.id.short(),
+                gone.volume,
+                gone.pod
+            ),
+        ),
+        Step::ForgetLoss(id) => Note::new(
+            EventReason::LossSettled,
+            format!(
+                "nothing is left of datanode {}, which was given up",
+                id.short()
+            ),
+        ),
+        Step::DeletePod { name, uid: _ } => Note::new(
+            EventReason::PodDeleted,
+            format!(
+                "pod {name} of a datanode that was given up is deleted, to return on a new volume"
+            ),
+        ),
+        Step::ForceDelete { pod, uid, fence } => Note::new(
+            EventReason::PodForceDeleted,
+            format!("pod {pod} ({uid}) could not end and is taken away by force: {fence}"),
         ),
         Step::Rebuild(from) => Note::new(
             EventReason::CatalogRebuilding,
@@ -208,6 +251,16 @@ fn told(step: &Step) -> Note {
         } => Note::new(
             EventReason::ScalingDown,
             format!("StatefulSet {set} is lowered from {from} to {to}: {proof}"),
+        ),
+        Step::Orphan {
+            set,
+            uid: _,
+            replicas,
+        } => Note::new(
+            EventReason::SetReplaced,
+            format!(
+                "StatefulSet {set} is made anew with larger volumes for new pods; its {replicas} pods go on"
+            ),
         ),
         Step::Deregister { id, pod } => Note::new(
             EventReason::DatanodeRemoved,

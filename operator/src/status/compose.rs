@@ -13,7 +13,7 @@ use crate::decide::conditions::coarse;
 use crate::decide::{Judgement, Truth};
 use crate::observe::{Observed, OpenTracker, Part, TrackerView};
 use crate::tracker_client::{self, DatanodeEntry};
-use crate::validate::Decommissioning;
+use crate::validate::{Decommissioning, Loss, Replacement};
 
 /// Longest message that the API server takes.
 const MAX_MESSAGE: usize = 1024;
@@ -29,6 +29,10 @@ pub struct Numbers<'a> {
     pub desired: i32,
     /// Datanodes on their way out.
     pub decommissions: &'a [Decommissioning],
+    /// StatefulSets that are made anew.
+    pub replacements: &'a [Replacement],
+    /// The datanode that a human gave up.
+    pub loss: Option<&'a Loss>,
 }
 
 /// The status as it should be. `numbers` is none where nothing was looked at.
@@ -102,7 +106,11 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         registered,
         desired,
         decommissions,
+        replacements,
+        loss,
     } = numbers;
+    status.loss = loss.map(Loss::to_status);
+    status.replacements = replacements.iter().map(Replacement::to_status).collect();
     let leaving = decommissions.iter().take(MAX_DECOMMISSIONS);
     status.decommissions = leaving.map(decommissioning).collect();
     let tracker = observed.tracker_set.as_ref();
@@ -111,8 +119,7 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         ready_replicas: tracker.map_or(0, |set| set.ready),
         catalog: Some(catalog(&observed.tracker)),
     });
-    let datanodes = observed.datanode_set.as_ref();
-    let ready = datanodes.map_or(0, |set| set.ready);
+    let (replicas, ready) = observed.datanode_pods();
     let is_open = observed.tracker.open().is_some();
     let known = status
         .data_nodes
@@ -120,14 +127,14 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         .map_or(0, |known| known.registered);
     status.data_nodes = Some(DataNodeStatus {
         desired,
-        replicas: datanodes.map_or(0, |set| set.replicas),
+        replicas,
         ready,
         registered: if is_open {
             i32::try_from(registered).unwrap_or(i32::MAX)
         } else {
             known
         },
-        updated: datanodes.map_or(0, |set| set.updated),
+        updated: observed.datanode_set.as_ref().map_or(0, |set| set.updated),
         summary: Some(format!("{ready}/{desired}")),
     });
     if let Some(open) = observed.tracker.open() {

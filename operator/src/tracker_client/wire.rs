@@ -175,12 +175,21 @@ pub struct DatanodeEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VolumeStats {
+    /// Bytes of the volume; 0 when the datanode cannot ask.
+    pub capacity_bytes: u64,
     /// Bytes that chunks occupy.
     pub used_bytes: u64,
     /// Bytes that chunks may still take, reserve already subtracted.
     pub free_bytes: u64,
     /// Too full, or too sick, to take chunks.
     pub read_only: bool,
+}
+
+impl VolumeStats {
+    /// Takes no chunks because it is full, and not because it is sick.
+    pub const fn is_full(&self) -> bool {
+        self.read_only && self.free_bytes == 0 && self.capacity_bytes > 0
+    }
 }
 
 /// Body of `POST /nodes/{id}/admit`.

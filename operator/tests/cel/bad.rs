@@ -31,6 +31,7 @@ fn full() -> Value {
             "decommission": {"mode": "Hold", "bandwidthLimit": "50Mi", "quietPeriod": "30s", "stallTimeout": "30m"},
             "pvcRetention": {"whenScaled": "Delete"}},
         "repairDelay": "5m",
+        "nodeLossPolicy": "DoNothing",
         "trashRetention": "24h",
         "gateway": {
             "replicas": 2, "resources": resources, "scheduling": scheduling,
@@ -182,6 +183,7 @@ fn nonsense() -> Vec<(&'static str, Value)> {
             json!({"scheduling": {"tolerations": [{"key": "a", "tolerationSeconds": 1}]}}),
         ),
         ("spec.managementState", json!("Stopped")),
+        ("spec.nodeLossPolicy", json!("ForceDelete")),
     ]
 }
 

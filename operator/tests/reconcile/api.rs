@@ -314,8 +314,17 @@ impl State {
                 return (409, status(409, "a precondition does not hold"));
             }
         }
-        self.objects.remove(place);
-        self.applied.remove(place);
+        let is_used = place.0 == "persistentvolumeclaims" && self.is_mounted(&place.2);
+        let ends = place.0 == "pods" && body["gracePeriodSeconds"] != 0;
+        if body["propagationPolicy"] == "Orphan" || is_used || ends {
+            // The garbage collector lets the dependents go first; a claim waits for its pod, a pod for its kubelet.
+            let mut object = object.clone();
+            let metadata = object["metadata"].as_object_mut().unwrap();
+            metadata.insert("deletionTimestamp".into(), json!("2026-01-01T00:00:00Z"));
+            self.store(place.clone(), object);
+        } else {
+            self.collect(place);
+        }
         (
             200,
             json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200}),
@@ -346,6 +355,32 @@ impl State {
             }
         }
         self.delete(place, &body["deleteOptions"])
+    }
+
+    /// Whether a pod that has a node uses the claim.
+    fn is_mounted(&self, claim: &str) -> bool {
+        let mut pods = self.objects.iter().filter(|(place, _)| place.0 == "pods");
+        pods.any(|(_, pod)| {
+            let volume = &pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"];
+            *volume == json!(claim) && !pod["spec"]["nodeName"].is_null()
+        })
+    }
+
+    /// Takes an object away with everything that it owns.
+    fn collect(&mut self, place: &Place) {
+        self.applied.remove(place);
+        let Some(object) = self.objects.remove(place) else {
+            return;
+        };
+        let uid = &object["metadata"]["uid"];
+        let owned = self.objects.iter().filter(|(_, one)| {
+            let owners = one["metadata"]["ownerReferences"].as_array();
+            owners.is_some_and(|owners| owners.iter().any(|owner| owner["uid"] == *uid))
+        });
+        let owned: Vec<Place> = owned.map(|(place, _)| place.clone()).collect();
+        for place in owned {
+            self.collect(&place);
+        }
     }
 
     fn is_stale(&self, place: &Place, body: &Value) -> bool {

@@ -189,3 +189,74 @@ async fn i27_killed_after_any_call_while_a_new_image_rolls() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_volumes_grow() {
+    killed_whenever(
+        async |world: &World| {
+            world.converge(&world.operator()).await;
+            crate::growth::grow(world);
+        },
+        Counted::Effects,
+        8,
+        8,
+    )
+    .await;
+}
+
+/// The set is made anew in the middle of a removal: it has the very replicas that it had.
+#[tokio::test]
+async fn i27_i25_killed_after_any_call_while_volumes_grow_and_a_datanode_leaves() {
+    killed_whenever(
+        async |world: &World| {
+            world.api.change("dfsclusters", "a", |cluster| {
+                cluster["spec"]["dataNodes"]["replicas"] = json!(4);
+                cluster["spec"]["dataNodes"]["decommission"] = json!({"quietPeriod": "0"});
+            });
+            world.converge(&world.operator()).await;
+            world.fill(9);
+            world.api.change("dfsclusters", "a", |cluster| {
+                cluster["spec"]["dataNodes"]["replicas"] = json!(3);
+            });
+            let ctx = world.operator();
+            world.settle();
+            world.reconcile(&ctx).await.unwrap();
+            crate::growth::grow(world);
+        },
+        Counted::Effects,
+        24,
+        12,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_datanode_is_given_up() {
+    killed_whenever(
+        async |world: &World| {
+            world.converge(&world.operator()).await;
+            crate::nodes::vanish(world);
+            crate::nodes::give_up(world, "a-datanode-1");
+        },
+        Counted::Effects,
+        12,
+        8,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_stuck_pod_is_taken_away() {
+    killed_whenever(
+        async |world: &World| {
+            crate::nodes::policy(world, "ForceDeleteWhenFenced");
+            world.converge(&world.operator()).await;
+            crate::nodes::silence(world);
+            crate::nodes::fence(world);
+        },
+        Counted::Effects,
+        8,
+        4,
+    )
+    .await;
+}

@@ -6,7 +6,9 @@
 mod api;
 mod crashes;
 mod gate;
+mod growth;
 mod losses;
+mod nodes;
 mod removal;
 mod roll;
 mod scenarios;

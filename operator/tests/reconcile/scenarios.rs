@@ -21,7 +21,7 @@ async fn a_cluster_is_made_from_nothing_and_comes_to_rest() {
     let conditions = world.cluster().status.unwrap().conditions;
     assert_eq!(
         conditions.len(),
-        9,
+        11,
         "every condition is set at the first visit"
     );
     world.converge(&ctx).await;
@@ -307,37 +307,4 @@ async fn an_api_server_that_refuses_throttles_fails_or_dawdles_is_waited_for() {
         world.converge(&ctx).await;
         assert_eq!(world.condition("Ready").0, "True", "{fault:?}");
     }
-}
-
-#[tokio::test]
-async fn claims_grow_with_the_spec_and_a_storage_class_that_forbids_it_is_told() {
-    let world = World::new();
-    let ctx = world.operator();
-    world.converge(&ctx).await;
-    let asked = |claim: &str| {
-        let claim = world.api.get("persistentvolumeclaims", claim).unwrap();
-        claim["spec"]["resources"]["requests"]["storage"].clone()
-    };
-    assert_eq!(asked("data-a-datanode-0"), "10Gi");
-    world.api.change("dfsclusters", "a", |cluster| {
-        cluster["spec"]["dataNodes"]["storage"]["size"] = json!("20Gi");
-    });
-    world.api.script(|call| {
-        let grows = call.is_write() && call.plural == "persistentvolumeclaims";
-        grows.then_some(Fault::Status(403))
-    });
-    assert_eq!(
-        world.reconcile(&ctx).await.unwrap_err().category(),
-        Category::Rejected
-    );
-    assert!(
-        world.condition("Ready").2.contains("20Gi"),
-        "{:?}",
-        world.condition("Ready")
-    );
-    world.api.heal();
-    world.converge(&ctx).await;
-    assert_eq!(asked("data-a-datanode-2"), "20Gi");
-    assert_eq!(asked("data-a-tracker-0"), "10Gi");
-    assert_eq!(world.condition("Ready").0, "True");
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use dfs_operator::error::{Category, ReconcileError};
-use dfs_operator::observe::{ClaimView, Inventory, LiveInventory, NodeView, OwnedKind, PodView};
+use dfs_operator::observe::{ClaimView, Inventory, LiveInventory, NodeSight, OwnedKind, PodView};
 use dfs_operator::reconcile;
 use dfs_operator::validate::ClusterKey;
 use kube::api::DynamicObject;
@@ -65,7 +65,7 @@ impl Inventory for Frozen {
         Ok(self.seen.lock().unwrap().claims.clone())
     }
 
-    async fn node(&self, name: &str) -> Result<Option<NodeView>, ReconcileError> {
+    async fn node(&self, name: &str) -> Result<NodeSight, ReconcileError> {
         self.live.node(name).await
     }
 

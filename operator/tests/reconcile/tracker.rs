@@ -67,6 +67,8 @@ pub struct State {
     pub stuck: bool,
     /// Messages heard so far.
     pub heartbeats: u64,
+    /// Whose loss a human acknowledged.
+    pub given_up: Option<DatanodeId>,
     /// What was asked of every datanode's volume.
     pub volume: VolumeStats,
 }
@@ -191,7 +193,9 @@ impl FakeTracker {
                 away: BTreeSet::new(),
                 stuck: false,
                 heartbeats: 0,
+                given_up: None,
                 volume: VolumeStats {
+                    capacity_bytes: 10 << 30,
                     used_bytes: 1 << 30,
                     free_bytes: 9 << 30,
                     read_only: false,
@@ -443,14 +447,27 @@ impl Tracker for FakeTracker {
                 Liveness::Dead,
                 "a live datanode was declared lost"
             );
-            assert!(
-                state.safe && state.needing(id).is_empty(),
-                "a datanode with chunks was declared lost"
-            );
+            if state.given_up == Some(id) {
+                let only = |held: &&BTreeSet<DatanodeId>| held.len() == 1 && held.contains(&id);
+                let lost = state.chunks.values().filter(only).count();
+                if lost > 0 {
+                    let why = format!("{lost} chunks have no replica that is known elsewhere");
+                    return Err(TrackerError::Refused(why));
+                }
+                for held in state.chunks.values_mut() {
+                    held.remove(&id);
+                }
+            } else {
+                assert!(
+                    state.safe && state.needing(id).is_empty(),
+                    "a datanode with chunks was declared lost"
+                );
+            }
             let entry = state.nodes.get_mut(&id).unwrap();
             entry.admin = AdminState::Tombstoned;
+            Ok(())
         })
-        .await
+        .await?
     }
 
     async fn rebuild(&self, _: &Endpoint, datanodes: &[String]) -> Result<(), TrackerError> {

@@ -154,8 +154,14 @@ impl World {
 
     /// What controllers and kubelets do.
     pub fn settle(&self) {
+        self.end();
         for set in self.api.list("statefulsets") {
             let name = set["metadata"]["name"].as_str().unwrap().to_owned();
+            if !set["metadata"]["deletionTimestamp"].is_null() {
+                self.orphan(&set, &name);
+                continue;
+            }
+            self.adopt(&set, &name);
             let replicas = set["spec"]["replicas"].as_i64().unwrap();
             for ordinal in 0..replicas {
                 self.start_pod(&set, &format!("{name}-{ordinal}"), ordinal);
@@ -186,7 +192,85 @@ impl World {
                 });
             });
         }
+        self.resize();
         self.speak();
+    }
+
+    /// Whether a node's kubelet is there.
+    fn runs(&self, node: &str) -> bool {
+        let node = self.api.get("nodes", node);
+        node.is_some_and(|node| node["status"]["conditions"][0]["status"] == "True")
+    }
+
+    /// Kubelets end the pods that are to end; those of nobody's node go at once.
+    fn end(&self) {
+        for pod in self.api.list("pods") {
+            let node = pod["spec"]["nodeName"].as_str();
+            if !pod["metadata"]["deletionTimestamp"].is_null()
+                && node.is_none_or(|node| self.runs(node))
+            {
+                self.api
+                    .remove("pods", pod["metadata"]["name"].as_str().unwrap());
+            }
+        }
+    }
+
+    /// Where a pod is to run: where its volume is, if that is anywhere; on a node of its own otherwise.
+    fn place(&self, claim: &str, ordinal: i64) -> Option<String> {
+        let claim = self.api.get("persistentvolumeclaims", claim).unwrap();
+        let held = claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"].as_str();
+        if let Some(node) = held {
+            return self.runs(node).then(|| node.to_owned());
+        }
+        let nodes = (0..3).map(|next| format!("node-{}", (ordinal + next) % 3));
+        nodes.into_iter().find(|node| self.runs(node))
+    }
+
+    /// Pods of a set that is deleted without them belong to nobody from now on.
+    fn orphan(&self, set: &Value, name: &str) {
+        for pod in self.api.list("pods") {
+            if pod["metadata"]["ownerReferences"][0]["uid"] == set["metadata"]["uid"] {
+                let pod = pod["metadata"]["name"].as_str().unwrap();
+                self.api.change("pods", pod, |pod| {
+                    pod["metadata"]
+                        .as_object_mut()
+                        .unwrap()
+                        .remove("ownerReferences");
+                });
+            }
+        }
+        self.api.remove("statefulsets", name);
+    }
+
+    /// Pods of nobody that have a set's name belong to it.
+    fn adopt(&self, set: &Value, name: &str) {
+        for pod in self.api.list("pods") {
+            let pod_name = pod["metadata"]["name"].as_str().unwrap();
+            let is_its = pod_name.strip_prefix(&format!("{name}-"));
+            let is_its = is_its.is_some_and(|digits| digits.parse::<u32>().is_ok());
+            if is_its && pod["metadata"]["ownerReferences"].is_null() {
+                self.api.change("pods", pod_name, |pod| {
+                    pod["metadata"]["ownerReferences"] = owner(set);
+                });
+            }
+        }
+    }
+
+    /// The storage makes larger what asks for more, and claims whose pod is gone may go.
+    fn resize(&self) {
+        for claim in self.api.list("persistentvolumeclaims") {
+            let name = claim["metadata"]["name"].as_str().unwrap();
+            if !claim["metadata"]["deletionTimestamp"].is_null() {
+                if self.api.get("pods", &name["data-".len()..]).is_none() {
+                    self.api.remove("persistentvolumeclaims", name);
+                }
+                continue;
+            }
+            let asked = claim["spec"]["resources"]["requests"]["storage"].clone();
+            self.api.change("persistentvolumeclaims", name, |claim| {
+                claim["status"]["capacity"] = json!({"storage": asked});
+            });
+        }
     }
 
     /// Pods beyond the set's number: told to end at one look, gone at the next.
@@ -204,8 +288,6 @@ impl World {
                 self.api.change("pods", name, |pod| {
                     pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
                 });
-            } else {
-                self.api.remove("pods", name);
             }
         }
     }
@@ -221,7 +303,18 @@ impl World {
                     "spec": set["spec"]["volumeClaimTemplates"][0]["spec"], "status": {"phase": "Bound"}}),
             );
         }
-        if self.api.get("pods", name).is_some() {
+        let node = self.place(&claim, ordinal);
+        if let Some(pod) = self.api.get("pods", name) {
+            if pod["spec"]["nodeName"].is_null() && node.is_some() {
+                self.api.change("pods", name, |pod| {
+                    pod["spec"]["nodeName"] = json!(node);
+                    pod["status"]["conditions"] = runs(true, true);
+                });
+            }
+            return;
+        }
+        let being_deleted = self.api.get("persistentvolumeclaims", &claim).unwrap();
+        if !being_deleted["metadata"]["deletionTimestamp"].is_null() {
             return;
         }
         let address = self.addresses.fetch_add(1, Ordering::SeqCst);
@@ -234,17 +327,14 @@ impl World {
         } else {
             json!({"waiting": {"reason": "CrashLoopBackOff"}})
         };
-        let ready = if starts { "True" } else { "False" };
+        let conditions = runs(node.is_some(), starts);
         self.api.put(
             "pods",
             json!({"apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "labels": labels, "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set["metadata"]["name"],
-                    "uid": set["metadata"]["uid"], "controller": true}]},
-                "spec": {"nodeName": format!("node-{}", ordinal % 3), "containers": [{"image": image}], "volumes": [
+                "metadata": {"name": name, "labels": labels, "ownerReferences": owner(set)},
+                "spec": {"nodeName": node, "containers": [{"image": image}], "volumes": [
                     {"name": "data", "persistentVolumeClaim": {"claimName": claim}}]},
-                "status": {"phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": [
-                    {"type": "Ready", "status": ready}, {"type": "PodScheduled", "status": "True"}],
+                "status": {"phase": "Running", "podIP": format!("10.0.0.{address}"), "conditions": conditions,
                     "containerStatuses": [{"state": state}]}}),
         );
     }
@@ -264,7 +354,9 @@ impl World {
         }
         for pod in self.api.list("pods") {
             let name = pod["metadata"]["name"].as_str().unwrap();
-            if name.starts_with("a-datanode-") && is_ready(&pod) {
+            let node = pod["spec"]["nodeName"].as_str();
+            let serves = is_ready(&pod) && node.is_some_and(|node| self.runs(node));
+            if name.starts_with("a-datanode-") && serves {
                 let address = format!("{}:6001", pod["status"]["podIP"].as_str().unwrap());
                 self.tracker.heard(self.uuid(name), name, &address);
             }
@@ -364,6 +456,7 @@ impl World {
                 }
                 object["data"] = json!(object["data"].is_object());
                 object["status"]["podIP"] = Value::Null;
+                object["status"]["observedGeneration"] = Value::Null;
                 for condition in object["status"]["conditions"]
                     .as_array_mut()
                     .into_iter()
@@ -400,6 +493,19 @@ fn revision(set: &Value) -> String {
         sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte)
     });
     format!("{sum:x}")
+}
+
+/// Conditions of a pod that has a node, or that none takes, and whose program runs or does not.
+fn runs(placed: bool, starts: bool) -> Value {
+    let status = |is: bool| if is { "True" } else { "False" };
+    json!([{"type": "Ready", "status": status(placed && starts)},
+        {"type": "PodScheduled", "status": status(placed)}])
+}
+
+/// What makes a set the owner of a pod.
+fn owner(set: &Value) -> Value {
+    json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": set["metadata"]["name"],
+        "uid": set["metadata"]["uid"], "controller": true}])
 }
 
 /// The manifest that a new user writes, with the API server's defaults in it.

@@ -279,8 +279,15 @@ impl Tracker {
         }
         let verdict = nothing_only_there(&state.replicas, id);
         if !verdict.safe && !accept_loss {
+            let named = verdict.chunks.iter().take(3).map(ToString::to_string);
+            let named: Vec<_> = named.collect();
             return conflict(
-                verdict.reason,
+                format!(
+                    "{} ({}{})",
+                    verdict.reason,
+                    named.join(", "),
+                    if verdict.chunk_count > 3 { ", ..." } else { "" }
+                ),
                 "bring it back, or say {\"accept_loss\": true}: those files are lost then",
             );
         }

@@ -389,6 +389,7 @@ async fn administration_reaches_its_routes() {
     for line in [
         "decommission",
         "recommission",
+        "lost",
         "trash restore --to x/y",
         "trash purge",
     ] {
@@ -400,7 +401,7 @@ async fn administration_reaches_its_routes() {
         changes,
         format!(
             "POST /nodes/{id}/decommission?\nPOST /nodes/{id}/recommission?\n\
-             POST /trash/{id}/restore?to=x%2Fy\nDELETE /trash/{id}?"
+             POST /nodes/{id}/lost?\nPOST /trash/{id}/restore?to=x%2Fy\nDELETE /trash/{id}?"
         )
     );
 }

@@ -1,7 +1,7 @@
 //! One judge for each condition.
 
 use super::super::{CatalogStep, Input, Plan, Roll, Step, spread, waits};
-use super::{Judgement, Kind, Reason, Trouble, Truth, coarse};
+use super::{Judgement, Kind, Reason, Trouble, Truth, coarse, nodes, storage};
 use crate::crd::DecommissionState;
 use crate::observe::{TrackerView, WorkloadView};
 use dfs_protocol::datanode::{AdminState, Liveness};
@@ -41,6 +41,8 @@ impl<'a> Judge<'a> {
             self.decommissioning(),
             self.scale_down_blocked(),
             self.catalog_lost(),
+            storage::resizing(self.plan),
+            nodes::lost(self.input, self.plan),
             self.paused(),
         ]
     }
@@ -81,7 +83,7 @@ impl<'a> Judge<'a> {
 
     fn datanode_obstacles(&self, add: &mut impl FnMut(Reason, String)) {
         let wanted = self.input.cluster.datanodes;
-        let ready = ready_of(self.input.observed.datanode_set.as_ref());
+        let (_, ready) = self.input.observed.datanode_pods();
         let waits = waits::datanode_waits(
             self.input.observed,
             &self.input.cluster.key.name,
@@ -211,6 +213,10 @@ impl<'a> Judge<'a> {
             return yes(kind, Reason::Rebuilding, message);
         }
         let observed = self.input.observed;
+        let resizing = storage::resizing(self.plan);
+        if resizing.truth == Truth::True && resizing.reason == Reason::Resizing {
+            return yes(kind, Reason::Resizing, resizing.message);
+        }
         let (Some(set), Some(_), Some(_)) = (
             &observed.datanode_set,
             &observed.tracker_set,
@@ -265,8 +271,13 @@ impl<'a> Judge<'a> {
     fn degraded(&self) -> Judgement {
         let kind = Kind::Degraded;
         let redundant = self.redundant();
+        let full = storage::full(self.input);
         if redundant.truth == Truth::False {
-            return yes(kind, redundant.reason, redundant.message);
+            let also: Vec<_> = full.into_iter().collect();
+            return yes(kind, redundant.reason, with(redundant.message, &also));
+        }
+        if let Some(full) = full {
+            return yes(kind, Reason::VolumesFull, full);
         }
         // Before the first datanode was admitted there is nothing that could be worse than it was.
         if self.input.cluster.cluster_id.is_none() && self.trouble.is_none() {
@@ -466,7 +477,7 @@ fn with(head: String, waits: &[String]) -> String {
     format!("{head}; {}", waits.join("; "))
 }
 
-fn yes(kind: Kind, reason: Reason, message: String) -> Judgement {
+pub(super) fn yes(kind: Kind, reason: Reason, message: String) -> Judgement {
     Judgement {
         kind,
         truth: Truth::True,
@@ -475,7 +486,7 @@ fn yes(kind: Kind, reason: Reason, message: String) -> Judgement {
     }
 }
 
-fn no(kind: Kind, reason: Reason, message: String) -> Judgement {
+pub(super) fn no(kind: Kind, reason: Reason, message: String) -> Judgement {
     Judgement {
         kind,
         truth: Truth::False,

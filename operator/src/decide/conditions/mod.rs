@@ -8,6 +8,8 @@ use dfs_runtime::label_enum;
 use super::{Input, Plan};
 
 mod judge;
+mod nodes;
+mod storage;
 
 pub(crate) use judge::registered;
 
@@ -30,6 +32,10 @@ label_enum! {
         ScaleDownBlocked = "ScaleDownBlocked",
         /// The tracker's volume holds no catalog although the cluster exists.
         CatalogLost = "CatalogLost",
+        /// Volumes are not as large as they are to be yet.
+        StorageResizing = "StorageResizing",
+        /// Pods are lost with their Kubernetes node, or a datanode was given up and cannot go.
+        NodeLost = "NodeLost",
         /// The operator only looks.
         Paused = "Paused",
     }
@@ -120,6 +126,22 @@ label_enum! {
         AwaitingDatanodes = "AwaitingDatanodes",
         /// The catalog is being rebuilt.
         Rebuilding = "Rebuilding",
+        /// Volumes are being made larger.
+        Resizing = "Resizing",
+        /// Volumes cannot be made larger.
+        ExpansionRefused = "ExpansionRefused",
+        /// Volumes are full and take no chunks.
+        VolumesFull = "VolumesFull",
+        /// A Kubernetes node does not exist any more.
+        NodeGone = "NodeGone",
+        /// A Kubernetes node has not been Ready for long.
+        NodeNotReady = "NodeNotReady",
+        /// A pod does not end, and nodes may not be read.
+        PodStuck = "PodStuck",
+        /// Nodes may not be read.
+        NodesUnreadable = "NodesUnreadable",
+        /// A datanode was given up, and chunks would be lost with it.
+        LossNotAccepted = "LossNotAccepted",
         /// The operator acts.
         Managed = "Managed",
         /// The operator only looks.

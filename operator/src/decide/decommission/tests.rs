@@ -302,9 +302,14 @@ impl Model {
             Step::DeleteClaim { .. } => panic!("the spec does not say so"),
             Step::Update { .. } | Step::Admit { .. } | Step::Refuse { .. } => {}
             Step::Lost(_)
+            | Step::Restart { .. }
+            | Step::Orphan { .. }
+            | Step::GiveUp(_)
+            | Step::ForgetLoss(_)
+            | Step::DeletePod { .. }
+            | Step::ForceDelete { .. }
             | Step::Rebuild(_)
-            | Step::ForgetAcknowledgement
-            | Step::Restart { .. } => panic!("{step:?}"),
+            | Step::ForgetAcknowledgement => panic!("{step:?}"),
         }
     }
 
