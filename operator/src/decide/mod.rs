@@ -2,6 +2,7 @@
 //! plan's result through the planner again yields nothing new.
 
 pub mod admission;
+pub mod budget;
 pub mod catalog;
 pub mod conditions;
 pub mod decommission;
@@ -20,6 +21,7 @@ use dfs_protocol::{ClusterId, DatanodeId};
 use jiff::Timestamp;
 
 pub use admission::Decision;
+pub use budget::Budget;
 pub use catalog::CatalogStep;
 pub use conditions::{Judgement, Kind, Reason, Truth, conditions};
 pub use decommission::{Blocked, Scale};
@@ -38,6 +40,8 @@ pub struct Input<'a> {
     pub observed: &'a Observed,
     /// The tracker's word about datanodes whose volume is gone, and about those on their way out.
     pub verdicts: &'a BTreeMap<DatanodeId, Verdict>,
+    /// The tracker's word on whether any further datanode may stop; none when it gave none.
+    pub further: Option<&'a Verdict>,
     /// For how long each newcomer has been pending, as far as this process knows.
     pub waited: &'a BTreeMap<DatanodeId, Duration>,
     /// The time, for periods that outlive this process; whole seconds. Nothing is safe because of it.
@@ -139,6 +143,8 @@ impl Step {
 pub struct Plan {
     /// Replicas of the datanodes' StatefulSet, and who is on the way out.
     pub scale: Scale,
+    /// How many datanodes' pods may be unavailable.
+    pub budget: Budget,
     /// What to tell the tracker, in order.
     pub steps: Vec<Step>,
     /// What the lost catalog waits for.
@@ -156,8 +162,10 @@ pub struct Plan {
 /// Decides.
 pub fn decide(input: &Input<'_>) -> Plan {
     let cluster = input.cluster;
+    let scale = decommission::scale(input);
     let mut plan = Plan {
-        scale: decommission::scale(input),
+        budget: budget::budget(input, scale.replicas, wrong_cluster(input)),
+        scale,
         steps: Vec::new(),
         catalog: catalog::catalog(input),
         waiting: Vec::new(),
@@ -183,6 +191,17 @@ pub fn decide(input: &Input<'_>) -> Plan {
         plan.scale.decommissions.clone_from(&cluster.decommissions);
     }
     plan
+}
+
+/// Whether another cluster's tracker answers.
+fn wrong_cluster(input: &Input<'_>) -> bool {
+    let answers = input
+        .observed
+        .tracker
+        .open()
+        .map(|open| open.status.cluster);
+    let recorded = input.cluster.cluster_id;
+    recorded.is_some() && answers.is_some() && recorded != answers
 }
 
 fn membership(input: &Input<'_>, plan: &mut Plan) {

@@ -138,6 +138,7 @@ fn plan(observed: &Observed, waited: Duration) -> Plan {
         cluster: &cluster,
         observed,
         verdicts: &verdicts,
+        further: None,
         waited: &waited,
         now: Timestamp::UNIX_EPOCH,
     })
@@ -325,7 +326,7 @@ proptest! {
         let verdicts = nodes.iter().map(|entry| (entry.id, Verdict { safe, ..Verdict::default() }));
         let verdicts = verdicts.collect();
         let (cluster, waited) = (cluster(3), BTreeMap::new());
-        let plan = decide(&Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited, now: Timestamp::UNIX_EPOCH });
+        let plan = decide(&Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, further: None, waited: &waited, now: Timestamp::UNIX_EPOCH });
         prop_assert!(plan.scale.replicas >= 3, "scaled down");
         for step in &plan.steps {
             match step {
@@ -356,7 +357,7 @@ proptest! {
             cluster.cluster_id = None;
         }
         let (seen, waited, verdicts) = (observed(nodes), BTreeMap::new(), BTreeMap::new());
-        let input = Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, waited: &waited, now: Timestamp::UNIX_EPOCH };
+        let input = Input { cluster: &cluster, observed: &seen, verdicts: &verdicts, further: None, waited: &waited, now: Timestamp::UNIX_EPOCH };
         prop_assert_eq!(decide(&input).steps, vec![]);
     }
 }

@@ -84,6 +84,10 @@ label_enum! {
         CatalogRebuilding = "CatalogRebuilding",
         /// The catalog is back.
         CatalogRebuilt = "CatalogRebuilt",
+        /// No datanode may be evicted for now.
+        EvictionsHeld = "EvictionsHeld",
+        /// A datanode may be evicted again.
+        EvictionsAllowed = "EvictionsAllowed",
         /// The operator only looks from now on.
         Paused = "Paused",
         /// The operator acts again.
@@ -120,6 +124,8 @@ impl EventReason {
             | Self::ScaleDownReleased
             | Self::CatalogRebuilding
             | Self::CatalogRebuilt
+            | Self::EvictionsHeld
+            | Self::EvictionsAllowed
             | Self::Paused
             | Self::Resumed => false,
         }

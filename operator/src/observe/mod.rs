@@ -15,7 +15,7 @@ pub use inventory::{Inventory, LiveInventory, OwnedKind};
 pub use model::{
     ClaimView, NodeView, Observed, OpenTracker, Part, PodView, TrackerView, Uid, WorkloadView,
 };
-pub use tracker::{Asking, read_tracker, verdicts};
+pub use tracker::{Asking, further, read_tracker, verdicts};
 
 use crate::error::ReconcileError;
 use crate::names;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dfs_protocol::DatanodeId;
 
 use super::{Observed, OpenTracker, TrackerView};
-use crate::decide::lost;
+use crate::decide::{budget, lost};
 use crate::metrics::Metrics;
 use crate::tracker_client::{CatalogState, Endpoint, Tracker, TrackerError, Verdict};
 use dfs_runtime::clock::Clock;
@@ -86,4 +86,14 @@ pub async fn verdicts(
         }
     }
     verdicts
+}
+
+/// The tracker's word on whether, beside the datanodes that are down, any further one may stop.
+pub async fn further(ask: &Asking<'_>, at: &Endpoint, observed: &Observed) -> Option<Verdict> {
+    let down = budget::down(observed, observed.tracker.open()?);
+    let asked = ask.counted(ask.tracker.ok_to_stop(at, &down, true)).await;
+    asked
+        // No word means no.
+        .inspect_err(|error| tracing::info!(%error, "no word on whether a datanode may stop"))
+        .ok()
 }

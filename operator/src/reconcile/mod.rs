@@ -24,17 +24,19 @@ use crate::apply::{Applier, answered};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::decide::conditions::{Trouble, invalid, registered};
-use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Truth};
+use crate::decide::{self, Budget, Input, Judgement, Kind, Plan, Step, Truth};
 use crate::error::ReconcileError;
-use crate::events::{Note, transitions};
+use crate::events::{EventReason, Note, transitions};
 use crate::metrics::ReconcileResult;
-use crate::observe::{Inventory, Observed, observe, read_tracker, verdicts};
+use crate::observe::{Inventory, Observed, further, observe, read_tracker, verdicts};
 use crate::status::{self, Change, Numbers};
 use crate::tracker_client::{Endpoint, Verdict};
 use crate::validate::{Cluster, InvalidSpec};
 
 /// While something moves.
 const MOVING: Duration = Duration::from_secs(5);
+/// While evictions of datanodes wait.
+const HELD: Duration = Duration::from_secs(10);
 /// Right after the tracker was told something.
 const SOON: Duration = Duration::from_secs(2);
 /// How long after its last change a cluster counts as moving.
@@ -62,6 +64,7 @@ struct Pass<'a> {
 struct Looked {
     observed: Observed,
     verdicts: BTreeMap<DatanodeId, Verdict>,
+    further: Option<Verdict>,
     waited: BTreeMap<DatanodeId, Duration>,
     now: Timestamp,
     plan: Plan,
@@ -73,6 +76,7 @@ impl Looked {
             cluster,
             observed: &self.observed,
             verdicts: &self.verdicts,
+            further: self.further.as_ref(),
             waited: &self.waited,
             now: self.now,
         }
@@ -126,6 +130,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         }
     }
     pass.note_refusals(&looked.observed);
+    pass.note_budget(&looked.plan.budget);
     let error = refused.map(|refused| refused.error);
     let trouble = error.as_ref().map(|error| Trouble(error.to_string()));
     let moving = pass.finish(&looked, trouble.as_ref()).await?;
@@ -134,6 +139,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         result: ReconcileResult::Ok,
         requeue: Some(match (told, moving) {
             (0, true) => MOVING,
+            (0, false) if looked.plan.budget.held.is_some() => ctx.resync.min(HELD),
             (0, false) => ctx.resync,
             _ => SOON,
         }),
@@ -205,6 +211,10 @@ impl Pass<'_> {
             Some(endpoint) => verdicts(&ctx.asking(), endpoint, name, &leaving, &observed).await,
             None => BTreeMap::new(),
         };
+        let further = match &self.endpoint {
+            Some(endpoint) => further(&ctx.asking(), endpoint, &observed).await,
+            None => None,
+        };
         // The API keeps whole seconds.
         let now = ctx.clock.wall();
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -212,12 +222,14 @@ impl Pass<'_> {
             cluster: &self.cluster,
             observed: &observed,
             verdicts: &verdicts,
+            further: further.as_ref(),
             waited: &waited,
             now,
         });
         Looked {
             observed,
             verdicts,
+            further,
             waited,
             now,
             plan,
@@ -276,6 +288,28 @@ impl Pass<'_> {
                 memory.refusals.insert(note.note, refusal.count);
             }
         });
+    }
+
+    /// The eviction gate's turns become events. What a new process sees first is no turn.
+    fn note_budget(&mut self, budget: &Budget) {
+        if self.cluster.paused || self.cluster.factor < 2 {
+            return;
+        }
+        let held = budget.held.is_some();
+        let was_held = self.ctx.memory.with(&self.cluster.uid, |memory| {
+            memory.evictions_held.replace(held)
+        });
+        match (was_held, &budget.held) {
+            (Some(false), Some(why)) => self.notes.push(Note::new(
+                EventReason::EvictionsHeld,
+                format!("no datanode may be evicted: {why}"),
+            )),
+            (Some(true), None) => self.notes.push(Note::new(
+                EventReason::EvictionsAllowed,
+                "one datanode at a time may be evicted",
+            )),
+            (None, _) | (Some(true), Some(_)) | (Some(false), None) => {}
+        }
     }
 
     /// Writes the status and tells the events; returns whether something moves.

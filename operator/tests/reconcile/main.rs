@@ -5,6 +5,7 @@
 
 mod api;
 mod crashes;
+mod evictions;
 mod gate;
 mod losses;
 mod removal;

@@ -243,7 +243,20 @@ impl<'a> Judge<'a> {
         no(kind, Reason::AsWanted, "nothing moves".to_owned())
     }
 
+    /// With the reason why evictions wait, where they do.
     fn degraded(&self) -> Judgement {
+        let judged = self.missing_something();
+        let has_budget = self.input.cluster.factor > 1 && self.input.cluster.cluster_id.is_some();
+        match self.plan.budget.held.as_ref().filter(|_| has_budget) {
+            Some(why) => Judgement {
+                message: format!("{}; evictions of datanodes wait: {why}", judged.message),
+                ..judged
+            },
+            None => judged,
+        }
+    }
+
+    fn missing_something(&self) -> Judgement {
         let kind = Kind::Degraded;
         let redundant = self.redundant();
         if redundant.truth == Truth::False {

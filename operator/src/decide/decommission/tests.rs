@@ -241,6 +241,7 @@ impl Model {
             cluster: &self.cluster,
             observed: &seen,
             verdicts: &verdicts,
+            further: None,
             waited: &waited,
             now: self.now,
         })
