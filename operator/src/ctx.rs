@@ -82,6 +82,8 @@ pub struct Remembered {
     pub status_written: Option<Duration>,
     /// Refusals of the tracker that were told, and how many there were.
     pub refusals: BTreeMap<String, u64>,
+    /// Whether no datanode might be evicted when this process last looked.
+    pub evictions_held: Option<bool>,
     /// Failed reconciles in a row.
     pub failures: u32,
 }

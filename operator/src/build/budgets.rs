@@ -27,6 +27,14 @@ pub(super) fn budgets(frame: &Frame<'_>) -> Vec<PodDisruptionBudget> {
     budgets
 }
 
+/// Of datanodes as many as their chunks allow; of the others one.
+const fn max_unavailable(frame: &Frame<'_>, component: Component) -> i32 {
+    match component {
+        Component::Datanode => frame.datanodes_away,
+        Component::Tracker | Component::Gateway => 1,
+    }
+}
+
 fn budget(frame: &Frame<'_>, component: Component, unhealthy: Unhealthy) -> PodDisruptionBudget {
     let policy = match unhealthy {
         Unhealthy::WithinBudget => "IfHealthyBudget",
@@ -35,7 +43,7 @@ fn budget(frame: &Frame<'_>, component: Component, unhealthy: Unhealthy) -> PodD
     PodDisruptionBudget {
         metadata: metadata(frame, component),
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(1)),
+            max_unavailable: Some(IntOrString::Int(max_unavailable(frame, component))),
             selector: Some(selector(frame.name, component)),
             unhealthy_pod_eviction_policy: Some(policy.to_owned()),
             ..PodDisruptionBudgetSpec::default()

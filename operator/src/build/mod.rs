@@ -47,6 +47,8 @@ pub struct Inputs<'a> {
     pub cluster_id: Option<&'a str>,
     /// Datanodes that there are to be: the spec's number, or more while some are emptied or kept.
     pub datanodes: i32,
+    /// Datanodes' pods that may be unavailable at a time.
+    pub datanodes_away: i32,
     /// Namespace of the operator; any if unknown.
     pub operator_namespace: Option<&'a str>,
 }
@@ -104,6 +106,7 @@ struct Frame<'a> {
     /// Bytes a second.
     decommission_rate: Option<u64>,
     datanodes: i32,
+    datanodes_away: i32,
     operator_namespace: Option<&'a str>,
 }
 
@@ -148,6 +151,7 @@ impl<'a> Frame<'a> {
                     source,
                 })?,
             datanodes: inputs.datanodes,
+            datanodes_away: inputs.datanodes_away,
             operator_namespace: inputs.operator_namespace,
         })
     }

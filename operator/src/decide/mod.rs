@@ -2,6 +2,7 @@
 //! plan's result through the planner again yields nothing new.
 
 pub mod admission;
+pub mod budget;
 pub mod catalog;
 pub mod conditions;
 pub mod decommission;
@@ -23,6 +24,7 @@ use dfs_protocol::{ClusterId, DatanodeId};
 use jiff::Timestamp;
 
 pub use admission::Decision;
+pub use budget::Budget;
 pub use catalog::CatalogStep;
 pub use conditions::{Judgement, Kind, Reason, Truth, conditions};
 pub use decommission::{Blocked, Scale};
@@ -197,6 +199,8 @@ pub struct Plan {
     pub scale: Scale,
     /// How a change of the template comes along.
     pub roll: Roll,
+    /// How many datanodes' pods may be unavailable.
+    pub budget: Budget,
     /// What to tell the tracker, in order.
     pub steps: Vec<Step>,
     /// Volumes that are to grow.
@@ -220,9 +224,11 @@ pub struct Plan {
 /// Decides.
 pub fn decide(input: &Input<'_>) -> Plan {
     let cluster = input.cluster;
+    let scale = decommission::scale(input);
     let mut plan = Plan {
-        scale: decommission::scale(input),
         roll: roll::roll(input),
+        budget: budget::budget(input, scale.replicas, wrong_cluster(input)),
+        scale,
         steps: Vec::new(),
         growth: growth::growth(input),
         nodes: nodes::nodes(input),
@@ -263,6 +269,17 @@ pub fn decide(input: &Input<'_>) -> Plan {
         plan.loss.record.clone_from(&cluster.loss);
     }
     plan
+}
+
+/// Whether another cluster's tracker answers.
+fn wrong_cluster(input: &Input<'_>) -> bool {
+    let answers = input
+        .observed
+        .tracker
+        .open()
+        .map(|open| open.status.cluster);
+    let recorded = input.cluster.cluster_id;
+    recorded.is_some() && answers.is_some() && recorded != answers
 }
 
 fn membership(input: &Input<'_>, plan: &mut Plan) {

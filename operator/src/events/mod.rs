@@ -110,6 +110,10 @@ label_enum! {
         PodDeleted = "PodDeleted",
         /// Nothing is left of a datanode that was given up.
         LossSettled = "LossSettled",
+        /// No datanode may be evicted for now.
+        EvictionsHeld = "EvictionsHeld",
+        /// A datanode may be evicted again.
+        EvictionsAllowed = "EvictionsAllowed",
         /// The operator only looks from now on.
         Paused = "Paused",
         /// The operator acts again.
@@ -159,6 +163,8 @@ impl EventReason {
             | Self::NodeLossOver
             | Self::PodDeleted
             | Self::LossSettled
+            | Self::EvictionsHeld
+            | Self::EvictionsAllowed
             | Self::Paused
             | Self::Resumed => false,
         }

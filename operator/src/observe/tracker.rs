@@ -7,7 +7,7 @@ use std::time::Duration;
 use dfs_protocol::DatanodeId;
 
 use super::{Observed, OpenTracker, TrackerView};
-use crate::decide::{lost, roll};
+use crate::decide::{budget, lost, roll};
 use crate::metrics::Metrics;
 use crate::tracker_client::{CatalogState, Endpoint, Tracker, TrackerError, Verdict};
 use crate::validate::Cluster;
@@ -69,6 +69,8 @@ pub struct Verdicts {
     pub removal: BTreeMap<DatanodeId, Verdict>,
     /// May they stop for a while: the one that is to restart next.
     pub stop: BTreeMap<DatanodeId, Verdict>,
+    /// May any further datanode stop, beside those that are down.
+    pub further: Option<Verdict>,
 }
 
 /// Asks for everything that a decision about this cluster may need.
@@ -103,5 +105,10 @@ pub async fn verdicts(
         let answer = ask.counted(ask.tracker.ok_to_stop(at, &[id], false)).await;
         note(&mut verdicts.stop, id, answer);
     }
+    let down = budget::down(observed, open);
+    let asked = ask.counted(ask.tracker.ok_to_stop(at, &down, true)).await;
+    verdicts.further = asked
+        .inspect_err(|error| tracing::info!(%error, "no word on whether a datanode may stop"))
+        .ok();
     verdicts
 }

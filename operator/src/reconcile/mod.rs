@@ -24,9 +24,9 @@ use crate::apply::{Applier, is_current};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::decide::conditions::{Trouble, invalid, registered};
-use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Truth};
+use crate::decide::{self, Budget, Input, Judgement, Kind, Plan, Step, Truth};
 use crate::error::ReconcileError;
-use crate::events::{Note, transitions};
+use crate::events::{EventReason, Note, transitions};
 use crate::metrics::ReconcileResult;
 use crate::observe::{Inventory, Observed, Part, Verdicts, observe, read_tracker, verdicts};
 use crate::status::{self, Change, Numbers};
@@ -35,6 +35,8 @@ use crate::validate::{Cluster, InvalidSpec};
 
 /// While something moves.
 const MOVING: Duration = Duration::from_secs(5);
+/// While evictions of datanodes wait.
+const HELD: Duration = Duration::from_secs(10);
 /// Right after the tracker was told something.
 const SOON: Duration = Duration::from_secs(2);
 /// How long after its last change a cluster counts as moving.
@@ -135,6 +137,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         looked.plan.loss.refused = pass.loss_refused.take();
     }
     pass.note_refusals(&looked.observed);
+    pass.note_budget(&looked.plan.budget);
     let error = refused.map(|refused| refused.error);
     let trouble = error.as_ref().map(|error| Trouble(error.to_string()));
     let moving = pass.finish(&looked, trouble.as_ref()).await?;
@@ -143,6 +146,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         result: ReconcileResult::Ok,
         requeue: Some(match (told, moving) {
             (0, true) => MOVING,
+            (0, false) if looked.plan.budget.held.is_some() => ctx.resync.min(HELD),
             (0, false) => ctx.resync,
             _ => SOON,
         }),
@@ -273,6 +277,28 @@ impl Pass<'_> {
                 memory.refusals.insert(note.note, refusal.count);
             }
         });
+    }
+
+    /// The eviction gate's turns become events. What a new process sees first is no turn.
+    fn note_budget(&mut self, budget: &Budget) {
+        if self.cluster.paused || self.cluster.factor < 2 {
+            return;
+        }
+        let held = budget.held.is_some();
+        let was_held = self.ctx.memory.with(&self.cluster.uid, |memory| {
+            memory.evictions_held.replace(held)
+        });
+        match (was_held, &budget.held) {
+            (Some(false), Some(why)) => self.notes.push(Note::new(
+                EventReason::EvictionsHeld,
+                format!("no datanode may be evicted: {why}"),
+            )),
+            (Some(true), None) => self.notes.push(Note::new(
+                EventReason::EvictionsAllowed,
+                "one datanode at a time may be evicted",
+            )),
+            (None, _) | (Some(true), Some(_)) | (Some(false), None) => {}
+        }
     }
 
     /// Writes the status and tells the events; returns whether something moves.

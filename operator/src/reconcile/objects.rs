@@ -22,6 +22,7 @@ pub(super) fn desired(
         default_image: &ctx.image,
         cluster_id: cluster_id.as_deref(),
         datanodes: plan.scale.replicas,
+        datanodes_away: plan.budget.max_unavailable,
         operator_namespace: ctx.operator_namespace.as_deref(),
     };
     let objects = build(&inputs).map_err(|error| InvalidSpec::Unbuildable(error.to_string()))?;

@@ -250,6 +250,7 @@ pub(crate) async fn objects_are_accepted(cluster: &Cluster) {
         default_image: "docker.io/library/dfs:1",
         cluster_id: Some("c-1"),
         datanodes: 3,
+        datanodes_away: 1,
         operator_namespace: Some("dfs-system"),
     };
     let Objects {

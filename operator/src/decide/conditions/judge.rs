@@ -268,7 +268,20 @@ impl<'a> Judge<'a> {
         ))
     }
 
+    /// With the reason why evictions wait, where they do.
     fn degraded(&self) -> Judgement {
+        let judged = self.missing_something();
+        let has_budget = self.input.cluster.factor > 1 && self.input.cluster.cluster_id.is_some();
+        match self.plan.budget.held.as_ref().filter(|_| has_budget) {
+            Some(why) => Judgement {
+                message: format!("{}; evictions of datanodes wait: {why}", judged.message),
+                ..judged
+            },
+            None => judged,
+        }
+    }
+
+    fn missing_something(&self) -> Judgement {
         let kind = Kind::Degraded;
         let redundant = self.redundant();
         let full = storage::full(self.input);

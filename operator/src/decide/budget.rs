@@ -1,0 +1,250 @@
+//! How many datanodes' pods may be unavailable at a time: what the API server's eviction gate goes by.
+//!
+//! The disruption controller lets evictions through while fewer of the StatefulSet's pods than this number
+//! are unavailable. So the number is made such that exactly one more may go while the tracker says that any
+//! one more may, and none otherwise. Unknown means none.
+
+use dfs_protocol::DatanodeId;
+use dfs_protocol::datanode::AdminState;
+
+use super::Input;
+use crate::names;
+use crate::observe::{Observed, OpenTracker, Part, PodView};
+
+/// What the budget of the datanodes' pods says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// `maxUnavailable`.
+    pub max_unavailable: i32,
+    /// Why no datanode may be evicted now, for people.
+    pub held: Option<String>,
+}
+
+/// Datanodes that are not served by a ready pod: the tracker is asked whether one more may stop beside
+/// these. It may still hear one whose pod is about to end.
+pub fn down(observed: &Observed, open: &OpenTracker) -> Vec<DatanodeId> {
+    let members = open.nodes.iter().filter(|entry| match entry.admin {
+        AdminState::InService | AdminState::Decommissioning | AdminState::Decommissioned => true,
+        AdminState::Pending | AdminState::Tombstoned => false,
+    });
+    let served = |pod: &str| observed.pod(pod).is_some_and(|pod| state(pod) == State::Up);
+    members
+        .filter(|entry| !entry.pod.as_deref().is_some_and(served))
+        .map(|entry| entry.id)
+        .collect()
+}
+
+/// The budget for what is there now. `wanted` pods are what the StatefulSet asks for once this pass applied it.
+pub fn budget(input: &Input<'_>, wanted: i32, wrong_cluster: bool) -> Budget {
+    let held = |why: String| Budget {
+        max_unavailable: 0,
+        held: Some(why),
+    };
+    match &input.verdicts.further {
+        _ if wrong_cluster => held("the tracker is not this cluster's".to_owned()),
+        None => held("the tracker cannot be asked whether a datanode may stop".to_owned()),
+        Some(verdict) if !verdict.safe => held(verdict.reason.clone()),
+        Some(_) => Budget {
+            max_unavailable: room(input, wanted),
+            held: None,
+        },
+    }
+}
+
+/// Room for exactly one more beside those that are down. A pod that is on its way up counts as up, so that
+/// room made for it lets nobody else go at the moment when it becomes ready; till then evictions wait.
+fn room(input: &Input<'_>, wanted: i32) -> i32 {
+    let set = names::datanode_set(&input.cluster.key.name);
+    let pods = input.observed.pods_of(Part::Datanode);
+    let mine: Vec<_> = pods
+        .filter(|pod| names::ordinal(&set, &pod.name).is_some())
+        .map(state)
+        .collect();
+    let count = |wanted| i32::try_from(mine.iter().filter(|one| **one == wanted).count());
+    let (up, coming) = (count(State::Up), count(State::Coming));
+    let (Ok(up), Ok(coming)) = (up, coming) else {
+        return 0;
+    };
+    // Pods that a set which grows has yet to make come up as well.
+    let grows = input.observed.datanode_set.as_ref();
+    let grows = grows.is_none_or(|set| set.wanted < wanted);
+    let unmade = i32::try_from(mine.len()).map_or(0, |there| wanted.saturating_sub(there));
+    let unmade = if grows { unmade.max(0) } else { 0 };
+    let above = wanted
+        .saturating_add(1)
+        .saturating_sub(up)
+        .saturating_sub(coming)
+        .saturating_sub(unmade);
+    above.max(0)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Ready.
+    Up,
+    /// It has a node and its container starts or runs.
+    Coming,
+    /// It ends, has no node, or its container does not run.
+    Down,
+}
+
+fn state(pod: &PodView) -> State {
+    if pod.deleting {
+        State::Down
+    } else if pod.ready {
+        State::Up
+    } else if pod.node.is_some() && pod.waiting.is_none() && pod.phase != "Failed" {
+        State::Coming
+    } else {
+        State::Down
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::super::tests::{cluster, entry, observed, pod, workload};
+    use super::*;
+    use crate::observe::Verdicts;
+    use crate::tracker_client::Verdict;
+
+    fn verdict(safe: bool) -> Verdict {
+        Verdict {
+            safe,
+            reason: "1 chunks would have too few live replicas".into(),
+            ..Verdict::default()
+        }
+    }
+
+    fn judged(seen: &Observed, wanted: i32, further: Option<&Verdict>, wrong: bool) -> Budget {
+        let (spec, pending) = (cluster(wanted), BTreeMap::new());
+        let verdicts = Verdicts {
+            further: further.cloned(),
+            ..Verdicts::default()
+        };
+        let input = Input {
+            cluster: &spec,
+            observed: seen,
+            verdicts: &verdicts,
+            waited: &pending,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        budget(&input, wanted, wrong)
+    }
+
+    fn seen(pods: Vec<PodView>) -> Observed {
+        Observed {
+            datanode_set: Some(workload(5)),
+            pods,
+            ..observed(Vec::new())
+        }
+    }
+
+    /// A pod in one of the ways in which one can be.
+    fn made(ordinal: i32, letter: char) -> PodView {
+        let mut view = pod(ordinal);
+        view.ready = letter == 'u';
+        match letter {
+            // Without a node.
+            'p' => view.node = None,
+            // Ending; the kubelet still says that it is ready.
+            'd' => (view.ready, view.deleting) = (true, true),
+            // Ends again and again.
+            'w' => view.waiting = Some("CrashLoopBackOff".into()),
+            // 'u' is up, 'c' is coming up.
+            _ => {}
+        }
+        view
+    }
+
+    fn row(letters: &str) -> Observed {
+        let letters = letters.chars().filter(|letter| *letter != '-');
+        seen(
+            (0..)
+                .zip(letters)
+                .map(|(n, letter)| made(n, letter))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn one_more_than_are_down_may_be_unavailable_and_those_on_their_way_up_are_not_down() {
+        for (letters, wanted, most) in [
+            ("uuuuu", 5, 1),
+            ("uuuup", 5, 2),
+            ("uuuud", 5, 2),
+            ("uuuuw", 5, 2),
+            ("uuupw", 5, 3),
+            ("uuuuc", 5, 1),
+            ("uuupc", 5, 2),
+            // One is missing in a set that is as it is wanted.
+            ("uuuu-", 5, 2),
+            // The set grows: the newcomer comes up.
+            ("uuuuu-", 6, 1),
+            // The set was lowered and its last pod is not told yet.
+            ("uuuuu", 4, 0),
+        ] {
+            let budget = judged(&row(letters), wanted, Some(&verdict(true)), false);
+            assert_eq!(budget.max_unavailable, most, "{letters} of {wanted}");
+            assert_eq!(budget.held, None);
+        }
+    }
+
+    #[test]
+    fn unknown_and_unsafe_hold_everyone_and_say_why() {
+        for (further, wrong, words) in [
+            (None, false, "cannot be asked"),
+            (Some(verdict(false)), false, "too few live replicas"),
+            (Some(verdict(true)), true, "not this cluster's"),
+        ] {
+            let budget = judged(&row("uuuup"), 5, further.as_ref(), wrong);
+            assert_eq!(budget.max_unavailable, 0, "{words}");
+            assert!(budget.held.unwrap().contains(words));
+        }
+    }
+
+    #[test]
+    fn members_without_a_ready_pod_are_down_whatever_the_tracker_hears() {
+        let mut nodes: Vec<_> = (0..5)
+            .zip(10..)
+            .map(|(ordinal, id)| entry(id, ordinal, AdminState::InService))
+            .collect();
+        nodes[4].pod = None;
+        nodes.push(entry(20, 1, AdminState::Pending));
+        let mut observed = observed(nodes);
+        observed.pods = vec![made(0, 'u'), made(1, 'd'), made(2, 'c')];
+        let down = down(&observed, observed.tracker.open().unwrap());
+        let expected = [11, 12, 13, 14].map(DatanodeId::from_u128);
+        assert_eq!(down, expected);
+    }
+
+    proptest! {
+        /// As the disruption controller counts: wanted - budget must stay healthy.
+        #[test]
+        fn at_most_one_is_let_go_now_and_after_any_of_those_on_their_way_came_up(
+            letters in "[updcw]{1,8}", wanted in 1..9i32, safe: bool, came in any::<u8>(),
+        ) {
+            let before = row(&letters);
+            let budget = judged(&before, wanted, Some(&verdict(safe)), false).max_unavailable;
+            let later: String = (0..).zip(letters.chars()).map(|(n, letter)| {
+                if letter == 'c' && came & (1 << n) != 0 { 'u' } else { letter }
+            }).collect();
+            let healthy = later.chars().filter(|letter| *letter == 'u').count();
+            let healthy = i32::try_from(healthy).unwrap();
+            let allowed = healthy - (wanted - budget);
+            prop_assert!(budget >= 0);
+            if !safe {
+                prop_assert_eq!(budget, 0);
+            } else if budget > 0 {
+                prop_assert!(allowed <= 1, "{letters} -> {later}: {allowed}");
+            }
+            if safe && budget > 0 && !letters.contains('c') && letters.len() >= usize::try_from(wanted).unwrap() {
+                prop_assert_eq!(allowed, 1, "nobody may go although it is safe");
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The budget of the datanodes' pods goes by what the tracker says of their chunks.
+
+use serde_json::json;
+
+use crate::world::World;
+
+fn budget(world: &World) -> i64 {
+    let budget = world.api.get("poddisruptionbudgets", "a-datanode").unwrap();
+    budget["spec"]["maxUnavailable"].as_i64().unwrap()
+}
+
+fn set_pod(world: &World, name: &str, node: Option<&str>, ready: bool) {
+    world.api.change("pods", name, |pod| {
+        pod["spec"]["nodeName"] = json!(node);
+        pod["status"]["conditions"][0]["status"] = json!(if ready { "True" } else { "False" });
+    });
+}
+
+async fn five() -> World {
+    let world = World::new();
+    world.api.change("dfsclusters", "a", |cluster| {
+        cluster["spec"]["dataNodes"]["replicas"] = json!(5);
+    });
+    world.converge(&world.operator()).await;
+    world.fill(20);
+    world
+}
+
+#[tokio::test]
+async fn a_new_cluster_holds_evictions_until_its_tracker_answers() {
+    let world = World::new();
+    let ctx = world.operator();
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget(&world), 0);
+    world.converge(&ctx).await;
+    assert_eq!(budget(&world), 1);
+    assert!(!world.condition("Degraded").2.contains("evictions"));
+}
+
+#[tokio::test]
+async fn the_budget_follows_the_chunks_and_not_the_pods() {
+    let world = five().await;
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    assert_eq!(budget(&world), 1);
+    // A replica is damaged; every pod is as ready as before.
+    let lost = world.tracker.with(|state| {
+        let held = state.chunks.get_mut(&0).unwrap();
+        held.pop_first().unwrap()
+    });
+    let outcome = world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget(&world), 0);
+    assert!(outcome.requeue.unwrap() <= std::time::Duration::from_secs(10));
+    let message = world.condition("Degraded").2;
+    assert!(
+        message.contains("evictions of datanodes wait: 1 chunks"),
+        "{message}"
+    );
+    assert!(world.was_told("EvictionsHeld"), "{:?}", world.events());
+    world
+        .tracker
+        .with(|state| state.chunks.get_mut(&0).unwrap().insert(lost));
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget(&world), 1);
+    assert!(world.was_told("EvictionsAllowed"), "{:?}", world.events());
+}
+
+#[tokio::test]
+async fn one_that_is_down_holds_the_others_until_its_chunks_are_whole_without_it() {
+    let world = five().await;
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    let id = world.uuid("a-datanode-4");
+    // Its node was cordoned, and its volume is there.
+    set_pod(&world, "a-datanode-4", None, false);
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(
+        budget(&world),
+        0,
+        "its replicas count, although the tracker still hears it"
+    );
+    // What it held is copied: one more may go beside it.
+    world.tracker.with(|state| {
+        let others: Vec<_> = state
+            .nodes
+            .keys()
+            .copied()
+            .filter(|other| *other != id)
+            .collect();
+        for held in state.chunks.values_mut() {
+            held.extend(&others);
+        }
+    });
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget(&world), 2);
+    // It gets a node: it may be ready at any moment, and then two could go.
+    set_pod(&world, "a-datanode-4", Some("node-1"), false);
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget(&world), 1);
+    set_pod(&world, "a-datanode-4", Some("node-1"), true);
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget(&world), 1);
+}
+
+#[tokio::test]
+async fn a_tracker_that_cannot_be_read_holds_evictions() {
+    let world = five().await;
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    world.tracker.with(|state| state.mute = true);
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget(&world), 0);
+    assert!(
+        world
+            .condition("Degraded")
+            .2
+            .contains("evictions of datanodes wait")
+    );
+}
