@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use dfs_protocol::datanode::JournalRecord;
 use dfs_protocol::file::FileRecord;
@@ -261,15 +261,22 @@ pub fn new_trash_id(now: Timestamp, rng: &SharedRng) -> TrashId {
     TrashId::from_u128((millis << 80) | (rng.u128() >> 48))
 }
 
-/// Runs blocking work; a panic in it is an error of the engine.
+/// Runs blocking work; a panic in it is an error of the engine. A runtime that ends takes back what has not begun.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(StoreError::Engine {
-            detail: format!("a task of the catalog ended early: {error}"),
-        })
-    })
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(ended(&error)))
+}
+
+fn ended(error: &JoinError) -> StoreError {
+    if error.is_cancelled() {
+        return StoreError::Ending;
+    }
+    StoreError::Engine {
+        detail: format!("a task of the catalog ended early: {error}"),
+    }
 }
 
 // Gives the last sequence that the journals are known to have confirmed.
@@ -324,4 +331,19 @@ fn create(txn: &mut dyn WriteTxn, cluster: ClusterId) -> Result<(), StoreError> 
     };
     txn.put(Table::Journal, &keys::sequence(1), &encode(&record)?)?;
     txn.put(Table::Journal, keys::CONFIRMED, &encode(&0u64)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_protocol::problem::Problem;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_an_ending_process_takes_back_is_to_be_tried_again() {
+        let task = tokio::spawn(std::future::pending::<()>());
+        task.abort();
+        let problem = Problem::from(ended(&task.await.unwrap_err()));
+        assert_eq!(problem.status, 503, "{problem}");
+    }
 }

@@ -53,6 +53,9 @@ pub enum StoreError {
     /// The caller ended the transaction: nothing was written.
     #[error("the transaction was given up")]
     Abandoned,
+    /// This process ends: work that had not begun is not done any more.
+    #[error("the tracker is ending")]
+    Ending,
     /// The engine failed in a way of its own, or a task of ours panicked.
     #[error("the catalog's engine failed: {detail}")]
     Engine {
@@ -70,6 +73,7 @@ impl StoreError {
             | Self::Corrupt { .. }
             | Self::FormatUnknown { .. }
             | Self::PartlyLoaded
+            | Self::Ending
             | Self::Engine { .. } => true,
         }
     }
@@ -79,6 +83,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => full(),
+            StoreError::Ending => {
+                Self::new(ErrorCode::Unavailable, error.to_string()).next("retry after a second")
+            }
             StoreError::Io { .. }
             | StoreError::Corrupt { .. }
             | StoreError::FormatUnknown { .. }
