@@ -237,6 +237,18 @@ async fn i35_processes_with_a_token_admit_serve_rotate_and_outlast_a_restart_of_
         tokio::spawn(async move { door.send(Method::PUT, "/files/slow", &[], upload).await });
     feed.send(vec![1; 300_000].into()).await.unwrap();
     feed.send(vec![2; 300_000].into()).await.unwrap();
+    // An upload that has not reached it is one of those that it takes no more.
+    eventually("the upload is under way", DEADLINE, || async {
+        let text = get(pods.gateway_ports[1], "/metrics").await.text();
+        let in_flight = |line: &str| {
+            line.strip_prefix("dfs_http_requests_in_flight ")?
+                .parse()
+                .ok()
+        };
+        let count: f64 = text.lines().find_map(in_flight).unwrap_or_default();
+        (count >= 1.0).then_some(()).ok_or(text)
+    })
+    .await;
     pods.gateway.terminate().unwrap();
     eventually("the gateway takes no more", DEADLINE, || async {
         match gateway.try_get("a").await {
