@@ -21,8 +21,9 @@ use crate::store::{StoreError, SubmitError};
 
 /// Checkpoints that are kept: the newest, and one more in case the newest cannot be read.
 const KEPT: usize = 2;
-/// When space is short, deletions must not wait long for their checkpoint.
-const INTERVAL_UNDER_PRESSURE: Duration = Duration::from_secs(10);
+/// When space is short, deletions must not wait long for their checkpoint; nor must one that failed wait for its
+/// turn, as the first one does where datanodes are still arriving.
+const SHORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of a checkpoint's chunks on full volumes: few, to fit what those keep in reserve.
 const LIMIT_WHEN_FULL: u64 = 4 * BLOCK_SIZE_U64;
@@ -30,6 +31,7 @@ const LIMIT_WHEN_FULL: u64 = 4 * BLOCK_SIZE_U64;
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
     last_try: Option<Duration>,
+    failed: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +62,9 @@ impl Work for Checkpoints {
             }
         }
         self.last_try = Some(now);
-        match take(tracker).await {
+        let taken = take(tracker).await;
+        self.failed = taken.is_err();
+        match taken {
             Ok(record) => {
                 tracker.metrics.checkpoints.inc();
                 let detail = format!("a checkpoint covers the catalog up to {}", record.sequence);
@@ -98,14 +102,10 @@ impl Checkpoints {
             .map_or(0, |checkpoint| checkpoint.sequence);
         let behind = meta.sequence.saturating_sub(newest);
         let waiting = state.condemned.has_newer_than(oldest) || state.has_ruined_checkpoint();
-        let interval = if waiting && state.is_under_pressure(now) {
-            tracker
-                .config
-                .checkpoint_interval
-                .min(INTERVAL_UNDER_PRESSURE)
-        } else {
-            tracker.config.checkpoint_interval
-        };
+        let mut interval = tracker.config.checkpoint_interval;
+        if self.failed || waiting && state.is_under_pressure(now) {
+            interval = interval.min(SHORT_INTERVAL);
+        }
         let waited = self
             .last_try
             .is_none_or(|last| now.saturating_sub(last) >= interval);
