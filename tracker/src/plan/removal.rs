@@ -9,6 +9,7 @@ use dfs_protocol::{ChunkId, DatanodeId};
 use super::tasks::TaskTable;
 use super::{Hold, Policy};
 use crate::model::datanodes::{DatanodeTable, Picture};
+use crate::model::health::ReplicaClass;
 use crate::model::leases::LeaseTable;
 use crate::model::replicas::{ChunkView, ReplicaMap};
 
@@ -187,11 +188,15 @@ fn proven_elsewhere(
 ) -> u32 {
     let left = chunk.replicas.iter().filter(|replica| {
         let usable = match use_ {
-            ReplicaUse::Read => replica.holder.readable() && replica.holder.current,
-            ReplicaUse::Count => replica.holder.proven(),
+            // A datanode has it durably as soon as its writer was told so. A stop takes nothing away; to wait for
+            // the next report would let nobody stop while files are written.
+            ReplicaUse::Read => {
+                let is_there = replica.verified() || replica.class == ReplicaClass::Promised;
+                is_there && replica.holder.readable() && replica.holder.current
+            }
+            ReplicaUse::Count => replica.verified() && replica.holder.proven(),
         };
         usable
-            && replica.verified()
             && !without.contains(&replica.datanode)
             && !view
                 .tasks

@@ -288,7 +288,7 @@ fn i25_unknown_means_no() {
 }
 
 #[test]
-fn a_promised_replica_is_no_proof() {
+fn a_promised_replica_is_no_proof_for_a_removal_and_enough_for_a_stop() {
     let mut cluster = Cluster::new(4, 0, 2, 12);
     cluster.map.commit_chunk(
         expected(sealed(1, 1), 2),
@@ -298,6 +298,8 @@ fn a_promised_replica_is_no_proof() {
     cluster.put(3, sealed(1, 1));
     cluster.beat();
     assert!(!remove(&cluster, 3).safe);
+    // A stop takes nothing away: what was acknowledged is on the others, reported or not.
+    assert!(stop(&cluster, &[3]).safe && !stop(&cluster, &[1, 2, 3]).safe);
     cluster.put(1, sealed(1, 1));
     cluster.put(2, sealed(1, 1));
     cluster.beat();
