@@ -21,6 +21,7 @@ mod image;
 mod load;
 mod loss;
 mod measure;
+mod roll;
 mod store;
 mod strangers;
 mod tools;
