@@ -160,7 +160,7 @@ bad_values() {
 }
 
 dry_run() {
-    local namespace=default kubectl=(kubectl apply --dry-run=server --server-side --field-manager=dfs-test-charts -f -)
+    local namespace=default kubectl=(kubectl apply --dry-run=server --server-side --force-conflicts --field-manager=dfs-test-charts -f -)
     # The API server knows a DfsCluster only once the CRD is there: its objects are tried where it is.
     for args in crds.keep=true 'watchNamespaces={default}' replicas=2; do
         checks=$((checks + 1))
