@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use crate::door::Door;
 use crate::image::curl_in_and_out;
 use crate::store::Cluster;
@@ -22,12 +24,8 @@ async fn a_new_user_installs_applies_waits_and_curls() {
     eprintln!("  from apply to Ready: {:.1?}", start.elapsed());
     cluster.wait_registered(3).await;
     if world.ingress.is_some() {
-        let door = format!(
-            r#"{{"spec": {{"gateway": {{"ingress": {{"host": "{}"}}}}}}}}"#,
-            world.host("small")
-        );
-        let patch = ["patch", "dfs", "small", "--type=merge", "-p", &door];
-        world.kubectl(&patch).unwrap();
+        let ingress = json!({"host": world.host("small")});
+        cluster.change(&json!({"gateway": {"ingress": ingress}}));
     }
     let door = cluster.door().await;
     curl_in_and_out(&door, 1);

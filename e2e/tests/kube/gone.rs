@@ -8,17 +8,6 @@ use crate::store::Cluster;
 use crate::tools::{hook, kubectl, until};
 use crate::world::{DEADLINE, World};
 
-/// Reasons of the events about the store.
-fn events(world: &World) -> Result<Vec<String>, String> {
-    let selector = "involvedObject.kind=DfsCluster";
-    let found = world.get(&["events", "--field-selector", selector])?;
-    let none = Vec::new();
-    let items = found["items"].as_array().unwrap_or(&none).iter();
-    Ok(items
-        .map(|event| event["reason"].as_str().unwrap_or_default().to_owned())
-        .collect())
-}
-
 /// The node has no power for good, and a person deletes its object: the datanode is given up by name, and comes
 /// back elsewhere, empty and under another uuid.
 #[tokio::test(flavor = "multi_thread")]
@@ -56,13 +45,7 @@ async fn i23_fault_32_a_datanode_whose_node_is_gone_for_good_is_given_up_and_rep
     eprintln!("  NodeLost: {reason}: {message}");
     assert!(message.contains(victim), "{message}");
     goes_on(&load).await;
-    until("the tracker takes it for dead", DEADLINE, || async {
-        let dead = cluster.status()?.datanodes.dead;
-        (dead == 1)
-            .then_some(())
-            .ok_or_else(|| format!("{dead} are"))
-    })
-    .await;
+    cluster.wait_one_dead().await;
     cluster.wait_condition("DataRedundant", "True").await;
     let agreed = format!("dfs.io/acknowledge-datanode-lost={}", lost.id);
     world
@@ -87,11 +70,13 @@ async fn i23_fault_32_a_datanode_whose_node_is_gone_for_good_is_given_up_and_rep
     goes_on(&load).await;
     let seen = load.stop().await;
     seen.assert_nothing_failed();
-    let told = events(&world).unwrap();
+    let told = world.events().unwrap();
+    let told: Vec<_> = told.iter().map(|event| &event["reason"]).collect();
+    let is_told = |reason: &str| told.iter().any(|one| *one == reason);
     for reason in ["NodeLost", "DatanodeLost", "ClaimDeleted", "LossSettled"] {
-        assert!(told.iter().any(|one| one == reason), "{reason}: {told:?}");
+        assert!(is_told(reason), "{reason}: {told:?}");
     }
-    if told.iter().any(|one| one == "PodForceDeleted") {
+    if is_told("PodForceDeleted") {
         eprintln!("  the operator took the stuck pod away before Kubernetes did");
     }
     cluster.wait_whole().await;

@@ -6,38 +6,27 @@ use bytes::Bytes;
 use dfs_e2e::ledger::Content;
 use serde_json::{Value, json};
 
-use crate::load::Load;
-use crate::loss::goes_on;
+use crate::loss::{busy, goes_on};
 use crate::store::Cluster;
-use crate::tools::until;
+use crate::tools::{text, until};
 use crate::world::{DEADLINE, World};
 
 /// Bytes of each file that fills the volumes, and so many at the most.
 const FILE: usize = 16 << 20;
 const FILES: usize = 200;
 
+/// Datanodes' objects.
+const DATANODES: &str = "app.kubernetes.io/component=datanode";
+
 /// Asks for larger volumes of the datanodes.
-fn grow(world: &World, size: &str) {
-    let patch = json!({"spec": {"dataNodes": {"storage": {"size": size}}}}).to_string();
-    let args = ["patch", "dfs", "store", "--type=merge", "-p", &patch];
-    world.kubectl(&args).unwrap();
+fn grow(cluster: &Cluster<'_>, size: &str) {
+    cluster.change(&json!({"dataNodes": {"storage": {"size": size}}}));
 }
 
 /// Room that each datanode's claim has.
 fn claims(world: &World) -> Result<BTreeMap<String, String>, String> {
-    let selector = "app.kubernetes.io/component=datanode";
-    let found = world.get(&["pvc", "-l", selector])?;
-    let none = Vec::new();
-    let items = found["items"].as_array().unwrap_or(&none).iter();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(items
-        .map(|claim| {
-            (
-                text(&claim["metadata"]["name"]),
-                text(&claim["status"]["capacity"]["storage"]),
-            )
-        })
-        .collect())
+    let room = |claim: &Value| text(&claim["status"]["capacity"]["storage"]);
+    world.each(&["pvc", "-l", DATANODES], room)
 }
 
 /// Waits until so many claims and the set's template have a size; false where the storage class does not allow it.
@@ -65,21 +54,22 @@ async fn wait_grown(world: &World, cluster: &Cluster<'_>, count: usize, size: &s
 
 /// UID and restarts of each datanode's pod.
 fn pods(world: &World) -> Result<BTreeMap<String, (String, i64)>, String> {
-    let selector = "app.kubernetes.io/component=datanode";
-    let found = world.get(&["pods", "-l", selector])?;
-    let none = Vec::new();
-    let items = found["items"].as_array().unwrap_or(&none).iter();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(items
-        .map(|pod| {
-            let restarts = &pod["status"]["containerStatuses"][0]["restartCount"];
-            let run = (
-                text(&pod["metadata"]["uid"]),
-                restarts.as_i64().unwrap_or(-1),
-            );
-            (text(&pod["metadata"]["name"]), run)
-        })
-        .collect())
+    world.each(&["pods", "-l", DATANODES], |pod| {
+        let restarts = &pod["status"]["containerStatuses"][0]["restartCount"];
+        (
+            text(&pod["metadata"]["uid"]),
+            restarts.as_i64().unwrap_or(-1),
+        )
+    })
+}
+
+/// A file's bytes, and what they are known by.
+fn file() -> (Bytes, Content) {
+    let mut body = vec![0; FILE];
+    fastrand::fill(&mut body);
+    let body = Bytes::from(body);
+    let content = Content::of(&body);
+    (body, content)
 }
 
 /// Bytes of all volumes, as the tracker knows them.
@@ -93,14 +83,9 @@ async fn volumes_grow_under_load_and_no_pod_is_restarted() {
         return;
     };
     world.install_operator(&[]);
-    let cluster = Cluster::apply(&world, "store", 3);
-    cluster.wait_ready().await;
-    cluster.wait_registered(3).await;
-    let door = cluster.door().await;
-    let load = Load::start(&door.store, "load");
-    goes_on(&load).await;
+    let (cluster, _door, load) = busy(&world, 3).await;
     let before = (pods(&world).unwrap(), capacity(&cluster).unwrap());
-    grow(&world, "2Gi");
+    grow(&cluster, "2Gi");
     if !wait_grown(&world, &cluster, 3, "2Gi").await {
         load.stop().await.assert_nothing_failed();
         return;
@@ -141,10 +126,7 @@ async fn i15_fault_14_full_volumes_are_told_and_growth_saves_the_writes() {
     let mut acked: Vec<(String, Content)> = Vec::new();
     let mut refused = None;
     for number in 0..FILES {
-        let mut body = vec![0; FILE];
-        fastrand::fill(&mut body);
-        let (body, path) = (Bytes::from(body), format!("fill/{number}"));
-        let content = Content::of(&body);
+        let ((body, content), path) = (file(), format!("fill/{number}"));
         match door.store.try_put(&path, body).await {
             Ok(answer) if answer.status.is_success() => acked.push((path, content)),
             Ok(answer) => {
@@ -171,15 +153,12 @@ async fn i15_fault_14_full_volumes_are_told_and_growth_saves_the_writes() {
     })
     .await;
     eprintln!("  {message}");
-    grow(&world, "2Gi");
+    grow(&cluster, "2Gi");
     if !wait_grown(&world, &cluster, 3, "2Gi").await {
         return;
     }
     let content = until("writes are taken again", DEADLINE, || async {
-        let mut body = vec![0; FILE];
-        fastrand::fill(&mut body);
-        let body = Bytes::from(body);
-        let content = Content::of(&body);
+        let (body, content) = file();
         match door.store.try_put("fill/after", body).await {
             Ok(answer) if answer.status.is_success() => Ok(content),
             Ok(answer) => Err(answer.text()),

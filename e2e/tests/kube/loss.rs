@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::load::{Load, Seen};
 use crate::store::{Cluster, REPAIR_DELAY};
@@ -13,7 +13,7 @@ use crate::world::{DEADLINE, World};
 const TRACKER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A store of `datanodes` datanodes under load, with enough in it to lose.
-async fn busy(world: &World, datanodes: u32) -> (Cluster<'_>, crate::door::Door, Load) {
+pub(crate) async fn busy(world: &World, datanodes: u32) -> (Cluster<'_>, crate::door::Door, Load) {
     let cluster = Cluster::apply(world, "store", datanodes);
     cluster.wait_ready().await;
     cluster.wait_registered(datanodes as usize).await;
@@ -152,7 +152,6 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     // Gateways stay where the tracker is, so that a datanode alone is lost.
     let tracker = world.nodes_of("tracker")["store-tracker-0"].clone();
     cluster.gateways_beside(&tracker).await;
-    cluster.wait_ready().await;
     let door = cluster.door().await;
     let load = Load::start(&door.store, "load");
     goes_on(&load).await;
@@ -161,13 +160,7 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     hook.run(&["node-kill", victim]);
     tokio::time::sleep(REPAIR_DELAY).await;
     goes_on(&load).await;
-    until("the tracker takes it for dead", DEADLINE, || async {
-        let dead = cluster.status()?.datanodes.dead;
-        (dead == 1)
-            .then_some(())
-            .ok_or_else(|| format!("{dead} are"))
-    })
-    .await;
+    cluster.wait_one_dead().await;
     if has_spare {
         cluster.wait_whole().await;
         let (_, message) = cluster.wait_condition("DataRedundant", "True").await;
@@ -209,15 +202,13 @@ async fn i23_a_gateways_node_without_power_costs_only_what_went_through_it() {
     hook.run(&["node-kill", victim]);
     // The ingress sends nothing there any more.
     until("the gateway is no endpoint any more", DEADLINE, || async {
-        let slices = world.get(&[
+        let slices = world.list(&[
             "endpointslices",
             "-l",
             "kubernetes.io/service-name=store-gateway",
         ])?;
-        let none = Vec::new();
-        let items = slices["items"].as_array().unwrap_or(&none).iter();
-        let mut endpoints =
-            items.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+        let endpoints = |slice: &'_ Value| slice["endpoints"].as_array().cloned();
+        let mut endpoints = slices.iter().filter_map(endpoints).flatten();
         let serves = endpoints.any(|endpoint| {
             endpoint["targetRef"]["name"] == json!(gateway)
                 && endpoint["conditions"]["ready"] != json!(false)

@@ -4,27 +4,24 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::load::Load;
-use crate::loss::goes_on;
-use crate::store::Cluster;
-use crate::tools::until;
+use crate::loss::{busy, goes_on};
+use crate::tools::{text, until};
 use crate::world::{DEADLINE, World};
 
 /// Datanodes and tracker: pod and UID.
 fn stateful(world: &World) -> Result<BTreeMap<String, String>, String> {
     let selector = "app.kubernetes.io/component in (tracker,datanode)";
-    let found = world.get(&["pods", "-l", selector])?;
-    let none = Vec::new();
-    let pods = found["items"].as_array().unwrap_or(&none).iter();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(pods
-        .map(|pod| {
-            (
-                text(&pod["metadata"]["name"]),
-                text(&pod["metadata"]["uid"]),
-            )
-        })
-        .collect())
+    world.each(&["pods", "-l", selector], |pod| {
+        text(&pod["metadata"]["uid"])
+    })
+}
+
+/// The pods that are still those of `before`.
+fn kept<'a>(before: &'a BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<&'a str> {
+    let kept = before
+        .iter()
+        .filter(|(pod, uid)| now.get(*pod) == Some(uid));
+    kept.map(|(pod, _)| pod.as_str()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,30 +30,18 @@ async fn i29_a_new_template_rolls_pod_by_pod_under_load() {
         return;
     };
     world.install_operator(&[]);
-    let cluster = Cluster::apply(&world, "store", 3);
-    cluster.wait_ready().await;
-    cluster.wait_registered(3).await;
-    let door = cluster.door().await;
-    let load = Load::start(&door.store, "load");
-    goes_on(&load).await;
+    let (cluster, _door, load) = busy(&world, 3).await;
     let before = stateful(&world).unwrap();
     // Of the datanodes' template one thing, of the tracker's another; the gateways' stays.
-    let change = json!({"spec": {
+    cluster.change(&json!({
         "trashRetention": "23h",
         "dataNodes": {"resources": {"requests": {"cpu": "60m"}}},
-    }});
-    let patch = change.to_string();
-    world
-        .kubectl(&["patch", "dfs", "store", "--type=merge", "-p", &patch])
-        .unwrap();
+    }));
     let (reason, message) = cluster.wait_condition("Progressing", "True").await;
     eprintln!("  Progressing: {reason}: {message}");
     until("every pod was made anew", 3 * DEADLINE, || async {
         let now = stateful(&world)?;
-        let old = before
-            .iter()
-            .filter(|(pod, uid)| now.get(*pod) == Some(uid));
-        let old: Vec<_> = old.map(|(pod, _)| pod.as_str()).collect();
+        let old = kept(&before, &now);
         // One datanode at a time, and the tracker last.
         let away = 4 - now.len().min(4);
         assert!(away <= 1, "{now:?}");
@@ -85,19 +70,9 @@ async fn i29_fault_43_an_image_that_does_not_start_stops_at_the_first_pod_and_go
         return;
     };
     world.install_operator(&[]);
-    let cluster = Cluster::apply(&world, "store", 3);
-    cluster.wait_ready().await;
-    cluster.wait_registered(3).await;
-    let door = cluster.door().await;
-    let load = Load::start(&door.store, "load");
-    goes_on(&load).await;
+    let (cluster, _door, load) = busy(&world, 3).await;
     let before = stateful(&world).unwrap();
-    let image = |tag: Value| {
-        let patch = json!({"spec": {"image": {"tag": tag}}}).to_string();
-        world
-            .kubectl(&["patch", "dfs", "store", "--type=merge", "-p", &patch])
-            .unwrap();
-    };
+    let image = |tag: Value| cluster.change(&json!({"image": {"tag": tag}}));
     image(json!("does-not-exist"));
     until("the roll stops", DEADLINE, || async {
         let (status, reason, message) = cluster.condition("Ready")?;
@@ -113,12 +88,8 @@ async fn i29_fault_43_an_image_that_does_not_start_stops_at_the_first_pod_and_go
     cluster.wait_ready().await;
     cluster.wait_registered(3).await;
     let after = stateful(&world).unwrap();
-    let kept = before
-        .iter()
-        .filter(|(pod, uid)| after.get(*pod) == Some(uid));
-    let kept: Vec<_> = kept.map(|(pod, _)| pod.as_str()).collect();
     assert_eq!(
-        kept,
+        kept(&before, &after),
         ["store-datanode-0", "store-datanode-1", "store-tracker-0"],
         "only the first was touched"
     );

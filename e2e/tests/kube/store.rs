@@ -99,12 +99,17 @@ impl<'a> Cluster<'a> {
         eprintln!("{}", crate::tools::indented(&shown.unwrap()));
     }
 
-    /// Has the gateways run where another pod runs, so that a node's loss is that of a datanode alone.
-    pub(crate) async fn gateways_beside(&self, node: &str) {
-        let beside = json!({"spec": {"gateway": {"scheduling": {"nodeSelector": {"kubernetes.io/hostname": node}}}}});
-        let patch = beside.to_string();
+    /// Changes the spec.
+    pub(crate) fn change(&self, spec: &Value) {
+        let patch = json!({ "spec": spec }).to_string();
         let args = ["patch", "dfs", &self.name, "--type=merge", "-p", &patch];
         self.world.kubectl(&args).unwrap();
+    }
+
+    /// Has the gateways run where another pod runs, so that a node's loss is that of a datanode alone.
+    pub(crate) async fn gateways_beside(&self, node: &str) {
+        let beside = json!({"nodeSelector": {"kubernetes.io/hostname": node}});
+        self.change(&json!({"gateway": {"scheduling": beside}}));
         until("gateways are where they are to be", DEADLINE, || async {
             let gateways = self.world.nodes_of("gateway");
             if gateways.values().all(|found| found == node) {
@@ -160,6 +165,17 @@ impl<'a> Cluster<'a> {
     pub(crate) async fn wait_whole(&self) {
         until("fsck is clean", DEADLINE, || async {
             self.dfs(&["fsck", "-o", "json"]).map(drop)
+        })
+        .await;
+    }
+
+    /// Waits until the tracker takes one datanode for dead.
+    pub(crate) async fn wait_one_dead(&self) {
+        until("the tracker takes it for dead", DEADLINE, || async {
+            let dead = self.status()?.datanodes.dead;
+            (dead == 1)
+                .then_some(())
+                .ok_or_else(|| format!("{dead} are"))
         })
         .await;
     }

@@ -49,10 +49,7 @@ async fn i35_a_stranger_with_a_made_up_token_is_refused_and_told_of() {
     world.install_operator(&[]);
     // Without policies: the token alone keeps it out.
     let cluster = Cluster::apply(&world, "store", 3);
-    let open = r#"{"spec": {"networkPolicy": {"mode": "Disabled"}}}"#;
-    world
-        .kubectl(&["patch", "dfs", "store", "--type=merge", "-p", open])
-        .unwrap();
+    cluster.change(&json!({"networkPolicy": {"mode": "Disabled"}}));
     cluster.wait_ready().await;
     world.apply(&stranger(&world.namespace));
     told_of(&world, "the stranger", |line| line.contains("token")).await;
@@ -136,11 +133,9 @@ fn busybox(what: &str) -> Option<String> {
 /// Waits until an event of the store tells something.
 async fn told_of(world: &World, what: &str, is_it: impl Fn(&str) -> bool) -> String {
     until(&format!("an event tells of {what}"), DEADLINE, || async {
-        let events = world.get(&["events", "--field-selector=involvedObject.kind=DfsCluster"])?;
-        let none = Vec::new();
-        let notes = events["items"].as_array().unwrap_or(&none).iter();
-        let mut lines = notes.map(|event| format!("{}: {}", event["reason"], event["message"]));
-        let all: Vec<String> = lines.by_ref().collect();
+        let events = world.events()?;
+        let line = |event: &Value| format!("{}: {}", event["reason"], event["message"]);
+        let all: Vec<String> = events.iter().map(line).collect();
         let found = all.iter().find(|line| is_it(line)).cloned();
         found.ok_or_else(|| all.join("\n"))
     })

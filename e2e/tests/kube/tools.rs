@@ -140,3 +140,8 @@ impl Hook {
         run(&self.0, args, None).unwrap();
     }
 }
+
+/// A text in an object; empty where there is none.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

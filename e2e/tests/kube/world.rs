@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::tools::{apply, get, indented, kubectl, run, tree, until};
+use crate::tools::{apply, get, indented, kubectl, run, text, tree, until};
 
 /// Long enough for a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(5);
@@ -132,19 +132,35 @@ impl World {
         get(&all)
     }
 
+    /// The objects of a list that `kubectl get` shows, each under its name as `read` has it.
+    pub(crate) fn each<T>(
+        &self,
+        args: &[&str],
+        read: impl Fn(&Value) -> T,
+    ) -> Result<BTreeMap<String, T>, String> {
+        let named = |object: &Value| (text(&object["metadata"]["name"]), read(object));
+        Ok(self.list(args)?.iter().map(named).collect())
+    }
+
+    /// The objects of a list that `kubectl get` shows.
+    pub(crate) fn list(&self, args: &[&str]) -> Result<Vec<Value>, String> {
+        let mut found = self.get(args)?;
+        match found["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The events about stores.
+    pub(crate) fn events(&self) -> Result<Vec<Value>, String> {
+        self.list(&["events", "--field-selector=involvedObject.kind=DfsCluster"])
+    }
+
     /// The Kubernetes node of each pod of a role, by the pod's name.
     pub(crate) fn nodes_of(&self, component: &str) -> BTreeMap<String, String> {
         let selector = format!("app.kubernetes.io/component={component}");
-        let found = self.get(&["pods", "-l", &selector]).unwrap();
-        let pods = found["items"].as_array().unwrap().iter();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        pods.map(|pod| {
-            (
-                text(&pod["metadata"]["name"]),
-                text(&pod["spec"]["nodeName"]),
-            )
-        })
-        .collect()
+        let node = |pod: &Value| text(&pod["spec"]["nodeName"]);
+        self.each(&["pods", "-l", &selector], node).unwrap()
     }
 
     /// The name by which the ingress finds a store of this scenario.
