@@ -5,7 +5,6 @@
 //! one more may, and none otherwise. Unknown means none.
 
 use dfs_protocol::DatanodeId;
-use dfs_protocol::datanode::AdminState;
 
 use super::Input;
 use crate::names;
@@ -23,10 +22,7 @@ pub struct Budget {
 /// Datanodes that are not served by a ready pod: the tracker is asked whether one more may stop beside
 /// these. It may still hear one whose pod is about to end.
 pub fn down(observed: &Observed, open: &OpenTracker) -> Vec<DatanodeId> {
-    let members = open.nodes.iter().filter(|entry| match entry.admin {
-        AdminState::InService | AdminState::Decommissioning | AdminState::Decommissioned => true,
-        AdminState::Pending | AdminState::Tombstoned => false,
-    });
+    let members = open.nodes.iter().filter(|entry| entry.is_member());
     let served = |pod: &str| observed.pod(pod).is_some_and(|pod| state(pod) == State::Up);
     members
         .filter(|entry| !entry.pod.as_deref().is_some_and(served))
@@ -104,6 +100,7 @@ fn state(pod: &PodView) -> State {
 mod tests {
     use std::collections::BTreeMap;
 
+    use dfs_protocol::datanode::AdminState;
     use jiff::Timestamp;
     use proptest::prelude::*;
 

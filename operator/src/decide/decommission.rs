@@ -218,7 +218,9 @@ fn highest_member(input: &Input<'_>) -> i32 {
     let with_volume = serving.filter_map(|entry| {
         let pod = entry.pod.as_deref()?;
         let claim = input.observed.claim(&names::claim(pod))?;
-        (entry.volume.as_ref() == Some(&claim.uid.0)).then(|| names::ordinal(&name, pod))?
+        entry
+            .is_on(&claim.uid)
+            .then(|| names::ordinal(&name, pod))?
     });
     with_volume.max().unwrap_or(-1)
 }

@@ -10,14 +10,11 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Input, Step};
+use super::{Input, Step, waits};
 use crate::crd::Quantity;
 use crate::names;
 use crate::observe::{ClaimView, Part, Resize, Uid};
 use crate::validate::{Cluster, Replacement};
-
-/// Claims that are named in one message.
-const NAMED: usize = 3;
 
 /// A claim that is to be asked for more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,19 +46,20 @@ pub struct Growth {
 pub fn growth(input: &Input<'_>) -> Growth {
     let mut growth = Growth::default();
     let name = &input.cluster.key.name;
-    for (part, set) in [
-        (Part::Tracker, names::tracker_set(name)),
-        (Part::Datanode, names::datanode_set(name)),
-    ] {
+    for (part, set) in sets(name) {
         claims(input, part, &set, &mut growth);
         template(input, part, set, &mut growth);
     }
-    if growth.waiting.len() > NAMED {
-        let more = growth.waiting.len() - NAMED;
-        growth.waiting.truncate(NAMED);
-        growth.waiting.push(format!("{more} more"));
-    }
+    growth.waiting = waits::shortened(growth.waiting, "");
     growth
+}
+
+/// The parts that have claims, each with its StatefulSet.
+pub(super) fn sets(cluster: &str) -> [(Part, String); 2] {
+    [
+        (Part::Tracker, names::tracker_set(cluster)),
+        (Part::Datanode, names::datanode_set(cluster)),
+    ]
 }
 
 /// The replicas with which a StatefulSet that is gone for a moment is made again.
@@ -106,7 +104,7 @@ fn claims(input: &Input<'_>, part: Part, set: &str, growth: &mut Growth) {
                 size: wanted.to_string(),
             });
         }
-        if let Some(why) = waits(wanted, claim) {
+        if let Some(why) = smaller(wanted, claim) {
             growth.waiting.push(why);
         }
         if let Resize::Failed(why) = &claim.resize {
@@ -130,7 +128,7 @@ fn is_of(input: &Input<'_>, part: Part, set: &str, claim: &ClaimView) -> bool {
 }
 
 /// Why a claim has not the size that it is to have.
-fn waits(wanted: &Quantity, claim: &ClaimView) -> Option<String> {
+fn smaller(wanted: &Quantity, claim: &ClaimView) -> Option<String> {
     let capacity = bytes(claim.capacity.as_ref())?;
     let asked = bytes(claim.asked.as_ref()).unwrap_or(0);
     let aim = asked.max(wanted.bytes().unwrap_or(0));

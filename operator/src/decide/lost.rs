@@ -186,9 +186,8 @@ fn deregister(loss: &Loss, entry: &DatanodeEntry) -> Acknowledged {
 fn discard(input: &Input<'_>, open: &OpenTracker, loss: &Loss) -> Acknowledged {
     let forget = || Acknowledged::of(loss, vec![Step::ForgetLoss(loss.id)], "");
     let mut members = open.nodes.iter();
-    let is_used = members.any(|entry| {
-        entry.volume.as_ref() == Some(&loss.volume.0) && entry.admin != AdminState::Pending
-    });
+    let is_used =
+        members.any(|entry| entry.is_on(&loss.volume) && entry.admin != AdminState::Pending);
     let name = names::claim(&loss.pod);
     let claim = input.observed.claim(&name);
     let Some(claim) = claim.filter(|claim| claim.uid == loss.volume && !is_used) else {

@@ -225,9 +225,10 @@ pub struct Plan {
 pub fn decide(input: &Input<'_>) -> Plan {
     let cluster = input.cluster;
     let scale = decommission::scale(input);
+    let wrong_cluster = wrong_cluster(input);
     let mut plan = Plan {
         roll: roll::roll(input),
-        budget: budget::budget(input, scale.replicas, wrong_cluster(input)),
+        budget: budget::budget(input, scale.replicas, wrong_cluster.is_some()),
         scale,
         steps: Vec::new(),
         growth: growth::growth(input),
@@ -241,7 +242,7 @@ pub fn decide(input: &Input<'_>) -> Plan {
         waiting: Vec::new(),
         conflicts: Vec::new(),
         refused: Vec::new(),
-        wrong_cluster: None,
+        wrong_cluster,
     };
     match &plan.catalog {
         CatalogStep::Rebuild(addresses) => plan.steps.push(Step::Rebuild(addresses.clone())),
@@ -271,31 +272,25 @@ pub fn decide(input: &Input<'_>) -> Plan {
     plan
 }
 
-/// Whether another cluster's tracker answers.
-fn wrong_cluster(input: &Input<'_>) -> bool {
-    let answers = input
-        .observed
-        .tracker
-        .open()
-        .map(|open| open.status.cluster);
-    let recorded = input.cluster.cluster_id;
-    recorded.is_some() && answers.is_some() && recorded != answers
+/// The other cluster whose tracker answers, if it is one.
+fn wrong_cluster(input: &Input<'_>) -> Option<ClusterId> {
+    let answers = input.observed.tracker.open()?.status.cluster;
+    let recorded = input.cluster.cluster_id?;
+    (recorded != answers).then_some(answers)
 }
 
 fn membership(input: &Input<'_>, plan: &mut Plan) {
     let Some(open) = input.observed.tracker.open() else {
         return;
     };
-    match input.cluster.cluster_id {
-        // Nobody is let in before the id is on record: a tracker that lost its volume right after
-        // would otherwise start afresh and take the datanodes' chunks for garbage.
-        None => return,
-        Some(recorded) if recorded != open.status.cluster => {
-            plan.wrong_cluster = Some(open.status.cluster);
-            plan.steps.clear();
-            return;
-        }
-        Some(_) => {}
+    if plan.wrong_cluster.is_some() {
+        plan.steps.clear();
+        return;
+    }
+    // Nobody is let in before the id is on record: a tracker that lost its volume right after
+    // would otherwise start afresh and take the datanodes' chunks for garbage.
+    if input.cluster.cluster_id.is_none() {
+        return;
     }
     for (_, decision) in admission::admissions(input, open) {
         match decision {

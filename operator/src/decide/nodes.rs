@@ -9,12 +9,9 @@ mod tests;
 
 use jiff::Timestamp;
 
-use super::{Input, Step};
+use super::{Input, Step, growth, waits};
 use crate::names;
-use crate::observe::{Observed, Part, PodView};
-
-/// Pods that are named in one message.
-const NAMED: usize = 3;
+use crate::observe::{Observed, PodView};
 
 /// What became of a Kubernetes node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +54,7 @@ pub fn nodes(input: &Input<'_>) -> Nodes {
         unreadable: observed.nodes_unreadable,
         ..Nodes::default()
     };
-    for (part, set) in [
-        (Part::Tracker, names::tracker_set(name)),
-        (Part::Datanode, names::datanode_set(name)),
-    ] {
+    for (part, set) in growth::sets(name) {
         let replicas = observed.set_of(part).map_or(0, |set| set.wanted);
         let pods = (0..replicas).map(|ordinal| names::pod(&set, ordinal));
         found.lost.extend(pods.filter_map(|pod| lost(input, &pod)));
@@ -132,16 +126,8 @@ fn fence(observed: &Observed, node: &str) -> Option<String> {
 impl Nodes {
     /// Who is lost, and with which node, at most three of them.
     pub fn sentence(&self) -> String {
-        let mut told: Vec<_> = self
-            .lost
-            .iter()
-            .take(NAMED)
-            .map(LostPod::sentence)
-            .collect();
-        if self.lost.len() > NAMED {
-            told.push(format!("{} more", self.lost.len() - NAMED));
-        }
-        told.join("; ")
+        let told = self.lost.iter().map(LostPod::sentence);
+        waits::shortened(told.collect(), "").join("; ")
     }
 }
 

@@ -81,13 +81,8 @@ fn member<'a>(
     pod: &str,
 ) -> Result<Option<&'a DatanodeEntry>, Blocked> {
     let claim = input.observed.claim(&names::claim(pod));
-    let on_volume = |node: &&DatanodeEntry| {
-        claim.is_some_and(|claim| node.volume.as_ref() == Some(&claim.uid.0))
-    };
-    let members = open
-        .nodes
-        .iter()
-        .filter(|node| !matches!(node.admin, AdminState::Pending | AdminState::Tombstoned));
+    let on_volume = |node: &&DatanodeEntry| claim.is_some_and(|claim| node.is_on(&claim.uid));
+    let members = open.nodes.iter().filter(|node| node.is_member());
     let mut found = members.filter(|node| node.pod.as_deref() == Some(pod) || on_volume(node));
     let first = found.next();
     match (first, found.next()) {

@@ -8,7 +8,7 @@
 mod tests;
 
 use dfs_protocol::DatanodeId;
-use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::datanode::Liveness;
 
 use super::conditions::coarse;
 use super::{Input, Step, waits};
@@ -169,10 +169,7 @@ fn outdated<'a>(
 fn member<'a>(observed: &'a Observed, pod: &PodView) -> Option<&'a DatanodeEntry> {
     let claim = observed.claim(pod.claim.as_ref()?)?;
     let mut nodes = observed.tracker.open()?.nodes.iter();
-    nodes.find(|entry| {
-        entry.volume.as_ref() == Some(&claim.uid.0)
-            && !matches!(entry.admin, AdminState::Pending | AdminState::Tombstoned)
-    })
+    nodes.find(|entry| entry.is_on(&claim.uid) && entry.is_member())
 }
 
 /// A datanode of the newest template that does not serve yet, or cannot.

@@ -75,7 +75,7 @@ pub fn tracker_wait(observed: &Observed, cluster: &str) -> Option<String> {
 pub fn datanode_waits(observed: &Observed, cluster: &str, replicas: i32) -> Vec<String> {
     let set = names::datanode_set(cluster);
     let waits = (0..replicas).filter_map(|ordinal| pod_wait(observed, &names::pod(&set, ordinal)));
-    shorten(waits.collect(), "datanodes")
+    shortened(waits.collect(), " datanodes wait")
 }
 
 /// What gateways' pods wait for, at most three of them.
@@ -83,15 +83,16 @@ pub fn gateway_waits(observed: &Observed) -> Vec<String> {
     let waits = observed
         .pods_of(Part::Gateway)
         .filter_map(|pod| pod_wait(observed, &pod.name));
-    shorten(waits.collect(), "gateways")
+    shortened(waits.collect(), " gateways wait")
 }
 
-fn shorten(mut waits: Vec<String>, what: &str) -> Vec<String> {
+/// The first three, and how many `more` there are.
+pub(super) fn shortened(mut told: Vec<String>, more: &str) -> Vec<String> {
     const TOLD: usize = 3;
-    if waits.len() > TOLD {
-        let more = waits.len() - TOLD;
-        waits.truncate(TOLD);
-        waits.push(format!("{more} more {what} wait"));
+    if told.len() > TOLD {
+        let rest = told.len() - TOLD;
+        told.truncate(TOLD);
+        told.push(format!("{rest} more{more}"));
     }
-    waits
+    told
 }

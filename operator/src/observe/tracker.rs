@@ -2,6 +2,7 @@
 //! never an assumption.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
@@ -88,27 +89,26 @@ pub async fn verdicts(
     let gone = gone.iter().map(|gone| gone.id);
     let leaving = cluster.decommissions.iter().filter_map(|entry| entry.id);
     let asked: BTreeSet<_> = gone.chain(leaving).collect();
-    let note = |into: &mut BTreeMap<_, _>, id: DatanodeId, answer| match answer {
-        Ok(verdict) => {
-            into.insert(id, verdict);
-        }
-        Err(error) => {
-            let error: TrackerError = error;
-            tracing::info!(datanode = %id, %error, "no verdict");
-        }
-    };
     for id in asked {
         let answer = ask.counted(ask.tracker.safe_to_remove(at, id)).await;
-        note(&mut verdicts.removal, id, answer);
+        verdicts
+            .removal
+            .extend(word(&id, answer).map(|word| (id, word)));
     }
     if let Some(id) = roll::candidate(cluster, observed) {
         let answer = ask.counted(ask.tracker.ok_to_stop(at, &[id], false)).await;
-        note(&mut verdicts.stop, id, answer);
+        verdicts
+            .stop
+            .extend(word(&id, answer).map(|word| (id, word)));
     }
     let down = budget::down(observed, open);
-    let asked = ask.counted(ask.tracker.ok_to_stop(at, &down, true)).await;
-    verdicts.further = asked
-        .inspect_err(|error| tracing::info!(%error, "no word on whether a datanode may stop"))
-        .ok();
+    let answer = ask.counted(ask.tracker.ok_to_stop(at, &down, true)).await;
+    verdicts.further = word(&"any further one", answer);
     verdicts
+}
+
+fn word(datanode: &dyn fmt::Display, answer: Result<Verdict, TrackerError>) -> Option<Verdict> {
+    answer
+        .inspect_err(|error| tracing::info!(%datanode, %error, "no verdict"))
+        .ok()
 }

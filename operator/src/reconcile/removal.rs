@@ -21,12 +21,7 @@ impl Pass<'_> {
         to: i32,
     ) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
-        let api: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let live = answered(format!("read StatefulSet {set}"), api.get(set)).await?;
-        let asks = live.spec.as_ref().and_then(|spec| spec.replicas);
-        if live.metadata.uid.as_ref() != Some(&uid.0) || asks != Some(from) {
-            return Err(ReconcileError::Outdated(key.to_string()));
-        }
+        let (api, live) = self.asking_for(set, uid, from).await?;
         let patch = json!({
             "metadata": {"uid": uid.0, "resourceVersion": live.metadata.resource_version},
             "spec": {"replicas": to},
@@ -35,6 +30,23 @@ impl Pass<'_> {
         let _lowered: StatefulSet = merge(doing, &api, set, &patch).await?;
         tracing::info!(cluster = %key, set, from, to, "lowered a StatefulSet");
         Ok(())
+    }
+
+    /// Exactly this StatefulSet as it is now, if it asks for so many replicas.
+    async fn asking_for(
+        &self,
+        set: &str,
+        uid: &Uid,
+        replicas: i32,
+    ) -> Result<(Api<StatefulSet>, StatefulSet), ReconcileError> {
+        let key = &self.cluster.key;
+        let api: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let live = answered(format!("read StatefulSet {set}"), api.get(set)).await?;
+        let asks = live.spec.as_ref().and_then(|spec| spec.replicas);
+        if live.metadata.uid.as_ref() != Some(&uid.0) || asks != Some(replicas) {
+            return Err(ReconcileError::Outdated(key.to_string()));
+        }
+        Ok((api, live))
     }
 
     /// Ends exactly this pod, so that its StatefulSet makes it anew; one that serves only if the eviction API
@@ -47,28 +59,21 @@ impl Pass<'_> {
     ) -> Result<bool, ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let parameters = exactly(uid, DeleteParams::default());
-        let ended = if within_budget {
-            let eviction = EvictParams {
-                delete_options: Some(parameters),
-                ..EvictParams::default()
-            };
-            bounded(async { api.evict(pod, &eviction).await.map(drop) }).await
-        } else {
-            bounded(async { api.delete(pod, &parameters).await.map(drop) }).await
-        };
-        match ended.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
-            Err(error) if code(&error) == Some(404) => Ok(false),
-            Err(error) if code(&error) == Some(429) && within_budget => {
-                tracing::info!(cluster = %key, pod, %error, "the budget lets no pod go now");
-                Ok(false)
-            }
-            Err(error) => Err(ReconcileError::api(format!("restart pod {pod}"))(error)),
-            Ok(()) => {
-                tracing::info!(cluster = %key, pod, %uid, within_budget, "restarted a pod");
-                Ok(true)
-            }
+        if !within_budget {
+            return self.delete_pod(pod, uid, DeleteParams::default()).await;
         }
+        let eviction = EvictParams {
+            delete_options: Some(exactly(uid, DeleteParams::default())),
+            ..EvictParams::default()
+        };
+        let evicted = bounded(api.evict(pod, &eviction)).await;
+        if let Some(Err(error)) = &evicted
+            && code(error) == Some(429)
+        {
+            tracing::info!(cluster = %key, pod, %error, "the budget lets no pod go now");
+            return Ok(false);
+        }
+        took_away(format!("restart pod {pod}"), evicted)
     }
 
     /// Deletes a StatefulSet that asks for `replicas` and leaves its pods alone. The version that was just read is
@@ -80,12 +85,7 @@ impl Pass<'_> {
         replicas: i32,
     ) -> Result<(), ReconcileError> {
         let key = &self.cluster.key;
-        let api: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let live = answered(format!("read StatefulSet {set}"), api.get(set)).await?;
-        let asks = live.spec.as_ref().and_then(|spec| spec.replicas);
-        if live.metadata.uid.as_ref() != Some(&uid.0) || asks != Some(replicas) {
-            return Err(ReconcileError::Outdated(key.to_string()));
-        }
+        let (api, live) = self.asking_for(set, uid, replicas).await?;
         let parameters = DeleteParams::orphan().preconditions(Preconditions {
             uid: Some(uid.0.clone()),
             resource_version: live.metadata.resource_version,
@@ -103,27 +103,29 @@ impl Pass<'_> {
             Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let doing = format!("delete claim {name}");
         let parameters = exactly(uid, DeleteParams::default());
-        if is_deleted(doing, api.delete(name, &parameters)).await? {
+        if took_away(doing, bounded(api.delete(name, &parameters)).await)? {
             tracing::info!(cluster = %key, claim = name, %uid, "deleted the claim of a removed datanode");
         }
         Ok(())
     }
 
-    /// Deletes exactly this pod, in the way that `parameters` say.
+    /// Deletes exactly this pod, in the way that `parameters` say. Returns whether it was there.
     pub(super) async fn delete_pod(
         &self,
         name: &str,
         uid: &Uid,
         parameters: DeleteParams,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<bool, ReconcileError> {
         let key = &self.cluster.key;
         let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let parameters = exactly(uid, parameters);
-        if is_deleted(format!("delete pod {name}"), api.delete(name, &parameters)).await? {
+        let deleted = bounded(api.delete(name, &parameters)).await;
+        let goes = took_away(format!("delete pod {name}"), deleted)?;
+        if goes {
             let grace = parameters.grace_period_seconds;
             tracing::info!(cluster = %key, pod = name, %uid, grace, "deleted a pod");
         }
-        Ok(())
+        Ok(goes)
     }
 }
 
@@ -136,12 +138,11 @@ fn exactly(uid: &Uid, parameters: DeleteParams) -> DeleteParams {
 }
 
 /// Whether a deletion found something: what is gone already needs none.
-async fn is_deleted<T>(
+fn took_away<T>(
     doing: String,
-    call: impl Future<Output = Result<T, kube::Error>>,
+    answer: Option<Result<T, kube::Error>>,
 ) -> Result<bool, ReconcileError> {
-    let deleted = bounded(call).await;
-    match deleted.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
+    match answer.ok_or(ReconcileError::Timeout(WRITE_TIMEOUT))? {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == Some(404) => Ok(false),
         Err(error) => Err(ReconcileError::api(doing)(error)),

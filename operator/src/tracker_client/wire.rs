@@ -8,6 +8,8 @@ use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::{ClusterId, DatanodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::observe::Uid;
+
 /// `GET /status`, as far as it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackerStatus {
@@ -169,6 +171,23 @@ pub struct DatanodeEntry {
     /// Until when it was announced as away.
     #[serde(default)]
     pub maintenance_until: Option<String>,
+}
+
+impl DatanodeEntry {
+    /// Admitted, and not deregistered.
+    pub fn is_member(&self) -> bool {
+        match self.admin {
+            AdminState::InService | AdminState::Decommissioning | AdminState::Decommissioned => {
+                true
+            }
+            AdminState::Pending | AdminState::Tombstoned => false,
+        }
+    }
+
+    /// Whether it was admitted with the claim of this UID.
+    pub fn is_on(&self, claim: &Uid) -> bool {
+        self.volume.as_ref() == Some(&claim.0)
+    }
 }
 
 /// A datanode's volume.

@@ -4,7 +4,7 @@ use super::super::{CatalogStep, Input, Plan, Roll, Step, spread, waits};
 use super::{Judgement, Kind, Reason, Trouble, Truth, coarse, nodes, storage};
 use crate::crd::DecommissionState;
 use crate::observe::{TrackerView, WorkloadView};
-use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::datanode::Liveness;
 
 pub(super) struct Judge<'a> {
     input: &'a Input<'a>,
@@ -472,10 +472,10 @@ impl<'a> Judge<'a> {
 /// Datanodes that are admitted and not dead.
 pub(crate) fn registered(input: &Input<'_>) -> i64 {
     let nodes = input.observed.tracker.open().map(|open| open.nodes.iter());
-    let counted = nodes.into_iter().flatten().filter(|entry| {
-        entry.liveness != Liveness::Dead
-            && !matches!(entry.admin, AdminState::Pending | AdminState::Tombstoned)
-    });
+    let counted = nodes
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.liveness != Liveness::Dead && entry.is_member());
     i64::try_from(counted.count()).unwrap_or(i64::MAX)
 }
 

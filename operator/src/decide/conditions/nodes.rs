@@ -66,16 +66,16 @@ fn advice(input: &Input<'_>, plan: &Plan) -> String {
 
 /// The first dead datanode whose volume is lost with its node.
 fn given_up_next(input: &Input<'_>, plan: &Plan) -> Option<dfs_protocol::DatanodeId> {
-    use dfs_protocol::datanode::{AdminState, Liveness};
+    use dfs_protocol::datanode::Liveness;
     let open = input.observed.tracker.open()?;
     let mut nodes = open.nodes.iter();
     let entry = nodes.find(|entry| {
         let pod = entry.pod.as_ref();
         let claim = pod.and_then(|pod| input.observed.claim(&names::claim(pod)));
         entry.liveness == Liveness::Dead
-            && !matches!(entry.admin, AdminState::Pending | AdminState::Tombstoned)
+            && entry.is_member()
             && plan.nodes.lost.iter().any(|lost| Some(&lost.pod) == pod)
-            && claim.is_some_and(|claim| entry.volume.as_ref() == Some(&claim.uid.0))
+            && claim.is_some_and(|claim| entry.is_on(&claim.uid))
     })?;
     Some(entry.id)
 }

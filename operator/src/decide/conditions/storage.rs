@@ -1,13 +1,10 @@
 //! Volumes that are full, and volumes that grow.
 
-use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::datanode::Liveness;
 
 use super::judge::{no, yes};
 use super::{Judgement, Kind, Reason};
-use crate::decide::{Input, Plan};
-
-/// Datanodes that are named in one message.
-const NAMED: usize = 3;
+use crate::decide::{Input, Plan, waits};
 
 /// Whether volumes are still to become as large as the spec asks for.
 pub(super) fn resizing(plan: &Plan) -> Judgement {
@@ -30,10 +27,8 @@ pub(super) fn resizing(plan: &Plan) -> Judgement {
 /// Whose volumes are full, and what to do; none when every datanode takes chunks, or is not heard.
 pub(super) fn full(input: &Input<'_>) -> Option<String> {
     let open = input.observed.tracker.open()?;
-    let members = open.nodes.iter().filter(|entry| {
-        entry.liveness != Liveness::Dead
-            && !matches!(entry.admin, AdminState::Pending | AdminState::Tombstoned)
-    });
+    let members = open.nodes.iter();
+    let members = members.filter(|entry| entry.liveness != Liveness::Dead && entry.is_member());
     let members: Vec<_> = members.collect();
     let full: Vec<_> = members
         .iter()
@@ -42,20 +37,16 @@ pub(super) fn full(input: &Input<'_>) -> Option<String> {
     if full.is_empty() {
         return None;
     }
-    let named = full.iter().take(NAMED).map(|entry| {
+    let named = full.iter().map(|entry| {
         let pod = entry.pod.as_ref().map(|pod| format!(" ({pod})"));
         format!("{}{}", entry.id.short(), pod.unwrap_or_default())
     });
-    let mut named: Vec<_> = named.collect();
-    if full.len() > NAMED {
-        named.push(format!("{} more", full.len() - NAMED));
-    }
     Some(format!(
         "the volumes of {} of {} datanodes are full and take no chunks: {}; raise dataNodes.storage.size (now {}), \
          add datanodes, or delete files",
         full.len(),
         members.len(),
-        named.join(", "),
+        waits::shortened(named.collect(), "").join(", "),
         input.cluster.volumes.datanode
     ))
 }

@@ -58,12 +58,9 @@ fn is_another(input: &Input<'_>, open: &OpenTracker, entry: &Decommissioning) ->
     replaced
         || nodes.any(|node| {
             Some(node.id) != entry.id
-                && !matches!(node.admin, AdminState::Pending | AdminState::Tombstoned)
+                && node.is_member()
                 && (node.pod.as_deref() == Some(&entry.pod)
-                    || entry
-                        .volume
-                        .as_ref()
-                        .is_some_and(|uid| node.volume.as_ref() == Some(&uid.0)))
+                    || entry.volume.as_ref().is_some_and(|uid| node.is_on(uid)))
         })
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dfs_protocol::datanode::AdminState;
 use proptest::prelude::*;
 
 use super::super::tests::{claim, cluster, entry, observed, pod};
