@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::file::MAX_FACTOR;
 use crate::path::{FilePath, PathPrefix};
 use crate::upload::Precondition;
 
@@ -25,11 +26,18 @@ pub struct FactorRequest {
 pub enum FactorChange {
     /// The cluster's, whatever it is and becomes.
     Cluster,
-    /// 1 to [`crate::file::MAX_FACTOR`].
+    /// 1 to [`MAX_FACTOR`].
     Own(u32),
 }
 
 impl FactorChange {
+    /// A factor of their own, if there may be such a one.
+    pub fn own(factor: u32) -> Option<Self> {
+        (1..=MAX_FACTOR)
+            .contains(&factor)
+            .then_some(Self::Own(factor))
+    }
+
     /// The factor where the cluster's is `cluster`.
     pub fn wanted(self, cluster: u32) -> u32 {
         match self {

@@ -35,8 +35,7 @@ fn read_factor(text: &str) -> Result<FactorChange, String> {
         return Ok(FactorChange::Cluster);
     }
     let factor = text.parse().ok();
-    let factor = factor.filter(|factor| (1..=MAX_FACTOR).contains(factor));
     factor
-        .map(FactorChange::Own)
+        .and_then(FactorChange::own)
         .ok_or_else(|| format!("write 1 to {MAX_FACTOR}, or `default`"))
 }

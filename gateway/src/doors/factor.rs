@@ -60,11 +60,10 @@ pub(super) async fn set(gateway: &Gateway, uri: &Uri, headers: &HeaderMap) -> An
     } else {
         let number = wanted.bytes().all(|byte| byte.is_ascii_digit());
         let factor = wanted.parse().ok().filter(|_| number);
-        let Some(factor) = factor.filter(|factor| (1..=MAX_FACTOR).contains(factor)) else {
-            let detail = format!("`factor` must be 1 to {MAX_FACTOR}, or `default`");
-            return Err(invalid(detail).into());
-        };
-        FactorChange::Own(factor)
+        let detail = format!("`factor` must be 1 to {MAX_FACTOR}, or `default`");
+        factor
+            .and_then(FactorChange::own)
+            .ok_or_else(|| invalid(detail))?
     };
     let request = FactorRequest {
         precondition: conditional::precondition(headers)?,

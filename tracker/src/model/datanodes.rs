@@ -342,6 +342,13 @@ impl DatanodeTable {
         self.nodes.values().filter(|node| node.serves())
     }
 
+    /// Those in service that are not dead: what can be counted on in the long run.
+    pub fn there(&self, now: Duration) -> impl Iterator<Item = &Datanode> {
+        self.nodes.values().filter(move |node| {
+            node.record.admin == AdminState::InService && self.liveness(node, now) != Liveness::Dead
+        })
+    }
+
     /// Whether it is heard. One that was not heard in this tracker's life is never live.
     pub fn liveness(&self, node: &Datanode, now: Duration) -> Liveness {
         match self.policy.judge(self.silence(node, now)) {

@@ -31,7 +31,9 @@ pub struct ChunkRecord {
     /// The cluster's factor when the record was first written. Those that name it without a factor
     /// of their own follow the cluster's as it is now: see [`Self::wanted`].
     pub factor: u32,
-    /// Factors of those that name it and have one of their own.
+    /// Factors of those that name it and have one of their own. Where there are some they stand behind
+    /// the rest of a stored record, and its format says so.
+    #[serde(skip)]
     pub own: OwnFactors,
 }
 

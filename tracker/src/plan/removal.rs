@@ -160,16 +160,22 @@ fn touched<'a>(
     if !known {
         return Box::new(replicas.iter());
     }
-    let held = nodes.iter().enumerate().flat_map(move |(at, id)| {
-        // A chunk on several of them is looked at once, with the first.
+    Box::new(held_by(replicas, nodes))
+}
+
+/// Chunks of which one of the datanodes has a replica. One on several of them comes once, with the first.
+pub(super) fn held_by<'a>(
+    replicas: &'a ReplicaMap,
+    nodes: &'a [DatanodeId],
+) -> impl Iterator<Item = ChunkView> + 'a {
+    nodes.iter().enumerate().flat_map(move |(at, id)| {
         replicas.of_datanode(*id).filter(move |chunk| {
             !chunk
                 .replicas
                 .iter()
                 .any(|r| r.present && nodes[..at].contains(&r.datanode))
         })
-    });
-    Box::new(held)
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

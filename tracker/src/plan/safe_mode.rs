@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use dfs_protocol::datanode::{AdminState, Liveness};
-
 use crate::model::datanodes::{DatanodeTable, Picture};
 use crate::model::replicas::ReplicaMap;
 
@@ -58,11 +56,8 @@ fn waits_for(datanodes: &DatanodeTable, replicas: &ReplicaMap, now: Duration) ->
     if unreported == 0 {
         return None;
     }
-    let waiting = datanodes.iter().filter(|node| {
-        node.record.admin == AdminState::InService
-            && node.picture == Picture::Unknown
-            && datanodes.liveness(node, now) != Liveness::Dead
-    });
+    let there = datanodes.there(now);
+    let waiting = there.filter(|node| node.picture == Picture::Unknown);
     let waiting: Vec<String> = waiting.map(|node| node.id.short()).collect();
     if waiting.is_empty() {
         return None;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::status::{Shortage, ShortageStatus};
 
 use super::repair;
@@ -32,11 +31,7 @@ pub fn status(
 /// Why a factor cannot be reached with the datanodes that are there: fewer are in service than
 /// replicas are wanted.
 pub fn unreachable(datanodes: &DatanodeTable, factor: u32, now: Duration) -> Option<String> {
-    let there = datanodes.iter().filter(|node| {
-        node.record.admin == AdminState::InService
-            && datanodes.liveness(node, now) != Liveness::Dead
-    });
-    let there = there.count();
+    let there = datanodes.there(now).count();
     (there < factor as usize)
         .then(|| format!("{factor} replicas wanted, {there} datanodes are in service"))
 }

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::status::SpreadStatus;
 
 use crate::model::datanodes::{Datanode, DatanodeTable};
@@ -27,14 +26,9 @@ pub fn status_of(
     now: Duration,
     stays: impl Fn(&Datanode) -> bool,
 ) -> SpreadStatus {
-    let there = |node: &&Datanode| {
-        node.record.admin == AdminState::InService
-            && datanodes.liveness(node, now) != Liveness::Dead
-            && stays(node)
-    };
     let mut hosts: BTreeSet<String> = BTreeSet::new();
     let mut zones: BTreeMap<Option<&str>, BTreeSet<String>> = BTreeMap::new();
-    for node in datanodes.iter().filter(there) {
+    for node in datanodes.there(now).filter(|node| stays(node)) {
         hosts.insert(node.host());
         let zone = node.record.zone.as_deref();
         zones.entry(zone).or_default().insert(node.host());

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::datanode::AdminState;
 use dfs_protocol::plan::{PlanAnswer, PlannedDatanode, Room};
 use dfs_protocol::status::{ChunkHealth, RepairPriority, Shortage};
 use dfs_protocol::{ChunkId, DatanodeId};
 
-use super::removal::NAMED_CHUNKS;
+use super::removal::{NAMED_CHUNKS, held_by};
 use super::{Hold, Policy, repair, spread};
 use crate::model::datanodes::{Datanode, DatanodeTable, Picture};
 use crate::model::replicas::{ChunkView, ReplicaMap};
@@ -106,10 +106,8 @@ fn stays<'a>(
     gone: &'a BTreeSet<DatanodeId>,
     now: Duration,
 ) -> impl Iterator<Item = &'a Datanode> {
-    let datanodes = view.datanodes;
-    in_service(view).filter(move |node| {
-        !gone.contains(&node.id) && datanodes.liveness(node, now) != Liveness::Dead
-    })
+    let there = view.datanodes.there(now);
+    there.filter(move |node| !gone.contains(&node.id))
 }
 
 /// Costs a look at each chunk of the datanodes that go; the others are as the counters have them.
@@ -130,19 +128,9 @@ fn tally(view: &WhatIfView<'_>, gone: &BTreeSet<DatanodeId>, going: Going, now: 
     };
     let left = stays(view, gone, now).count();
     let left = u32::try_from(left).unwrap_or(u32::MAX);
-    let before = |id: DatanodeId, at: usize| gone.iter().take(at).any(|other| *other == id);
-    for (at, id) in gone.iter().enumerate() {
-        for chunk in view.replicas.of_datanode(*id) {
-            // A chunk on several of them is looked at once, with the first.
-            if chunk
-                .replicas
-                .iter()
-                .any(|r| r.present && before(r.datanode, at))
-            {
-                continue;
-            }
-            tally.take(&chunk, gone, going, left);
-        }
+    let nodes: Vec<DatanodeId> = gone.iter().copied().collect();
+    for chunk in held_by(view.replicas, &nodes) {
+        tally.take(&chunk, gone, going, left);
     }
     tally
 }

@@ -35,7 +35,7 @@ impl Tracker {
         let chunks: BTreeMap<ChunkHealth, u64> = ChunkHealth::ALL
             .map(|health| (health, state.replicas.counters().of_health(health)))
             .into();
-        let rate = (state.copy_rate >= 1.0).then_some(state.copy_rate);
+        let rate = state.measured_copy_rate();
         let shortage = shortage::status(&state.datanodes, &state.replicas, rate, now);
         let repair = repair::status(&state.replicas, &state.tasks, rate);
         let rebalance = state.rebalance.clone();

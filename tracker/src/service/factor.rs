@@ -96,7 +96,7 @@ impl Tracker {
             files,
             changed,
             chunks: chunks.len() as u64,
-            copy_rate: state.measured_copy_rate(),
+            copy_rate: state.whole_copy_rate(),
             next,
             ..FactorPage::default()
         };

@@ -33,7 +33,7 @@ impl Tracker {
                 replicas: &state.replicas,
                 hold: hold.as_ref(),
                 policy: &state.policy,
-                copy_rate: state.measured_copy_rate(),
+                copy_rate: state.whole_copy_rate(),
             };
             match question {
                 PlanQuestion::Scale(wanted) if wanted as usize > MAX_PLANNED => {

@@ -214,11 +214,16 @@ impl State {
         self.replicas.clear_datanode(id);
     }
 
-    /// Bytes a second that repair copies, while it is measured.
-    pub fn measured_copy_rate(&self) -> Option<u64> {
+    /// Bytes a second that repair copies, while it is measured; at least one.
+    pub fn measured_copy_rate(&self) -> Option<f64> {
+        (self.copy_rate >= 1.0).then_some(self.copy_rate)
+    }
+
+    /// As [`Self::measured_copy_rate`], in whole bytes.
+    pub fn whole_copy_rate(&self) -> Option<u64> {
         // Positive and far below 2^64: bytes that disks copied in a second.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        (self.copy_rate >= 1.0).then_some(self.copy_rate as u64)
+        self.measured_copy_rate().map(|rate| rate as u64)
     }
 
     /// Takes a datanode's answer to an order in.

@@ -4,10 +4,6 @@
 //! their own. What nobody set a factor for is written as format 1, so that it stays readable for the
 //! program before.
 
-use serde::{Deserialize, Serialize};
-
-use dfs_protocol::ChunkVersion;
-use dfs_protocol::FileId;
 use dfs_protocol::file::{FileRecord, TrashEntry};
 
 use super::codec;
@@ -73,73 +69,23 @@ impl Factored for TrashEntry {
     }
 }
 
-/// Format 1 of a chunk; in format 2 the own factors follow.
-#[derive(Debug, Serialize, Deserialize)]
-struct PlainChunk {
-    version: ChunkVersion,
-    length: u64,
-    crc32c: u32,
-    file: FileId,
-    index: u32,
-    references: u32,
-    factor: u32,
-}
-
 impl Factored for ChunkRecord {
     const WHAT: &'static str = "a chunk record";
 
     fn to_value(&self) -> Result<Vec<u8>, StoreError> {
-        let Self {
-            version,
-            length,
-            crc32c,
-            file,
-            index,
-            references,
-            factor,
-            own,
-        } = *self;
-        let plain = PlainChunk {
-            version,
-            length,
-            crc32c,
-            file,
-            index,
-            references,
-            factor,
-        };
-        if own.is_empty() {
-            codec::encode(&plain)
+        if self.own.is_empty() {
+            codec::encode(self)
         } else {
-            codec::encode_as(OWN_FACTOR_FORMAT, &(plain, own))
+            codec::encode_as(OWN_FACTOR_FORMAT, &(self, self.own))
         }
     }
 
     fn from_body(own: bool, body: &[u8]) -> Result<Self, StoreError> {
-        let (plain, own): (PlainChunk, OwnFactors) = if own {
-            codec::decode_body(Self::WHAT, body)?
-        } else {
-            (codec::decode_body(Self::WHAT, body)?, OwnFactors::default())
-        };
-        let PlainChunk {
-            version,
-            length,
-            crc32c,
-            file,
-            index,
-            references,
-            factor,
-        } = plain;
-        Ok(Self {
-            version,
-            length,
-            crc32c,
-            file,
-            index,
-            references,
-            factor,
-            own,
-        })
+        if !own {
+            return codec::decode_body(Self::WHAT, body);
+        }
+        let (chunk, own): (Self, OwnFactors) = codec::decode_body(Self::WHAT, body)?;
+        Ok(Self { own, ..chunk })
     }
 }
 
