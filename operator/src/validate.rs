@@ -68,6 +68,8 @@ pub struct Cluster {
     pub decommissions: Vec<Decommissioning>,
     /// Value of [`REMOVE_UNPROVED`].
     pub unproved: Option<DatanodeId>,
+    /// Bytes of a full chunk; nothing is known of nonsense.
+    pub chunk_size: u64,
     /// Sizes that volumes are to have.
     pub volumes: VolumeSizes,
     /// StatefulSets that are made anew, as status holds them.
@@ -335,6 +337,8 @@ impl Cluster {
                 .collect::<Result<_, _>>()?,
             // Anything but a whole uuid is nobody's word.
             unproved: annotation(REMOVE_UNPROVED).and_then(|id| id.parse().ok()),
+            // What is no size is refused when objects are built from it.
+            chunk_size: object.spec.chunk_size.0.bytes().unwrap_or(0),
             volumes: VolumeSizes {
                 tracker: object.spec.tracker.storage.size.0.clone(),
                 datanode: object.spec.data_nodes.storage.size.0.clone(),

@@ -35,6 +35,7 @@ pub(super) fn cluster(datanodes: i32) -> Cluster {
         },
         decommissions: Vec::new(),
         unproved: None,
+        chunk_size: 8,
         volumes: VolumeSizes {
             tracker: "10Gi".into(),
             datanode: "10Gi".into(),

@@ -205,9 +205,10 @@ pub struct VolumeStats {
 }
 
 impl VolumeStats {
-    /// Takes no chunks because it is full, and not because it is sick.
-    pub const fn is_full(&self) -> bool {
-        self.read_only && self.free_bytes == 0 && self.capacity_bytes > 0
+    /// Has no room for another chunk of this size, which every upload of unknown length asks for.
+    pub const fn is_full(&self, chunk_size: u64) -> bool {
+        let none = self.read_only && self.free_bytes == 0;
+        self.capacity_bytes > 0 && (none || self.free_bytes < chunk_size)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn full(input: &Input<'_>) -> Option<String> {
     let members: Vec<_> = members.collect();
     let full: Vec<_> = members
         .iter()
-        .filter(|entry| entry.stats.is_full())
+        .filter(|entry| entry.stats.is_full(input.cluster.chunk_size))
         .collect();
     if full.is_empty() {
         return None;

@@ -346,6 +346,8 @@ fn full_volumes_are_named_with_what_to_do() {
     for part in ["1 of 2 datanodes", "a-datanode-1", "dataNodes.storage.size"] {
         assert!(told.message.contains(part), "{}", told.message);
     }
+    // Less than a chunk is no room: uploads of unknown length are refused.
+    assert_eq!(full(7, 100, false).reason, Reason::VolumesFull);
     // Room is left, nothing is known of the volume, or it is sick.
     for (free, capacity, read_only) in [(10, 100, false), (0, 0, true), (10, 100, true)] {
         assert_ne!(full(free, capacity, read_only).reason, Reason::VolumesFull);
