@@ -474,11 +474,7 @@ fn fast_tracker(dir: PathBuf) -> TrackerConfig {
 fn fast_datanode(dir: PathBuf, tracker: String, advertise: String) -> DatanodeConfig {
     DatanodeConfig {
         // The machine's own disk may be fuller than a datanode's should be.
-        space: SpaceLimits {
-            soft_fraction: 0.0,
-            hard_fraction: 0.0,
-            reserve_bytes: 1024 * 1024,
-        },
+        space: SpaceLimits::exactly(1024 * 1024),
         resume_lease: Duration::from_secs(5),
         stream_idle: Duration::from_secs(5),
         ..DatanodeConfig::new(dir, tracker, advertise)

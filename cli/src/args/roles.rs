@@ -341,7 +341,7 @@ pub struct DatanodeArgs {
     /// HOST:PORT that peers reach it by [default: what it listens on]
     #[arg(long, env = "DFS_ADVERTISE")]
     pub advertise: Option<Address>,
-    /// Room on the volume that chunks never take [default: a share of the volume]
+    /// Room on the volume that chunks never take [default: a twentieth of the volume]
     #[arg(long, env = "DFS_RESERVE", value_parser = parse_size)]
     pub reserve: Option<u64>,
     /// Bytes per second that the scrub may read

@@ -1,5 +1,6 @@
 //! `dfs datanode`.
 
+use dfs_datanode::store::SpaceLimits;
 use dfs_datanode::{DatanodeConfig, DatanodeParts};
 use dfs_runtime::shutdown::Shutdown;
 use prometheus::Registry;
@@ -61,7 +62,7 @@ fn config(args: &DatanodeArgs, place: &Listening) -> Result<DatanodeConfig, Fail
     config.host.clone_from(&args.host);
     config.pod.clone_from(&args.pod);
     if let Some(bytes) = args.reserve {
-        config.space.reserve_bytes = bytes;
+        config.space = SpaceLimits::exactly(bytes);
     }
     if let Some(rate) = args.scrub_rate {
         config.scrub_rate = rate;
@@ -91,5 +92,13 @@ mod tests {
         assert!(failure.render().contains("--advertise"));
         let told = configured("dfs datanode --listen 0.0.0.0 --advertise 10.0.0.7:6001").unwrap();
         assert_eq!(told.advertise, "10.0.0.7:6001");
+    }
+
+    #[test]
+    fn a_reserve_in_bytes_takes_the_place_of_the_share() {
+        let told = configured("dfs datanode --reserve 1MiB").unwrap();
+        assert_eq!(told.space, SpaceLimits::exactly(1024 * 1024));
+        let plain = configured("dfs datanode").unwrap();
+        assert_eq!(plain.space, SpaceLimits::default());
     }
 }

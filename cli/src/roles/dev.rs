@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use dfs_client::TrackerApi as _;
+use dfs_datanode::store::SpaceLimits;
 use dfs_datanode::{Datanode, DatanodeConfig, DatanodeSeams};
 use dfs_protocol::calls::Nothing;
 use dfs_protocol::status::ClusterStatus;
@@ -33,6 +34,8 @@ use crate::tokens;
 
 /// Kept by the process that uses the directory.
 const LOCK: &str = "dev.lock";
+/// Bytes of the disk that chunks never take.
+const RESERVE: u64 = 256 * 1024 * 1024;
 /// Name of a datanode's directory, before its number.
 const DATANODE: &str = "datanode-";
 /// Requests under way at once at the tracker and its doors; at each datanode.
@@ -335,6 +338,8 @@ async fn start_datanode(
     let registry =
         Registry::new_custom(None, Some(labels)).map_err(|error| failed(&what, &error))?;
     let mut datanode_config = DatanodeConfig::new(dir, peer, peer);
+    // The disk is the person's own, and may well be fuller than a datanode's should be.
+    datanode_config.space = SpaceLimits::exactly(RESERVE);
     datanode_config.limits.drain = DRAIN;
     datanode_config.tokens = config.tokens.clone();
     let seams = DatanodeSeams {

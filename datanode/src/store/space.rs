@@ -28,6 +28,17 @@ impl Default for SpaceLimits {
     }
 }
 
+impl SpaceLimits {
+    /// So many bytes, whatever share of the volume they are.
+    pub const fn exactly(reserve_bytes: u64) -> Self {
+        Self {
+            soft_fraction: 0.0,
+            hard_fraction: 0.0,
+            reserve_bytes,
+        }
+    }
+}
+
 /// The volume's room at one moment, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {

@@ -3,6 +3,7 @@
 //! failed, what a person would look at is printed first.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,6 +19,8 @@ const LOG_LINES: &str = "--tail=60";
 
 /// Scenarios run beside each other, but for those that take pieces of the cluster away.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
+/// Held by an installation that brings the resource's definition.
+static INSTALLS: Mutex<()> = Mutex::new(());
 
 /// Held while a scenario runs.
 enum Turn {
@@ -91,8 +94,11 @@ impl World {
     /// The operator, installed by its chart as the arguments say.
     pub(crate) fn helm_operator(&mut self, more: &[&str]) {
         let crd = tree().join("deploy/crd.yaml").display().to_string();
+        // Of scenarios that begin at once one brings the definition, the others find it.
+        let mut first = Some(INSTALLS.lock().unwrap_or_else(PoisonError::into_inner));
         let crd_is_there = kubectl(&["get", "crd", "dfsclusters.dfs.io"]).is_ok();
         if crd_is_there {
+            drop(first.take());
             // Another run's, perhaps of an older tree, and not this release's to own.
             let args = ["apply", "--server-side", "--force-conflicts", "-f", &crd];
             kubectl(&args).unwrap();
@@ -111,6 +117,7 @@ impl World {
         }
         args.extend(more);
         run("helm", &args, None).unwrap();
+        drop(first);
     }
 
     /// `kubectl apply` into the stores' namespace.
