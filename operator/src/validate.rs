@@ -14,7 +14,7 @@ use crate::crd::{
 };
 use crate::observe::Uid;
 
-/// Annotation by which a human agrees to the rebuild of a lost catalog; its value is the cluster id.
+/// Annotation by which a human agrees to the rebuild of a lost catalog: the cluster id, and perhaps ` without POD,POD`.
 pub const ACKNOWLEDGE_CATALOG_LOST: &str = "dfs.io/acknowledge-catalog-lost";
 
 /// Annotation by which a human gives a dead datanode up, with its volume; its value is the datanode's uuid.

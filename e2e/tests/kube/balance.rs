@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 
 use dfs_protocol::status::DatanodeStatus;
+use serde_json::Value;
 
+use crate::loss::nodes;
 use crate::measure::MIB;
 use crate::store::Cluster;
-use crate::tools::until;
+use crate::tools::{get, kubectl, text, until};
 use crate::world::{DEADLINE, World};
 
 /// Bytes of each file, and how many of them: enough that a tenth of a datanode's share is many files.
 const FILE: usize = 4 << 20;
 const FILES: usize = 60;
+
+/// The label that says in which zone a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// How far a datanode may be from the mean of its zone.
 const TOLERANCE: f64 = 0.1;
@@ -53,8 +58,27 @@ async fn i22_i23_two_more_datanodes_take_their_part_inside_each_zone() {
     let Some(mut world) = World::start("balance").await else {
         return;
     };
+    takes_part(&mut world, "the five are even inside each zone").await;
+}
+
+/// Where no node is in a zone, nothing but the Kubernetes nodes keeps replicas apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn i22_i23_without_zones_two_more_datanodes_take_their_part_overall() {
+    let Some(mut world) = World::alone("zoneless").await else {
+        return;
+    };
+    if nodes() < 5 {
+        eprintln!("skipped: on fewer than five nodes two datanodes share one, and hold less each");
+        return;
+    }
+    let _zones = Unzoned::all();
+    takes_part(&mut world, "the five are even overall").await;
+}
+
+/// Three datanodes with files become five; waits until all are as full as the others of their zone.
+async fn takes_part(world: &mut World, even: &str) {
     world.install_operator(&[]);
-    let cluster = Cluster::apply(&world, "store", 3);
+    let cluster = Cluster::apply(world, "store", 3);
     cluster.wait_ready().await;
     cluster.wait_registered(3).await;
     let door = cluster.door().await;
@@ -66,7 +90,7 @@ async fn i22_i23_two_more_datanodes_take_their_part_inside_each_zone() {
     let replicas = ["scale", "dfs/store", "--replicas=5"];
     world.kubectl(&replicas).unwrap();
     cluster.wait_registered(5).await;
-    let told = until("the five are even inside each zone", DEADLINE, || async {
+    let told = until(even, DEADLINE, || async {
         let (worst, told) = imbalance(&cluster.nodes()?);
         let running = cluster.status()?.rebalance.running;
         if worst <= TOLERANCE && !running {
@@ -80,4 +104,34 @@ async fn i22_i23_two_more_datanodes_take_their_part_inside_each_zone() {
     cluster.wait_condition("DataRedundant", "True").await;
     cluster.wait_whole().await;
     cluster.wait_ready().await;
+}
+
+/// The cluster's nodes without their zones. Dropping it puts them back.
+struct Unzoned(Vec<(String, String)>);
+
+impl Unzoned {
+    fn all() -> Self {
+        let found = get(&["nodes"]).unwrap();
+        let zone_of = |node: &Value| {
+            let zone = node["metadata"]["labels"][ZONE].as_str()?;
+            Some((text(&node["metadata"]["name"]), zone.to_owned()))
+        };
+        let nodes = found["items"].as_array().unwrap();
+        let unzoned = Self(nodes.iter().filter_map(zone_of).collect());
+        for (node, _) in &unzoned.0 {
+            kubectl(&["label", "node", node, &format!("{ZONE}-")]).unwrap();
+        }
+        unzoned
+    }
+}
+
+impl Drop for Unzoned {
+    fn drop(&mut self) {
+        for (node, zone) in &self.0 {
+            let label = format!("{ZONE}={zone}");
+            if let Err(error) = kubectl(&["label", "node", node, &label]) {
+                eprintln!("{node} stays without its zone {zone}: {error}");
+            }
+        }
+    }
 }

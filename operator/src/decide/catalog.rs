@@ -1,6 +1,8 @@
 //! A lost catalog: the tracker's volume is empty although the cluster exists. Nothing is done
 //! before a human agrees, because the old volume may still be found.
 
+use dfs_protocol::ClusterId;
+
 use super::Input;
 use crate::observe::{Part, TrackerView};
 use crate::tracker_client::CatalogState;
@@ -51,15 +53,20 @@ fn lost(input: &Input<'_>, detail: &str) -> CatalogStep {
             "the tracker has no catalog and status holds no cluster id to rebuild: {detail}"
         ));
     };
-    if cluster.acknowledged.as_deref() != Some(&id.to_string()) {
-        let name = &cluster.key.name;
+    let name = &cluster.key.name;
+    let without = cluster
+        .acknowledged
+        .as_deref()
+        .and_then(|word| word.strip_prefix(&id.to_string()))
+        .and_then(given_up);
+    let Some(without) = without else {
         return CatalogStep::AwaitAcknowledgement(format!(
             "the tracker's volume holds no catalog of cluster {id}; bring the old volume back, or \
              rebuild it from the datanodes with `kubectl annotate dfs {name} \
              {ACKNOWLEDGE_CATALOG_LOST}={id}`{}",
             suffix(detail)
         ));
-    }
+    };
     let present = input
         .observed
         .datanode_set
@@ -70,6 +77,10 @@ fn lost(input: &Input<'_>, detail: &str) -> CatalogStep {
     let set = crate::names::datanode_set(&cluster.key.name);
     for ordinal in 0..present {
         let name = crate::names::pod(&set, ordinal);
+        // Also one that has an address still: the pod of a node without power keeps it.
+        if without.contains(&name.as_str()) {
+            continue;
+        }
         let pod = input
             .observed
             .pods_of(Part::Datanode)
@@ -81,16 +92,34 @@ fn lost(input: &Input<'_>, detail: &str) -> CatalogStep {
     }
     // What only an absent datanode's journal knows would be lost.
     if addresses.is_empty() || !missing.is_empty() {
-        return CatalogStep::AwaitDatanodes(format!(
-            "the catalog is rebuilt as soon as every datanode runs; missing: {}",
-            if missing.is_empty() {
-                "all".to_owned()
-            } else {
-                missing.join(", ")
-            }
-        ));
+        let mut told =
+            "the catalog is rebuilt as soon as every datanode runs; missing: ".to_owned();
+        if missing.is_empty() {
+            told.push_str("all");
+        } else {
+            let missing = missing.join(",");
+            told.push_str(&missing);
+            told.push_str(&do_without(name, id, &missing));
+        }
+        return CatalogStep::AwaitDatanodes(told);
     }
     CatalogStep::Rebuild(addresses)
+}
+
+/// How to rebuild without datanodes that never come back.
+fn do_without(name: &str, id: ClusterId, pods: &str) -> String {
+    format!(
+        "; to do without what is gone for good, and lose the changes that only it knows: `kubectl annotate \
+         --overwrite dfs {name} '{ACKNOWLEDGE_CATALOG_LOST}={id} without {pods}'`"
+    )
+}
+
+/// The pods that a human gives up, from what follows the cluster's id: nothing, or ` without POD,POD`.
+fn given_up(rest: &str) -> Option<Vec<&str>> {
+    match rest.strip_prefix(" without ") {
+        None => rest.is_empty().then(Vec::new),
+        Some(pods) => Some(pods.split(',').map(str::trim).collect()),
+    }
 }
 
 fn join(ip: &str) -> String {

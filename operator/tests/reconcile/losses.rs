@@ -158,6 +158,45 @@ async fn a_lost_catalog_waits_for_a_human_then_for_every_datanode_then_comes_bac
     );
 }
 
+/// A node that never comes back held the tracker's volume and a datanode's.
+#[tokio::test]
+async fn a_lost_catalog_is_rebuilt_without_the_datanode_that_a_human_gives_up_and_no_other() {
+    let world = World::new();
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    world.tracker.take_told();
+    world
+        .tracker
+        .with(|state| state.catalog = CatalogState::Lost);
+    let id = world.cluster().status.unwrap().cluster_id.unwrap();
+    let agree = |word: String| {
+        world.api.change("dfsclusters", "a", |cluster| {
+            cluster["metadata"]["annotations"] = json!({"dfs.io/acknowledge-catalog-lost": word});
+        });
+    };
+    world.api.change("pods", "a-datanode-1", |pod| {
+        pod["status"]["podIP"] = json!(null);
+    });
+    agree(id.clone());
+    world.reconcile(&ctx).await.unwrap();
+    let (_, reason, message) = world.condition("CatalogLost");
+    assert_eq!(reason, "AwaitingDatanodes");
+    let offered = format!("'dfs.io/acknowledge-catalog-lost={id} without a-datanode-1'");
+    assert!(message.contains(&offered), "{message}");
+    for word in ["without a-datanode-0", "with a-datanode-1", "nonsense"] {
+        agree(format!("{id} {word}"));
+        world.reconcile(&ctx).await.unwrap();
+        assert_eq!(world.tracker.take_told(), [], "{word}");
+    }
+    agree(format!("{id} without a-datanode-1"));
+    world.reconcile(&ctx).await.unwrap();
+    let told = world.tracker.take_told();
+    assert!(
+        matches!(&told[..], [Told::Rebuild(from)] if from.len() == 2),
+        "{told:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_tracker_of_another_cluster_is_told_nothing() {
     let world = World::new();

@@ -434,8 +434,14 @@ impl<'a> Judge<'a> {
             (CatalogStep::AwaitDatanodes(why), _) => {
                 yes(kind, Reason::AwaitingDatanodes, why.clone())
             }
-            (CatalogStep::Rebuild(from), _) => {
-                let message = format!("the catalog is rebuilt from {} datanodes", from.len());
+            (CatalogStep::Rebuild(from), view) => {
+                // Said again after an attempt that failed: why stands in the tracker's own words.
+                let said = match view {
+                    TrackerView::NoCatalog(catalog) => catalog.detail.as_deref(),
+                    _ => None,
+                };
+                let said = said.map_or_else(String::new, |word| format!("; the tracker: {word}"));
+                let message = format!("the catalog is rebuilt from {} datanodes{said}", from.len());
                 yes(kind, Reason::Rebuilding, message)
             }
             (CatalogStep::Rebuilding(detail), _) => {
