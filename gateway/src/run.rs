@@ -66,7 +66,7 @@ pub async fn run(
     )
     .trusting(proxies);
     let readiness = Readiness::new();
-    let watch = tokio::spawn(watch_tracker(
+    let reach = tokio::spawn(reach_tracker(
         parts.tracker.clone(),
         readiness.clone(),
         shutdown.clone(),
@@ -82,15 +82,24 @@ pub async fn run(
         serve(listener, public, limits, server_metrics, shutdown),
         admin
     );
-    watch.abort();
+    reach.abort();
     Ok(())
 }
 
-async fn watch_tracker(tracker: Arc<dyn TrackerApi>, readiness: Readiness, shutdown: Shutdown) {
+/// Ready as soon as the tracker answered once, and from then on: while it restarts, requests wait here and are then
+/// told to come again. Were all gateways taken out of rotation instead, an ingress would answer in their place, some
+/// of them with 404, as if the files were gone.
+async fn reach_tracker(tracker: Arc<dyn TrackerApi>, readiness: Readiness, shutdown: Shutdown) {
     loop {
         let state = tracker.status(Nothing {}).await;
-        let state = state.map(drop).map_err(|error| error.to_string());
-        readiness.set("tracker", state);
+        let reached = state.is_ok();
+        readiness.set(
+            "tracker reached",
+            state.map(drop).map_err(|error| error.to_string()),
+        );
+        if reached {
+            return;
+        }
         tokio::select! {
             () = shutdown.triggered() => return,
             () = tokio::time::sleep(CHECK_INTERVAL) => {}
@@ -103,6 +112,7 @@ mod tests {
     use super::*;
     use crate::testing::{CHUNK, ReadFault, config, content, parts};
     use dfs_runtime::shutdown::shutdown_pair;
+    use std::sync::atomic::Ordering;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
@@ -115,6 +125,22 @@ mod tests {
         // A broken download may end in a reset: what came before counts.
         let _ended = socket.read_to_end(&mut answer).await;
         answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_is_ready_once_it_reached_the_tracker_and_stays_so_while_that_is_away() {
+        let (_parts, _chain, tracker, _end) = parts(3, CHUNK).await;
+        let (_trigger, shutdown) = shutdown_pair();
+        let readiness = Readiness::new();
+        tracker.unreachable.store(1, Ordering::SeqCst);
+        let reach = reach_tracker(tracker.clone(), readiness.clone(), shutdown);
+        let mut reach = tokio::spawn(reach);
+        let first = tokio::time::timeout(CHECK_INTERVAL / 2, &mut reach).await;
+        assert!(first.is_err() && !readiness.is_ready());
+        // The last look: whatever becomes of the tracker, nobody asks again.
+        let ended = tokio::time::timeout(10 * CHECK_INTERVAL, reach).await;
+        ended.expect("it looks on").unwrap();
+        assert!(readiness.is_ready(), "{}", readiness.describe());
     }
 
     #[tokio::test]
@@ -165,7 +191,7 @@ mod tests {
 
         let ready = "GET /readyz?verbose HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         let text = exchange(health, ready, b"").await;
-        assert!(String::from_utf8_lossy(&text).contains("[ok] tracker"));
+        assert!(String::from_utf8_lossy(&text).contains("[ok] tracker reached"));
         let metrics = ready.replace("readyz?verbose", "metrics");
         let text = exchange(health, &metrics, b"").await;
         let text = String::from_utf8_lossy(&text).into_owned();

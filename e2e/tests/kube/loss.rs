@@ -1,12 +1,13 @@
 //! Pods, volumes and nodes go away while clients write and read.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::load::{Load, Seen};
 use crate::store::{Cluster, REPAIR_DELAY};
-use crate::tools::{hook, kubectl, until};
+use crate::tools::{hook, kubectl, text, until};
 use crate::world::{DEADLINE, World};
 
 /// Writes wait so long for a tracker that restarts, and are refused afterwards.
@@ -93,6 +94,21 @@ async fn i23_a_datanode_whose_volume_is_gone_is_replaced_by_a_new_one() {
     cluster.wait_ready().await;
 }
 
+/// When each gateway's pod became what it is: ready, or not.
+fn gateways_ready_since(world: &World) -> BTreeMap<String, (String, String)> {
+    let gateways = ["pods", "-l", "app.kubernetes.io/component=gateway"];
+    let ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array();
+        let ready = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Ready");
+        let ready = ready.cloned().unwrap_or_default();
+        (text(&ready["status"]), text(&ready["lastTransitionTime"]))
+    };
+    world.each(&gateways, ready).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tracker_and_operator_restart_under_load() {
     let Some(mut world) = World::start("restart").await else {
@@ -111,10 +127,16 @@ async fn tracker_and_operator_restart_under_load() {
     .unwrap();
     goes_on(&load).await;
     load.seen().assert_nothing_failed();
+    let ready_since = gateways_ready_since(&world);
     cluster.replace_pod("store-tracker-0").await;
     goes_on(&load).await;
     let seen = load.stop().await;
     assert_eq!(seen.wrong_reads, 0, "{seen}");
+    assert_eq!(
+        ready_since,
+        gateways_ready_since(&world),
+        "without a gateway the ingress answers itself, and as if files were gone"
+    );
     if seen.longest_write_gap < TRACKER_PATIENCE {
         assert_eq!(seen.failed_writes, 0, "{seen}");
         // Until datanodes have reported, a read may be refused, and then it says so and is to be tried again.

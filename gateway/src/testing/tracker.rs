@@ -398,6 +398,9 @@ impl TrackerApi for FakeTracker {
     }
 
     async fn status(&self, _: Nothing) -> Result<ClusterStatus, ClientError> {
+        if due(&self.unreachable) {
+            return lost();
+        }
         Ok(ClusterStatus {
             summary: "fake".into(),
             healthy: true,
