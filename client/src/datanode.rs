@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, DatanodeAddress, Replica};
 use dfs_protocol::datanode::{
-    ChunkState, CopyRequest, CopyResponse, Identity, JournalAppend, JournalRecord,
+    ChunkState, CopyRequest, CopyResponse, Identity, JournalAppend, JournalBackfill, JournalGap,
+    JournalRecord, encode_backfill,
 };
 use dfs_protocol::routes::{DATANODE_HEADER, datanode};
-use dfs_protocol::{ChunkId, DatanodeId};
+use dfs_protocol::{ChunkId, DatanodeId, Fence};
 use http::{Method, Request};
 
 use crate::error::ClientError;
@@ -96,6 +97,45 @@ impl DatanodeClient {
             .send(&to.address, request, JOURNAL_TIMEOUT)
             .await
             .map(drop)
+    }
+
+    /// Appends records that a datanode lacks, in order, all under `fence`, with one fsync.
+    pub async fn journal_backfill(
+        &self,
+        to: &DatanodeAddress,
+        fence: Fence,
+        records: &[JournalRecord],
+    ) -> Result<(), ClientError> {
+        let body = encode_backfill(records);
+        let backfill = JournalBackfill {
+            epoch: fence.epoch.0,
+            incarnation: fence.incarnation.0,
+            crc32c: dfs_protocol::checksum::crc32c(&body),
+        };
+        let path = format!(
+            "{}?epoch={}&incarnation={}&crc32c={}",
+            datanode::JOURNAL_BACKFILL,
+            backfill.epoch,
+            backfill.incarnation,
+            backfill.crc32c
+        );
+        let (name, value) = meant_for(to.id);
+        let request = Request::post(uri(&to.address, &path)?)
+            .header(name, value)
+            .body(whole(body))
+            .map_err(|error| malformed(&to.address, &error))?;
+        let sent = self.http.send(&to.address, request, JOURNAL_TIMEOUT);
+        sent.await.map(drop)
+    }
+
+    /// Where a datanode's journal ends or has a hole, from a sequence on.
+    pub async fn journal_gap(
+        &self,
+        to: &DatanodeAddress,
+        from: u64,
+    ) -> Result<JournalGap, ClientError> {
+        let path = format!("{}?from={from}", datanode::JOURNAL_BACKFILL);
+        self.http.get(&to.address, &path, &[meant_for(to.id)]).await
     }
 
     /// One page of a datanode's journal records with `sequence >= from`, oldest first, as the raw

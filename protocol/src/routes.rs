@@ -97,4 +97,6 @@ pub mod datanode {
     pub const INVENTORY: &str = "/inventory";
     /// Appends (POST), reads (GET `?from=`).
     pub const JOURNAL: &str = "/journal";
+    /// Appends what a member lacks (POST), says where that begins (GET `?from=`).
+    pub const JOURNAL_BACKFILL: &str = "/journal/backfill";
 }

@@ -28,8 +28,10 @@ use crate::store::{Catalog, JournalError, StoreError};
 const FAILING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one try of a member that was left out may take.
 const TRY_AGAIN_PATIENCE: Duration = Duration::from_secs(2);
-/// Records of one page when a new member is brought up to date.
+/// Records of one page when a member is brought up to date.
 const BACKFILL_PAGE: usize = 256;
+/// Bytes of one backfill, but for a single record that is longer.
+const BACKFILL_BYTES: usize = 4 * 1024 * 1024;
 
 /// Says who may keep the journal, at the moment of the question: an answer of the last tick would let
 /// the first writes of a cluster pass while nobody kept a journal.
@@ -142,11 +144,11 @@ impl JournalSet {
         // Whatever it already has is sent once more, so that its journal is really asked.
         let probed = async {
             sent.await?;
-            for mut record in self.stored(meta.sequence, at).await? {
-                record.fence = meta.fence;
-                self.datanodes.journal_append(at, &record).await?;
-            }
-            Ok::<(), ClientError>(())
+            let mut newest = self.stored(meta.sequence, at).await?;
+            newest.truncate(1);
+            self.datanodes
+                .journal_backfill(at, meta.fence, &newest)
+                .await
         };
         match tokio::time::timeout(TRY_AGAIN_PATIENCE, probed).await {
             Ok(Ok(())) => self.took(at.id),
@@ -244,25 +246,26 @@ impl JournalSet {
         } else {
             upto
         };
-        let mut next = match known {
-            Some(next) => next,
-            None => self.first_missing(at, stored_upto).await?,
+        let mut next = if let Some(next) = known {
+            next
+        } else {
+            let missing = self.first_missing(at, stored_upto).await?;
+            if missing <= stored_upto {
+                tracing::info!(
+                    datanode = %at.id, from = missing, upto = stored_upto,
+                    "a journal member is sent what it lacks"
+                );
+            }
+            missing
         };
         while next <= stored_upto {
-            let page = self.stored(next, at).await?;
-            if page.is_empty() {
-                break;
-            }
-            for mut record in page
-                .into_iter()
-                .take_while(|record| record.sequence <= stored_upto)
-            {
-                // Sent by this tracker, so part of its history, whoever wrote it first.
-                record.fence = fence;
-                self.datanodes.journal_append(at, &record).await?;
-                next = record.sequence;
-            }
-            next += 1;
+            let mut page = self.stored(next, at).await?;
+            page.retain(|record| record.sequence <= stored_upto);
+            page.truncate(one_backfill(&page));
+            let Some(last) = page.last() else { break };
+            next = last.sequence + 1;
+            // Sent by this tracker, so part of its history, whoever wrote it first.
+            self.datanodes.journal_backfill(at, fence, &page).await?;
         }
         if let Some(record) = newest {
             self.datanodes.journal_append(at, record).await?;
@@ -274,26 +277,29 @@ impl JournalSet {
         Ok(())
     }
 
-    /// Where to begin with a datanode that this tracker has not written to yet. One that has the
-    /// newest stored record has all before it, since records are only ever sent in order; one whose
-    /// journal is damaged there gets all that the catalog still has.
+    /// Where to begin with a datanode that this tracker has not written to yet: behind what it holds without
+    /// a hole, since records are only ever sent in order, if the last of that is of this history.
     async fn first_missing(&self, at: &DatanodeAddress, last: u64) -> Result<u64, ClientError> {
-        let Some(newest) = self.stored(last, at).await?.into_iter().next() else {
-            return Ok(1);
+        let kept = self.stored(1, at).await?;
+        let oldest = kept.first().map(|record| record.sequence);
+        let Some(oldest) = oldest.filter(|oldest| *oldest <= last) else {
+            // Nothing is kept here that could be sent.
+            return Ok(last + 1);
         };
-        let page = match self.datanodes.journal_page(at, last).await {
-            Ok(page) => page,
-            Err(error) if error.is(ErrorCode::DataUnavailable) => {
-                tracing::warn!(datanode = %at.id, %error, "a damaged journal is sent everything again");
-                return Ok(1);
-            }
-            Err(error) => return Err(error),
+        let gap = self.datanodes.journal_gap(at, oldest).await?;
+        let held = last.min(gap.first_missing.saturating_sub(1));
+        if held < oldest {
+            return Ok(oldest);
+        }
+        let Some(ours) = self.stored(held, at).await?.into_iter().next() else {
+            return Ok(oldest);
         };
-        let held = decode_journal_page(&page).unwrap_or_default();
-        let has_newest = held
+        let page = self.datanodes.journal_page(at, held).await?;
+        let theirs = decode_journal_page(&page).unwrap_or_default();
+        let is_ours = theirs
             .iter()
-            .any(|held| held.sequence == newest.sequence && held.payload == newest.payload);
-        Ok(if has_newest { last + 1 } else { 1 })
+            .any(|one| one.sequence == ours.sequence && one.payload == ours.payload);
+        Ok(if is_ours { held + 1 } else { oldest })
     }
 
     async fn stored(
@@ -345,6 +351,16 @@ impl JournalSet {
         }
         roster.min_write.min(roster.in_service) as usize
     }
+}
+
+/// How many records one backfill takes: at least one.
+fn one_backfill(records: &[JournalRecord]) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&JournalRecord| {
+        bytes += record.payload.len();
+        bytes <= BACKFILL_BYTES
+    };
+    records.iter().take_while(fits).count().max(1)
 }
 
 fn unreadable(error: &StoreError) -> JournalError {

@@ -1,10 +1,13 @@
-//! `POST /journal` appends one record, `GET /journal?from=` reads a page.
+//! `POST /journal` appends one record, `GET /journal?from=` reads a page; `/journal/backfill` for a member that
+//! lacks many.
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use dfs_protocol::datanode::JournalAppend;
-use dfs_protocol::{ErrorCode, Problem};
+use dfs_protocol::checksum::crc32c;
+use dfs_protocol::datanode::{JournalAppend, JournalBackfill, JournalGap, decode_backfill};
+use dfs_protocol::{Epoch, ErrorCode, Fence, Incarnation, Problem};
 use dfs_runtime::problem::{ApiQuery, ProblemResponse, body_problem};
 use http::StatusCode;
 use http_body_util::{BodyExt, Limited};
@@ -32,6 +35,63 @@ pub async fn append(
     appended.map_err(|error| ctx.journal_problem(&error))?;
     ctx.metrics.journal_records.inc();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Bytes of a backfill beyond its longest payload.
+const BACKFILL_SLACK: usize = 8 * 1024 * 1024;
+
+/// Appends what this datanode lacks; answered after fsync.
+pub async fn backfill(
+    State(ctx): Ctx,
+    ApiQuery(backfill): ApiQuery<JournalBackfill>,
+    body: Body,
+) -> Result<StatusCode, ProblemResponse> {
+    let cluster = ctx.admitted()?;
+    let body = Limited::new(body, MAX_PAYLOAD + BACKFILL_SLACK)
+        .collect()
+        .await;
+    let body = body.map_err(|error| body_problem(&*error))?.to_bytes();
+    let malformed = |detail: &str| ProblemResponse(Problem::new(ErrorCode::BadRequest, detail));
+    if crc32c(&body) != backfill.crc32c {
+        return Err(malformed("the records do not match their checksum"));
+    }
+    let fence = Fence {
+        epoch: Epoch(backfill.epoch),
+        incarnation: Incarnation(backfill.incarnation),
+    };
+    let appended = ctx
+        .blocking(move |ctx| {
+            let records = decode_backfill(&body)?;
+            let stop = ctx.store.fail_stop();
+            let (volume, count) = (&ctx.volume, records.len());
+            let appended = ctx
+                .journal
+                .append_all(volume, cluster, fence, &records, stop);
+            Some(appended.map(|()| count as u64))
+        })
+        .await?;
+    let appended = appended.ok_or_else(|| malformed("the body is no sequence of records"))?;
+    let count = appended.map_err(|error| ctx.journal_problem(&error))?;
+    ctx.metrics.journal_records.inc_by(count);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where the search for a hole begins.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GapQuery {
+    from: u64,
+}
+
+/// Where the journal ends or has a hole.
+pub async fn gap(
+    State(ctx): Ctx,
+    ApiQuery(query): ApiQuery<GapQuery>,
+) -> Result<Json<JournalGap>, ProblemResponse> {
+    let first_missing = ctx
+        .blocking(move |ctx| ctx.journal.first_missing(query.from))
+        .await?;
+    Ok(Json(JournalGap { first_missing }))
 }
 
 /// Where a page begins.

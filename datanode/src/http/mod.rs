@@ -58,6 +58,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Context>>)> {
         (datanode::CHUNK, get(chunk_state)),
         (datanode::INVENTORY, get(inventory)),
         (datanode::JOURNAL, post(journal::append).get(journal::page)),
+        (
+            datanode::JOURNAL_BACKFILL,
+            post(journal::backfill).get(journal::gap),
+        ),
     ]
 }
 

@@ -162,13 +162,6 @@ impl Journal {
         payload: &[u8],
         fail_stop: &FailStop,
     ) -> Result<(), JournalError> {
-        fail_stop
-            .check()
-            .map_err(|error| JournalError::Failed(error.to_string()))?;
-        if payload.len() > MAX_PAYLOAD || append.sequence == 0 {
-            let detail = "its payload is over the limit, or its sequence is 0";
-            return Err(JournalError::Unacceptable { detail });
-        }
         if crc32c(payload) != append.crc32c {
             let detail = "its payload does not match its checksum";
             return Err(JournalError::Unacceptable { detail });
@@ -177,15 +170,66 @@ impl Journal {
             epoch: Epoch(append.epoch),
             incarnation: Incarnation(append.incarnation),
         };
-        let (sync, file, path) = {
+        let records = [(append.sequence, payload)];
+        self.append_all(volume, cluster, fence, &records, fail_stop)
+    }
+
+    /// Appends records (sequence, payload) in their order; all are durable on return, most with one
+    /// fsync. After an error some may be there; sending them again is harmless.
+    pub fn append_all(
+        &self,
+        volume: &Volume,
+        cluster: ClusterId,
+        fence: Fence,
+        records: &[(u64, &[u8])],
+        fail_stop: &FailStop,
+    ) -> Result<(), JournalError> {
+        fail_stop
+            .check()
+            .map_err(|error| JournalError::Failed(error.to_string()))?;
+        let unacceptable =
+            |(sequence, payload): &(u64, &[u8])| *sequence == 0 || payload.len() > MAX_PAYLOAD;
+        if records.iter().any(unacceptable) {
+            let detail = "its payload is over the limit, or its sequence is 0";
+            return Err(JournalError::Unacceptable { detail });
+        }
+        let mut touched: Vec<Handles> = Vec::new();
+        {
             let mut state = self.lock();
             // Under the lock: no record of a deposed tracker gets in behind a newer fence.
             volume.accept(fence)?;
-            let number = self.writable_segment(&mut state, cluster, fail_stop)?;
-            write(&mut state, number, fence, append, payload)?
-        };
-        // A repeated record waits as well: its first copy may not be durable yet.
-        sync.make_durable(file.as_ref(), &path, fail_stop)
+            for (sequence, payload) in records {
+                let number = self.writable_segment(&mut state, cluster, fail_stop)?;
+                let handles = write(&mut state, number, fence, *sequence, payload)?;
+                if !touched
+                    .iter()
+                    .any(|(sync, ..)| Arc::ptr_eq(sync, &handles.0))
+                {
+                    touched.push(handles);
+                }
+            }
+        }
+        // Repeated records wait as well: their first copies may not be durable yet.
+        let make_durable =
+            |(sync, file, path): &Handles| sync.make_durable(&**file, path, fail_stop);
+        touched.iter().try_for_each(make_durable)
+    }
+
+    /// The first sequence from `from` on of which no record can be read.
+    pub fn first_missing(&self, from: u64) -> u64 {
+        let state = self.lock();
+        let mut next = from;
+        for (sequence, ..) in state
+            .records
+            .range((from, Epoch(0), 0)..)
+            .map(|(key, _)| key)
+        {
+            if *sequence > next {
+                break;
+            }
+            next = sequence + 1;
+        }
+        state.first_lost(from).map_or(next, |lost| lost.min(next))
     }
 
     /// The last segment, or a new one when that is full or damaged.
@@ -375,13 +419,13 @@ fn write(
     state: &mut State,
     number: u64,
     fence: Fence,
-    append: &JournalAppend,
+    sequence: u64,
     payload: &[u8],
 ) -> Result<Handles, JournalError> {
-    let key = (append.sequence, fence.epoch, fence.incarnation.0);
+    let payload_crc = crc32c(payload);
+    let key = (sequence, fence.epoch, fence.incarnation.0);
     if let Some(place) = state.records.get(&key) {
-        if (place.crc, place.length as usize) != (append.crc32c, payload.len()) {
-            let sequence = append.sequence;
+        if (place.crc, place.length as usize) != (payload_crc, payload.len()) {
             return Err(JournalError::Conflict { sequence });
         }
         if let Some(segment) = state.segments.get(&place.segment) {
@@ -395,9 +439,9 @@ fn write(
     };
     let head = RecordHead {
         length: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-        payload_crc: append.crc32c,
+        payload_crc,
         fence,
-        sequence: append.sequence,
+        sequence,
         durable: segment.sync.durable.load(Ordering::Acquire),
     };
     let mut bytes = Vec::with_capacity(RECORD_HEADER_LEN + payload.len());
@@ -409,7 +453,7 @@ fn write(
         .write_all_at(&bytes, at)
         .map_err(|e| disk_error("writing", e))?;
     segment.end += head.total();
-    segment.highest = segment.highest.max(append.sequence);
+    segment.highest = segment.highest.max(sequence);
     segment.sync.written.store(segment.end, Ordering::Release);
     let handles = segment.handles();
     state.records.insert(
@@ -418,7 +462,7 @@ fn write(
             segment: number,
             at,
             length: head.length,
-            crc: append.crc32c,
+            crc: payload_crc,
         },
     );
     Ok(handles)

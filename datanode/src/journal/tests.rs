@@ -102,6 +102,50 @@ fn i02_an_append_is_synced_before_it_is_answered() {
 }
 
 #[test]
+fn i02_many_records_become_durable_together_and_in_their_order() {
+    let bench = Bench::new(1 << 20);
+    let journal = bench.open();
+    bench.fill(&journal, 1..=1);
+    bench.disk.take_ops();
+    let fence = Fence {
+        epoch: Epoch(1),
+        incarnation: Incarnation(1),
+    };
+    let lacking: [(u64, &[u8]); 3] = [(2, b"b"), (3, b"c"), (4, b"d")];
+    let append_all = |records: &[(u64, &[u8])]| {
+        journal.append_all(&bench.volume, CLUSTER, fence, records, &bench.fail_stop)
+    };
+    append_all(&lacking).unwrap();
+    let file = bench.files()[0].clone();
+    let write = DiskOp::Write(file.clone());
+    assert_eq!(
+        bench.disk.take_ops(),
+        [write.clone(), write.clone(), write, DiskOp::Sync(file)]
+    );
+    append_all(&lacking).unwrap();
+    let refused = append_all(&[(5, b"e"), (4, b"other")]);
+    assert!(matches!(
+        refused,
+        Err(JournalError::Conflict { sequence: 4 })
+    ));
+    drop(journal);
+    let all = bench.open().page(1, false).unwrap();
+    assert_eq!(sequences(&all)[..4], [1, 2, 3, 4]);
+    assert_eq!(all[3].payload, b"d");
+}
+
+#[test]
+fn the_first_missing_record_is_behind_the_end_or_in_the_first_hole() {
+    let bench = Bench::new(1 << 20);
+    let journal = bench.open();
+    assert_eq!(journal.first_missing(1), 1);
+    bench.fill(&journal, 3..=6);
+    bench.fill(&journal, 9..=9);
+    let found = [1, 3, 5, 7, 9, 10].map(|from| journal.first_missing(from));
+    assert_eq!(found, [1, 7, 7, 7, 10, 10]);
+}
+
+#[test]
 fn i19_the_same_record_again_is_harmless_and_another_in_its_place_is_refused() {
     let bench = Bench::new(1 << 20);
     let journal = bench.open();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dfs_e2e::cluster::{Cluster, Options, SOON};
 use dfs_e2e::net::LinkFault;
+use dfs_e2e::wait::eventually;
 use dfs_protocol::datanode::Liveness;
 use http::{Method, StatusCode};
 
@@ -153,6 +154,40 @@ async fn fault_21_of_exactly_r_datanodes_one_that_only_heartbeats_stops_no_chang
     model.settle(&cluster).await;
 }
 
+/// It is brought up to date from where its journal ends, many records at once: one after the other, from the first on
+/// at every try, it would never have them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_21_a_datanode_that_lacks_many_records_takes_part_again_over_a_slow_link() {
+    let mut cluster = Cluster::start(Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.heartbeat_interval = Duration::from_millis(300);
+            config.repair_delay = REPAIR_DELAY;
+        },
+        ..options(3)
+    })
+    .await;
+    let mut model = Model::default();
+    let store = cluster.store();
+    let (from, to) = ("tracker", "datanode-1");
+    let cut = cluster.links.inject(from, to, LinkFault::cut());
+    for number in 0..400 {
+        put_patiently(&mut cluster, &mut model, &format!("n{number}"), 0).await;
+    }
+    cluster.links.remove(cut);
+    let slow = LinkFault::delay(Duration::from_millis(10));
+    let slow = cluster.links.inject(from, to, slow);
+    eventually("it takes records again", DEADLINE, || async {
+        let nodes = store.nodes().await?;
+        let left_out = nodes.iter().find(|node| node.unreachable);
+        left_out.map_or(Ok(()), |node| Err(format!("{node:?}")))
+    })
+    .await;
+    cluster.links.remove(slow);
+    store.wait_healthy(DEADLINE).await;
+    model.settle(&cluster).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_26_a_paused_tracker_or_datanode_goes_on_as_if_nothing_had_been() {
     let (mut cluster, mut model) = filled(3).await;
@@ -181,7 +216,7 @@ async fn fault_26_a_paused_tracker_or_datanode_goes_on_as_if_nothing_had_been() 
 async fn put_patiently(cluster: &mut Cluster, model: &mut Model, path: &str, size: usize) {
     let bytes = bytes::Bytes::from(cluster.bytes(size));
     let store = cluster.store();
-    dfs_e2e::wait::eventually("a write is taken", DEADLINE, || async {
+    eventually("a write is taken", DEADLINE, || async {
         let reply = store.try_put(path, bytes.clone()).await;
         let reply = reply.map_err(|error| error.to_string())?;
         assert!(

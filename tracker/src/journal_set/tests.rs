@@ -74,8 +74,16 @@ impl Connector for Net {
             let mut request = vec![0; 64 * 1024];
             while far.read(&mut request).await.is_ok_and(|read| read > 0) {
                 if !world.silent.lock().unwrap().contains(&address) {
-                    let done = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-                    let _gone = far.write_all(done).await;
+                    // Whoever is asked has nothing yet.
+                    let is_asked = request.starts_with(b"GET /journal/backfill");
+                    let body = if is_asked {
+                        r#"{"first_missing":1}"#
+                    } else {
+                        ""
+                    };
+                    let length = body.len();
+                    let done = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+                    let _gone = far.write_all(done.as_bytes()).await;
                 }
             }
         });
