@@ -37,6 +37,7 @@ fn inputs(cluster: &DfsCluster) -> Inputs<'_> {
         cluster_id: Some("c-1"),
         datanodes: cluster.spec.data_nodes.replicas,
         datanodes_away: 1,
+        tracker_away: 1,
         operator_namespace: Some("dfs-system"),
     }
 }
