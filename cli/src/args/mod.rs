@@ -26,9 +26,9 @@ pub use normalise::normalise;
 pub use operator::OperatorArgs;
 pub use plan::{PlanArgs, PlanCommand, ProofArgs};
 pub use roles::{
-    ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
-    Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs, Role, TrackerArgs,
-    TrackerCommand, TrackerOptions,
+    ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DatanodeStopArgs, DevArgs, GatewayArgs,
+    JournalMode, ListenArgs, Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs,
+    Role, TrackerArgs, TrackerCommand, TrackerOptions,
 };
 pub use token::TokenArgs;
 
@@ -66,6 +66,8 @@ pub enum Command {
     Tracker(TrackerArgs),
     /// Run a datanode: keeps chunks on one volume
     Datanode(DatanodeArgs),
+    /// Wait until a datanode may stop, before it is told to: the hook of its pod
+    DatanodeStop(DatanodeStopArgs),
     /// Run a gateway: a stateless door for files
     Gateway(GatewayArgs),
     /// Run the operator: makes each DfsCluster of a Kubernetes cluster be what it says

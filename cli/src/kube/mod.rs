@@ -102,7 +102,14 @@ pub fn command() -> clap::Command {
 fn is_client_verb(name: &str) -> bool {
     !matches!(
         name,
-        "dev" | "tracker" | "datanode" | "gateway" | "meta" | "operator" | "completions"
+        "dev"
+            | "tracker"
+            | "datanode"
+            | "datanode-stop"
+            | "gateway"
+            | "meta"
+            | "operator"
+            | "completions"
     )
 }
 
@@ -216,6 +223,7 @@ impl Target {
             | Command::Dev(_)
             | Command::Tracker(_)
             | Command::Datanode(_)
+            | Command::DatanodeStop(_)
             | Command::Gateway(_)
             | Command::Operator(_)
             | Command::Meta(_) => Self::Tracker,

@@ -220,26 +220,7 @@ fn find(nodes: &[DatanodeStatus], named: &str) -> Result<DatanodeId, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(id: u128, address: &str) -> DatanodeStatus {
-        DatanodeStatus {
-            id: DatanodeId::from_u128(id),
-            address: address.to_owned(),
-            zone: None,
-            host: None,
-            liveness: Liveness::Live,
-            admin: AdminState::InService,
-            stats: dfs_protocol::datanode::DatanodeStats::default(),
-            last_heartbeat: Some("2026-05-04T03:02:01Z".parse().unwrap()),
-            version: "0.1.0".to_owned(),
-            chunks_remaining: None,
-            pod: None,
-            volume: None,
-            refused: None,
-            unreachable: false,
-            maintenance_until: None,
-        }
-    }
+    use crate::testing::datanode as node;
 
     #[test]
     fn datanodes_are_found_by_their_first_digits_or_address() {
