@@ -62,6 +62,12 @@ impl Store {
         }
     }
 
+    /// `GET /nodes/ID/safe-to-remove`.
+    pub async fn safe_to_remove(&self, id: DatanodeId) -> Result<Verdict, ClientError> {
+        let route = format!("{}/{id}/safe-to-remove", tracker::NODES);
+        self.http.get(&self.address, &route, &[]).await
+    }
+
     /// `POST /ok-to-stop`: whether these may stop, all together.
     pub async fn ok_to_stop(&self, datanodes: &[DatanodeId]) -> Result<Verdict, ClientError> {
         let request = OkToStopRequest {
