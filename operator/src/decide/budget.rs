@@ -91,8 +91,10 @@ fn tracker_stays(observed: &Observed, cluster: &str) -> Option<bool> {
     let home = |pod: &str| observed.claim(&names::claim(pod))?.node.as_ref();
     // A claim that names no node may be bound to one all the same.
     let is_bound = home(&tracker).is_none_or(|home| home == node);
-    let mut datanodes = observed.pods_of(Part::Datanode);
-    let is_shared = datanodes.any(|pod| pod.node.as_ref() == Some(node));
+    // A gateway that takes another's place becomes ready only once the tracker answered it, and the next one beside the
+    // tracker is not evicted before that.
+    let mut others = observed.pods.iter().filter(|pod| pod.part != Part::Tracker);
+    let is_shared = others.any(|pod| pod.node.as_ref() == Some(node));
     let set = names::datanode_set(cluster);
     let wanted = observed.datanode_set.as_ref().map_or(0, |set| set.wanted);
     // One that restarts comes back here at any moment, unless the cordon keeps it away.
@@ -264,9 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn the_tracker_stays_on_its_node_until_a_cordon_has_rid_it_of_datanodes() {
+    fn the_tracker_stays_on_its_node_until_a_cordon_has_rid_it_of_all_others() {
         type Change = fn(&mut Observed);
-        let rows: [(&str, Change, i32); 13] = [
+        let rows: [(&str, Change, i32); 14] = [
             ("a datanode is beside it", |_| {}, 0),
             ("and the node is cordoned", cordon, 0),
             ("the datanode restarts", |o| o.pods[0].node = None, 0),
@@ -288,6 +290,11 @@ mod tests {
                     o.claims[0].node = Some("node-1".into());
                 },
                 1,
+            ),
+            (
+                "of the cordoned node's pods a gateway is left",
+                |o| (cordon(o), o.pods[0].part = Part::Gateway).1,
+                0,
             ),
             (
                 "it is not wanted any more",
