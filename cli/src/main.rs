@@ -78,6 +78,7 @@ async fn run(work: Work, out: Output) -> Exit {
         Command::Dev(_)
             | Command::Tracker(_)
             | Command::Datanode(_)
+            | Command::DatanodeStop(_)
             | Command::Gateway(_)
             | Command::Operator(_)
             | Command::Meta(_)

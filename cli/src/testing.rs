@@ -2,6 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dfs_protocol::DatanodeId;
+use dfs_protocol::datanode::{AdminState, DatanodeStats, Liveness};
+use dfs_protocol::status::DatanodeStatus;
+
 use crate::output::Output;
 
 /// Remembers what a command wrote.
@@ -30,5 +34,26 @@ impl Captured {
     pub(crate) fn stderr(&self) -> String {
         let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8(bytes.clone()).unwrap()
+    }
+}
+
+/// A datanode in service, as the tracker tells of it.
+pub(crate) fn datanode(id: u128, address: &str) -> DatanodeStatus {
+    DatanodeStatus {
+        id: DatanodeId::from_u128(id),
+        address: address.to_owned(),
+        zone: None,
+        host: None,
+        liveness: Liveness::Live,
+        admin: AdminState::InService,
+        stats: DatanodeStats::default(),
+        last_heartbeat: Some("2026-05-04T03:02:01Z".parse().unwrap()),
+        version: "0.1.0".to_owned(),
+        chunks_remaining: None,
+        pod: None,
+        volume: None,
+        refused: None,
+        unreachable: false,
+        maintenance_until: None,
     }
 }

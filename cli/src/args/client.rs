@@ -1,12 +1,17 @@
 //! Options of the client verbs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use dfs_protocol::{DatanodeId, TrashId, VersionId};
 
 use super::address::Address;
 use super::token::TokenArgs;
+use dfs_runtime::units::parse_duration;
+
+/// The tracker takes no longer time.
+const LONGEST_AWAY: Duration = Duration::from_hours(24);
 
 /// Where the store is and how it is spoken of.
 #[derive(Debug, Clone, Args)]
@@ -240,7 +245,41 @@ pub struct FsckArgs {
     pub client: ClientArgs,
 }
 
-/// `dfs decommission DATANODE`, `dfs recommission DATANODE`.
+/// `dfs decommission DATANODE`.
+#[derive(Debug, Args)]
+pub struct DecommissionArgs {
+    /// Which.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Wait until it is decommissioned, and tell how far that is
+    #[arg(short, long = "wait-done")]
+    pub wait_done: bool,
+}
+
+/// `dfs maintenance DATANODE`.
+#[derive(Debug, Args)]
+pub struct MaintenanceArgs {
+    /// Which.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// How long it is away, from now on; at most 24 h
+    #[arg(long = "for", value_name = "DURATION", default_value = "5m", value_parser = parse_away)]
+    pub away: Duration,
+    /// It is back, or waited for no longer
+    #[arg(long, conflicts_with = "away")]
+    pub end: bool,
+}
+
+fn parse_away(text: &str) -> Result<Duration, String> {
+    let away = parse_duration(text).map_err(|error| error.to_string())?;
+    if (1..=LONGEST_AWAY.as_secs()).contains(&away.as_secs()) {
+        Ok(away)
+    } else {
+        Err("write 1s to 24h; whoever is away longer is to be decommissioned".to_owned())
+    }
+}
+
+/// `dfs recommission DATANODE`.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     /// Where the store is.

@@ -16,9 +16,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use address::{Address, DEFAULT_TRACKER_PORT, ParseAddressError};
 pub use client::{
-    CatArgs, ChunksArgs, ClientArgs, CompareArgs, CopyArgs, FsckArgs, GetArgs, ListArgs, LostArgs,
-    MoveArgs, NodeArgs, OutputFormat, PutArgs, RemoveArgs, StatArgs, StatusArgs, TransferArgs,
-    TrashArgs, TrashCommand,
+    CatArgs, ChunksArgs, ClientArgs, CompareArgs, CopyArgs, DecommissionArgs, FsckArgs, GetArgs,
+    ListArgs, LostArgs, MaintenanceArgs, MoveArgs, NodeArgs, OutputFormat, PutArgs, RemoveArgs,
+    StatArgs, StatusArgs, TransferArgs, TrashArgs, TrashCommand,
 };
 pub use factor::SetrepArgs;
 pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
@@ -26,9 +26,9 @@ pub use normalise::normalise;
 pub use operator::OperatorArgs;
 pub use plan::{PlanArgs, PlanCommand, ProofArgs};
 pub use roles::{
-    ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DevArgs, GatewayArgs, JournalMode, ListenArgs,
-    Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs, Role, TrackerArgs,
-    TrackerCommand, TrackerOptions,
+    ADMIN_PORT_OFFSET, Admission, DatanodeArgs, DatanodeStopArgs, DevArgs, GatewayArgs,
+    JournalMode, ListenArgs, Listening, MetaArgs, MetaCommand, PolicyArgs, ProxyArgs, RebuildArgs,
+    Role, TrackerArgs, TrackerCommand, TrackerOptions,
 };
 pub use token::TokenArgs;
 
@@ -66,6 +66,8 @@ pub enum Command {
     Tracker(TrackerArgs),
     /// Run a datanode: keeps chunks on one volume
     Datanode(DatanodeArgs),
+    /// Wait until a datanode may stop, before it is told to: the hook of its pod
+    DatanodeStop(DatanodeStopArgs),
     /// Run a gateway: a stateless door for files
     Gateway(GatewayArgs),
     /// Run the operator: makes each DfsCluster of a Kubernetes cluster be what it says
@@ -107,9 +109,11 @@ pub enum Command {
     /// Show what happened: datanodes, repair, rebalance
     Events(EventsArgs),
     /// Empty a datanode so that it can be taken away
-    Decommission(NodeArgs),
+    Decommission(DecommissionArgs),
     /// Take a datanode back into service
     Recommission(NodeArgs),
+    /// Announce that a datanode is away for a while: nothing of it is copied meanwhile
+    Maintenance(MaintenanceArgs),
     /// Say what would be without some datanodes, or with another number of them
     Plan(PlanArgs),
     /// Say whether a datanode may stop, and whether it may go for ever (exit 1 when not)

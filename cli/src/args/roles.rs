@@ -10,6 +10,7 @@ use dfs_protocol::ClusterId;
 use dfs_runtime::forwarded::TrustedProxies;
 
 use super::address::{Address, DEFAULT_TRACKER_PORT};
+use super::client::ClientArgs;
 use super::token::TokenArgs;
 use dfs_runtime::units::{parse_duration, parse_size};
 
@@ -350,6 +351,20 @@ pub struct DatanodeArgs {
     /// The cluster token.
     #[command(flatten)]
     pub token: TokenArgs,
+}
+
+/// `dfs datanode-stop`.
+#[derive(Debug, Clone, Args)]
+pub struct DatanodeStopArgs {
+    /// Where the tracker is.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The datanode that is about to stop
+    #[arg(long, env = "DFS_DATANODE", default_value = "http://127.0.0.1:6001")]
+    pub datanode: Address,
+    /// How long it may be waited for
+    #[arg(long, env = "DFS_STOP_LIMIT", default_value = "1m", value_parser = parse_duration)]
+    pub limit: Duration,
 }
 
 /// `dfs gateway`.

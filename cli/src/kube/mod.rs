@@ -84,7 +84,7 @@ pub fn command() -> clap::Command {
         .bin_name("kubectl dfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Use a DfsCluster: the verbs of dfs, through a port-forward made by itself")
-        .after_help("The cluster's gateway serves files; its tracker serves status, nodes, chunks, fsck,\ntrash, events, plan, proof and decommission, with the token of the Secret NAME-token.\nExit codes and patterns are those of dfs; see `dfs --help`.")
+        .after_help("The cluster's gateway serves files; its tracker serves status, nodes, chunks, fsck,\ntrash, events, plan, proof, decommission and maintenance, with the token of the Secret NAME-token.\nExit codes and patterns are those of dfs; see `dfs --help`.")
         .disable_help_subcommand(true)
         .propagate_version(true)
         .subcommand_required(true)
@@ -102,7 +102,14 @@ pub fn command() -> clap::Command {
 fn is_client_verb(name: &str) -> bool {
     !matches!(
         name,
-        "dev" | "tracker" | "datanode" | "gateway" | "meta" | "operator" | "completions"
+        "dev"
+            | "tracker"
+            | "datanode"
+            | "datanode-stop"
+            | "gateway"
+            | "meta"
+            | "operator"
+            | "completions"
     )
 }
 
@@ -207,6 +214,7 @@ impl Target {
             | Command::Events(_)
             | Command::Decommission(_)
             | Command::Recommission(_)
+            | Command::Maintenance(_)
             | Command::Plan(_)
             | Command::Proof(_)
             | Command::Lost(_)
@@ -216,6 +224,7 @@ impl Target {
             | Command::Dev(_)
             | Command::Tracker(_)
             | Command::Datanode(_)
+            | Command::DatanodeStop(_)
             | Command::Gateway(_)
             | Command::Operator(_)
             | Command::Meta(_) => Self::Tracker,

@@ -3,6 +3,7 @@
 
 mod board;
 mod datanode;
+mod datanode_stop;
 mod dev;
 mod gateway;
 mod meta;
@@ -14,6 +15,7 @@ mod tests;
 mod tracker;
 
 pub use datanode::run_datanode;
+pub use datanode_stop::run_datanode_stop;
 pub use dev::{Dev, DevConfig, run_dev};
 pub use gateway::run_gateway;
 pub use meta::{run_dump, run_load, run_rebuild};
@@ -69,7 +71,7 @@ impl World {
 pub async fn run(command: Command, out: &Output) -> Exit {
     // What a person started to look at, or a tool that ends by itself, only warns.
     let quiet = match &command {
-        Command::Dev(_) | Command::Meta(_) => true,
+        Command::Dev(_) | Command::Meta(_) | Command::DatanodeStop(_) => true,
         Command::Tracker(args) => args.command.is_some(),
         _ => false,
     };
@@ -104,6 +106,7 @@ async fn dispatch(command: Command, out: &Output, shutdown: Shutdown) -> Result<
             Some(TrackerCommand::Rebuild(args)) => run_rebuild(&args, world, out).await?,
         },
         Command::Datanode(args) => run_datanode(&args, world, shutdown).await?,
+        Command::DatanodeStop(args) => run_datanode_stop(&args, world.connector, out).await,
         Command::Gateway(args) => run_gateway(&args, world, shutdown).await?,
         Command::Operator(args) => run_operator(&args, world, shutdown).await?,
         Command::Meta(args) => match args.command {

@@ -1,11 +1,13 @@
 //! What the store says of itself, and administration.
 
+use std::time::Duration;
+
 use dfs_client::ClientError;
 use dfs_client::http::{DEFAULT_TIMEOUT, empty, uri};
 use dfs_protocol::admission::LostRequest;
 use dfs_protocol::plan::{PlanAnswer, PlanQuestion, Proof};
 use dfs_protocol::routes::tracker;
-use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks};
+use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
 use dfs_protocol::{DatanodeId, FilePath, TrashId};
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -42,6 +44,45 @@ impl Store {
     pub async fn set_node(&self, id: DatanodeId, verb: &str) -> Result<(), ClientError> {
         let route = format!("{}/{id}/{verb}", tracker::NODES);
         self.fetch(Method::POST, &route).await
+    }
+
+    /// `POST /nodes/ID/maintenance?seconds=`, or its end (`DELETE`).
+    pub async fn maintain(
+        &self,
+        id: DatanodeId,
+        away: Option<Duration>,
+    ) -> Result<(), ClientError> {
+        let route = tracker::MAINTENANCE.replace("{id}", &id.to_string());
+        match away {
+            Some(away) => {
+                let route = format!("{route}?seconds={}", away.as_secs());
+                self.fetch(Method::POST, &route).await
+            }
+            None => self.fetch(Method::DELETE, &route).await,
+        }
+    }
+
+    /// `GET /nodes/ID/safe-to-remove`.
+    pub async fn safe_to_remove(&self, id: DatanodeId) -> Result<Verdict, ClientError> {
+        let route = format!("{}/{id}/safe-to-remove", tracker::NODES);
+        self.http.get(&self.address, &route, &[]).await
+    }
+
+    /// `POST /ok-to-stop`: whether these may stop, all together.
+    pub async fn ok_to_stop(&self, datanodes: &[DatanodeId]) -> Result<Verdict, ClientError> {
+        let request = OkToStopRequest {
+            datanodes: datanodes.to_vec(),
+            one_more: false,
+        };
+        self.http
+            .call(
+                &self.address,
+                tracker::OK_TO_STOP,
+                &[],
+                &request,
+                DEFAULT_TIMEOUT,
+            )
+            .await
     }
 
     /// `GET /plan`.

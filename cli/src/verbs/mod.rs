@@ -104,8 +104,9 @@ async fn dispatch(
         Command::Nodes(_) => nodes::nodes(session).await,
         Command::Chunks(args) => nodes::chunks(session, &args.path).await,
         Command::Fsck(_) => fsck::fsck(session).await,
-        Command::Decommission(args) => nodes::set(session, &args.datanode, "decommission").await,
-        Command::Recommission(args) => nodes::set(session, &args.datanode, "recommission").await,
+        Command::Decommission(args) => nodes::decommission(session, &args).await,
+        Command::Recommission(args) => nodes::recommission(session, &args.datanode).await,
+        Command::Maintenance(args) => nodes::maintenance(session, &args).await,
         Command::Plan(args) => plan::plan(session, args.command).await,
         Command::Proof(args) => plan::proof(session, &args.node).await,
         Command::Lost(args) => nodes::lost(session, &args.node.datanode, args.accept_loss).await,
@@ -113,6 +114,7 @@ async fn dispatch(
         Command::Dev(_)
         | Command::Tracker(_)
         | Command::Datanode(_)
+        | Command::DatanodeStop(_)
         | Command::Gateway(_)
         | Command::Completions(_)
         | Command::Operator(_)
@@ -139,7 +141,9 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Status(args) | Command::Nodes(args) => &args.client,
         Command::Chunks(args) => &args.client,
         Command::Fsck(args) => &args.client,
-        Command::Decommission(args) | Command::Recommission(args) => &args.client,
+        Command::Decommission(args) => &args.node.client,
+        Command::Recommission(args) => &args.client,
+        Command::Maintenance(args) => &args.node.client,
         Command::Plan(args) => match &args.command {
             PlanCommand::Lose { client, .. } | PlanCommand::Scale { client, .. } => client,
         },
@@ -153,6 +157,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Dev(_)
         | Command::Tracker(_)
         | Command::Datanode(_)
+        | Command::DatanodeStop(_)
         | Command::Gateway(_)
         | Command::Completions(_)
         | Command::Operator(_)

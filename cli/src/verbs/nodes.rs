@@ -1,14 +1,22 @@
-//! `dfs nodes`, `dfs chunks`, `dfs decommission`, `dfs recommission`, `dfs lost`.
+//! `dfs nodes`, `dfs chunks`, `dfs decommission`, `dfs recommission`, `dfs maintenance`, `dfs lost`.
+
+use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::{AdminState, Liveness};
-use dfs_protocol::status::{DatanodeStatus, FileChunks, ReplicaDetail, ReplicaState};
+use dfs_protocol::status::{
+    DatanodeStatus, FileChunks, RepairStatus, ReplicaDetail, ReplicaState, Verdict,
+};
 use jiff::tz::TimeZone;
 
+use crate::args::{DecommissionArgs, MaintenanceArgs};
 use crate::exit::{Exit, Failure};
 use crate::human;
 use crate::paths::RemotePath;
 use crate::session::Session;
+
+/// Between two looks how far an emptying is.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn nodes(session: &Session) -> Result<Exit, Failure> {
     let nodes = session.call("nodes", || session.store.nodes()).await?;
@@ -82,6 +90,9 @@ fn state(node: &DatanodeStatus) -> String {
         AdminState::Tombstoned => "tombstoned",
     };
     let mut text = admin.to_owned();
+    if node.maintenance_until.is_some() {
+        text.push_str(", announced as away");
+    }
     if let Some(left) = node.chunks_remaining {
         text = format!("{text}, {} left", human::count(left, "chunk"));
     }
@@ -162,42 +173,133 @@ pub(super) async fn lost(
     session
         .call(&what, || session.store.lose(id, accept_loss))
         .await?;
-    if session.out.is_json() {
-        session
-            .out
-            .json(&serde_json::json!({ "id": id, "done": "lost" }))?;
-    } else {
-        session.out.line(&format!(
+    told(session, id, "lost", || {
+        format!(
             "datanode {} is deregistered for ever; what it held is copied from elsewhere",
             id.short()
-        ))?;
-    }
-    Ok(Exit::Done)
+        )
+    })
 }
 
-/// `verb` is the route's last segment.
-pub(super) async fn set(session: &Session, named: &str, verb: &str) -> Result<Exit, Failure> {
+/// `dfs decommission`.
+pub(super) async fn decommission(
+    session: &Session,
+    args: &DecommissionArgs,
+) -> Result<Exit, Failure> {
+    let named = &args.node.datanode;
+    let (what, id) = set(session, named, "decommission").await?;
+    let short = id.short();
+    if args.wait_done {
+        wait_done(session, &what, id).await?;
+        return told(session, id, "decommission", || {
+            format!("datanode {short} is decommissioned: every chunk is whole without it")
+        });
+    }
+    told(session, id, "decommission", || {
+        format!(
+            "datanode {short} is being emptied: `dfs nodes` shows how far, take it away only when \
+             it is decommissioned"
+        )
+    })
+}
+
+/// `dfs recommission`.
+pub(super) async fn recommission(session: &Session, named: &str) -> Result<Exit, Failure> {
+    let (_, id) = set(session, named, "recommission").await?;
+    told(session, id, "recommission", || {
+        format!("datanode {} is back in service", id.short())
+    })
+}
+
+/// `dfs maintenance`.
+pub(super) async fn maintenance(
+    session: &Session,
+    args: &MaintenanceArgs,
+) -> Result<Exit, Failure> {
+    let what = format!("maintenance {}", args.node.datanode);
+    let id = resolve(session, &what, &args.node.datanode).await?;
+    let away = (!args.end).then_some(args.away);
+    session
+        .call(&what, || session.store.maintain(id, away))
+        .await?;
+    let short = id.short();
+    told(session, id, "maintenance", || match away {
+        Some(away) => format!(
+            "datanode {short} is announced as away for {}: nothing of it is copied meanwhile",
+            human::seconds(away.as_secs())
+        ),
+        None => format!("datanode {short} is announced as back"),
+    })
+}
+
+/// `verb` is the route's last segment. Returns what was done, for people, and to whom.
+async fn set(session: &Session, named: &str, verb: &str) -> Result<(String, DatanodeId), Failure> {
     let what = format!("{verb} {named}");
     let id = resolve(session, &what, named).await?;
     session
         .call(&what, || session.store.set_node(id, verb))
         .await?;
+    Ok((what, id))
+}
+
+fn told(
+    session: &Session,
+    id: DatanodeId,
+    done: &str,
+    sentence: impl FnOnce() -> String,
+) -> Result<Exit, Failure> {
     if session.out.is_json() {
         session
             .out
-            .json(&serde_json::json!({ "id": id, "done": verb }))?;
-    } else if verb == "decommission" {
-        let short = id.short();
-        session.out.line(&format!(
-            "datanode {short} is being emptied: `dfs nodes` shows how far, take it away only when \
-             it is decommissioned"
-        ))?;
+            .json(&serde_json::json!({ "id": id, "done": done }))?;
     } else {
-        session
-            .out
-            .line(&format!("datanode {} is back in service", id.short()))?;
+        session.out.line(&sentence())?;
     }
     Ok(Exit::Done)
+}
+
+/// Looks until it is decommissioned, and tells how far that is whenever that changes.
+async fn wait_done(session: &Session, what: &str, id: DatanodeId) -> Result<(), Failure> {
+    let mut before = String::new();
+    loop {
+        let nodes = session.call(what, || session.store.nodes()).await?;
+        let admin = nodes
+            .iter()
+            .find(|node| node.id == id)
+            .map(|node| node.admin);
+        match admin {
+            Some(AdminState::Decommissioning) => {}
+            Some(AdminState::Decommissioned | AdminState::Tombstoned) => return Ok(()),
+            Some(AdminState::InService | AdminState::Pending) | None => {
+                let why = "somebody else took it back into service, or away";
+                return Err(Failure::new(Exit::Conflict, what, why)
+                    .next("`dfs nodes` shows how it is; `dfs events` what happened"));
+            }
+        }
+        let verdict = session
+            .call(what, || session.store.safe_to_remove(id))
+            .await?;
+        let status = session.call(what, || session.store.status()).await?;
+        let now = progress(&verdict, &status.repair);
+        if now != before {
+            session.out.note(&now);
+            before = now;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// How far an emptying is. Bytes are those of all that the store copies now.
+fn progress(verdict: &Verdict, repair: &RepairStatus) -> String {
+    let eta = repair.eta_seconds.map_or_else(String::new, |seconds| {
+        format!(", about {}", human::seconds(seconds))
+    });
+    format!(
+        "{} left, {} to copy in the store{eta}: {}",
+        human::count(verdict.chunk_count, "chunk"),
+        human::bytes(repair.bytes_remaining),
+        verdict.reason
+    )
 }
 
 /// The one datanode whose id starts with `named`, or whose address it is.
@@ -220,26 +322,7 @@ fn find(nodes: &[DatanodeStatus], named: &str) -> Result<DatanodeId, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(id: u128, address: &str) -> DatanodeStatus {
-        DatanodeStatus {
-            id: DatanodeId::from_u128(id),
-            address: address.to_owned(),
-            zone: None,
-            host: None,
-            liveness: Liveness::Live,
-            admin: AdminState::InService,
-            stats: dfs_protocol::datanode::DatanodeStats::default(),
-            last_heartbeat: Some("2026-05-04T03:02:01Z".parse().unwrap()),
-            version: "0.1.0".to_owned(),
-            chunks_remaining: None,
-            pod: None,
-            volume: None,
-            refused: None,
-            unreachable: false,
-            maintenance_until: None,
-        }
-    }
+    use crate::testing::datanode as node;
 
     #[test]
     fn datanodes_are_found_by_their_first_digits_or_address() {

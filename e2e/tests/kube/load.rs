@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes after which files stay small: however long a scenario takes, its small volumes do not fill up.
 const PLENTY: usize = 160 << 20;
+/// Requests wait so long for a tracker that restarts, and are refused afterwards.
+const TRACKER_PATIENCE: Duration = Duration::from_secs(30);
 /// Failures that are kept word by word.
 const KEPT: usize = 10;
 
@@ -47,6 +49,21 @@ impl Seen {
     pub(crate) fn assert_nothing_failed(&self) {
         let failed = (self.failed_writes, self.failed_reads, self.wrong_reads);
         assert_eq!(failed, (0, 0, 0), "{self}");
+    }
+
+    /// The tracker was away for a while, and nothing else. Until datanodes have reported to it a read may be refused, and
+    /// then it says so and is to be tried again; nothing else fails before the patience with the tracker is over.
+    pub(crate) fn assert_only_the_tracker_was_away(&self) {
+        assert_eq!(self.wrong_reads, 0, "{self}");
+        let mut allowed = vec!["urn:dfs:problem:safe-mode"];
+        if self.longest_write_gap < TRACKER_PATIENCE {
+            assert_eq!(self.failed_writes, 0, "{self}");
+        } else {
+            allowed.push("urn:dfs:problem:unavailable");
+        }
+        let mut reads = self.failures.iter().filter(|it| it.starts_with("GET "));
+        let is_allowed = |failure: &String| allowed.iter().any(|code| failure.contains(code));
+        assert!(reads.all(is_allowed), "{self}");
     }
 
     /// Notes the answer to a write; true when it was acknowledged.

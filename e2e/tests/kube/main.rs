@@ -13,6 +13,7 @@ mod balance;
 mod change;
 mod door;
 mod doors;
+mod drain;
 mod first;
 mod gone;
 mod grow;

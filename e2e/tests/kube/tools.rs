@@ -20,8 +20,19 @@ pub(crate) fn tree() -> PathBuf {
         .to_owned()
 }
 
+/// What a program wrote that ended well.
+pub(crate) struct Said {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
 /// Runs a program to its end: its output, or all it said.
 pub(crate) fn run(program: &str, args: &[&str], stdin: Option<&str>) -> Result<String, String> {
+    said(program, args, stdin).map(|said| said.stdout)
+}
+
+/// The same, for a program that tells on standard error what it waits for.
+pub(crate) fn said(program: &str, args: &[&str], stdin: Option<&str>) -> Result<Said, String> {
     let told = |error: std::io::Error| format!("{program}: {error}");
     let mut child = Command::new(program)
         .args(args)
@@ -40,10 +51,10 @@ pub(crate) fn run(program: &str, args: &[&str], stdin: Option<&str>) -> Result<S
     }
     let ended = child.wait_with_output().map_err(told)?;
     let stdout = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
     if ended.status.success() {
-        return Ok(stdout);
+        return Ok(Said { stdout, stderr });
     }
-    let stderr = String::from_utf8_lossy(&ended.stderr);
     Err(format!("{program} {}: {stderr}{stdout}", args.join(" ")))
 }
 

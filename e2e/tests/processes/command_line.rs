@@ -136,7 +136,7 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     assert_eq!(nodes.as_array().map(Vec::len), Some(4));
     assert!(shell.json("chunks papers/tree/a/b/big -o json")["chunks"].is_array());
     let leaving = fleet.datanodes[0].address();
-    shell.ends(0, &format!("decommission {leaving}"));
+    shell.ends(0, &format!("decommission --wait-done {leaving}"));
     dfs_e2e::wait::eventually("it is decommissioned", DEADLINE, || async {
         let nodes = store.nodes().await?;
         let left = nodes.iter().find(|node| node.address == leaving).unwrap();
@@ -149,6 +149,10 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     })
     .await;
     shell.ends(0, &format!("recommission {leaving}"));
+    shell.ends(0, &format!("maintenance --for 1h {leaving}"));
+    assert!(shell.ends(0, "nodes").contains("announced as away"));
+    shell.ends(0, &format!("maintenance --end {leaving}"));
+    assert!(!shell.ends(0, "nodes").contains("announced as away"));
     shell.ends(0, "rm -r papers/ moved/");
     store.wait_fsck_clean(DEADLINE).await;
     assert!(shell.ends(0, "fsck").contains("Clean"));

@@ -15,5 +15,6 @@ mod links;
 mod pauses;
 mod power;
 mod root;
+mod stop;
 mod tracker_kills;
 mod writers;

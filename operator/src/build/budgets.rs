@@ -27,11 +27,12 @@ pub(super) fn budgets(frame: &Frame<'_>) -> Vec<PodDisruptionBudget> {
     budgets
 }
 
-/// Of datanodes as many as their chunks allow; of the others one.
+/// Of datanodes as many as their chunks allow, the tracker unless it leaves its node last; of gateways one.
 const fn max_unavailable(frame: &Frame<'_>, component: Component) -> i32 {
     match component {
         Component::Datanode => frame.datanodes_away,
-        Component::Tracker | Component::Gateway => 1,
+        Component::Tracker => frame.tracker_away,
+        Component::Gateway => 1,
     }
 }
 

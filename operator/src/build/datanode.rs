@@ -3,14 +3,16 @@
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 
 use super::labels::{Component, metadata};
-use super::pod::{Role, base_args, from_field, spread, tracker_url};
+use super::pod::{BeforeStop, Role, base_args, from_field, spread, token_file, tracker_url};
 use super::tracker::with_volume;
 use super::{Frame, ports};
 
 /// A scan of a full volume.
 const STARTUP_SECONDS: i32 = 3600;
+/// How long a stop waits until the chunks can do without it.
+const STOP_SECONDS: i64 = 60;
 /// Streams that are being written, and their fsync.
-const GRACE_SECONDS: i64 = 60;
+const FLUSH_SECONDS: i64 = 60;
 
 pub(super) fn stateful_set(frame: &Frame<'_>) -> StatefulSet {
     let spec = &frame.spec.data_nodes;
@@ -34,8 +36,8 @@ pub(super) fn stateful_set(frame: &Frame<'_>) -> StatefulSet {
             over("topology.kubernetes.io/zone", rules.zone),
         ],
         startup_seconds: STARTUP_SECONDS,
-        grace_seconds: GRACE_SECONDS,
-        linger_seconds: None,
+        grace_seconds: STOP_SECONDS + FLUSH_SECONDS,
+        before_stop: before_stop(frame),
     };
     StatefulSet {
         metadata: metadata(frame, Component::Datanode),
@@ -58,4 +60,18 @@ fn args(frame: &Frame<'_>) -> Vec<String> {
     flag("--host", "$(NODE_NAME)".to_owned());
     flag("--pod", "$(POD_NAME)".to_owned());
     args
+}
+
+/// Whoever deletes the pod, the tracker is asked first. With one replica of each chunk it never says yes.
+fn before_stop(frame: &Frame<'_>) -> Option<BeforeStop> {
+    let mut args = vec!["datanode-stop".to_owned()];
+    args.extend(token_file());
+    let mut flag = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    flag("--tracker", tracker_url(frame));
+    flag(
+        "--datanode",
+        format!("http://127.0.0.1:{}", ports::DATANODE),
+    );
+    flag("--limit", format!("{STOP_SECONDS}s"));
+    (frame.spec.replication.factor > 1).then_some(BeforeStop::Run(args))
 }

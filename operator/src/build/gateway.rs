@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::{Component, metadata, selector};
-use super::pod::{Role, base_args, spread, template, tracker_url};
+use super::pod::{BeforeStop, Role, base_args, spread, template, tracker_url};
 use super::{Frame, ports};
 use crate::crd::SpreadRule;
 
@@ -35,7 +35,9 @@ pub(super) fn deployment(frame: &Frame<'_>) -> Deployment {
         ],
         startup_seconds: STARTUP_SECONDS,
         grace_seconds: GRACE_SECONDS,
-        linger_seconds: Some(LINGER_SECONDS),
+        before_stop: Some(BeforeStop::Linger {
+            seconds: LINGER_SECONDS,
+        }),
     };
     Deployment {
         metadata: metadata(frame, Component::Gateway),

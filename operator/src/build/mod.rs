@@ -49,6 +49,8 @@ pub struct Inputs<'a> {
     pub datanodes: i32,
     /// Datanodes' pods that may be unavailable at a time.
     pub datanodes_away: i32,
+    /// The tracker's pods that may be.
+    pub tracker_away: i32,
     /// Namespace of the operator; any if unknown.
     pub operator_namespace: Option<&'a str>,
 }
@@ -107,6 +109,7 @@ struct Frame<'a> {
     decommission_rate: Option<u64>,
     datanodes: i32,
     datanodes_away: i32,
+    tracker_away: i32,
     operator_namespace: Option<&'a str>,
 }
 
@@ -152,6 +155,7 @@ impl<'a> Frame<'a> {
                 })?,
             datanodes: inputs.datanodes,
             datanodes_away: inputs.datanodes_away,
+            tracker_away: inputs.tracker_away,
             operator_namespace: inputs.operator_namespace,
         })
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, HTTPGetAction,
+    Lifecycle, LifecycleHandler, LocalObjectReference, ObjectFieldSelector, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, SleepAction, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,6 +17,8 @@ use super::{Frame, ports};
 use crate::crd::{Amount, PodScheduling, ResourcesSpec, SpreadRule};
 use crate::names;
 
+/// The image's entry point, in full: there is no shell and no search path.
+const PROGRAM: &str = "/dfs";
 /// The image's user.
 const USER: i64 = 65532;
 /// Read and write for nobody but the group.
@@ -37,16 +39,36 @@ pub(super) struct Role<'a> {
     /// How long a start may take: a scan of a full volume.
     pub(super) startup_seconds: i32,
     pub(super) grace_seconds: i64,
-    /// How long it serves on after it was told to stop, until nobody is sent to it any more.
-    pub(super) linger_seconds: Option<i64>,
+    /// What happens before it is told to stop.
+    pub(super) before_stop: Option<BeforeStop>,
+}
+
+/// What happens before a container is told to stop, within its time of grace.
+pub(super) enum BeforeStop {
+    /// It serves on, until nobody is sent to it any more.
+    Linger {
+        /// How long.
+        seconds: i64,
+    },
+    /// The image's program runs with these arguments.
+    Run(Vec<String>),
 }
 
 /// The flags that every role takes.
 pub(super) fn base_args(component: Component) -> Vec<String> {
+    let [option, file] = token_file();
     vec![
         component.as_str().to_owned(),
         "--listen".to_owned(),
         "0.0.0.0".to_owned(),
+        option,
+        file,
+    ]
+}
+
+/// Says where the token is.
+pub(super) fn token_file() -> [String; 2] {
+    [
         "--token-file".to_owned(),
         format!("{}/{}", ports::TOKEN_DIRECTORY, ports::TOKEN_KEY),
     ]
@@ -131,7 +153,7 @@ fn container(frame: &Frame<'_>, role: &Role<'_>) -> Container {
             failure_threshold: Some(2),
             ..probe("/readyz")
         }),
-        lifecycle: role.linger_seconds.map(linger),
+        lifecycle: role.before_stop.as_ref().map(lifecycle),
         resources: Some(resources(role.resources, role.modest)),
         security_context: Some(container_security()),
         volume_mounts: Some(mounts(role.has_volume)),
@@ -139,13 +161,24 @@ fn container(frame: &Frame<'_>, role: &Role<'_>) -> Container {
     }
 }
 
-fn linger(seconds: i64) -> k8s_openapi::api::core::v1::Lifecycle {
-    use k8s_openapi::api::core::v1::{Lifecycle, LifecycleHandler, SleepAction};
-    Lifecycle {
-        pre_stop: Some(LifecycleHandler {
-            sleep: Some(SleepAction { seconds }),
+fn lifecycle(before_stop: &BeforeStop) -> Lifecycle {
+    let handler = match before_stop {
+        BeforeStop::Linger { seconds } => LifecycleHandler {
+            sleep: Some(SleepAction { seconds: *seconds }),
             ..LifecycleHandler::default()
-        }),
+        },
+        BeforeStop::Run(args) => {
+            let program = std::iter::once(PROGRAM.to_owned());
+            LifecycleHandler {
+                exec: Some(ExecAction {
+                    command: Some(program.chain(args.iter().cloned()).collect()),
+                }),
+                ..LifecycleHandler::default()
+            }
+        }
+    };
+    Lifecycle {
+        pre_stop: Some(handler),
         ..Lifecycle::default()
     }
 }

@@ -37,6 +37,7 @@ fn inputs(cluster: &DfsCluster) -> Inputs<'_> {
         cluster_id: Some("c-1"),
         datanodes: cluster.spec.data_nodes.replicas,
         datanodes_away: 1,
+        tracker_away: 1,
         operator_namespace: Some("dfs-system"),
     }
 }
@@ -503,6 +504,35 @@ fn a_budget_is_made_where_something_can_be_missed() {
                 })
             );
         }
+    }
+}
+
+#[test]
+fn a_datanode_that_stops_asks_the_tracker_first_and_has_time_to_flush_after_it() {
+    for (factor, asks) in [(1, false), (3, true)] {
+        let objects = built(json!({
+            "replication": {"factor": factor},
+            "dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}},
+        }));
+        let (template, _) = pods(&objects)["datanode"];
+        let pod = template.spec.as_ref().unwrap();
+        let hook = pod.containers[0].lifecycle.as_ref();
+        let hook = hook.and_then(|hook| hook.pre_stop.as_ref()?.exec.as_ref()?.command.clone());
+        assert_eq!(hook.is_some(), asks, "factor {factor}");
+        let Some(command) = hook else { continue };
+        assert_eq!(command[..2], ["/dfs", "datanode-stop"]);
+        let given = |option: &str| {
+            let at = command.iter().position(|word| word == option).unwrap();
+            command[at + 1].clone()
+        };
+        assert_eq!(given("--datanode"), "http://127.0.0.1:6001");
+        assert_eq!(given("--tracker"), "http://alpha-tracker:6000");
+        assert_eq!(given("--token-file"), "/etc/dfs/token/token");
+        let limit = given("--limit")
+            .trim_end_matches('s')
+            .parse::<i64>()
+            .unwrap();
+        assert!(pod.termination_grace_period_seconds.unwrap() >= limit + 30);
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn stateful_set(frame: &Frame<'_>) -> StatefulSet {
         spread: Vec::new(),
         startup_seconds: STARTUP_SECONDS,
         grace_seconds: GRACE_SECONDS,
-        linger_seconds: None,
+        before_stop: None,
     };
     StatefulSet {
         metadata: metadata(frame, Component::Tracker),

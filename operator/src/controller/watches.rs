@@ -1,7 +1,9 @@
 //! Watches and the caches that they fill.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
@@ -16,7 +18,7 @@ use super::{Guarded, Scope, Trigger, Triggers};
 use crate::error::{code, describe};
 use crate::observe::OwnedKind;
 use crate::observe::inventory::{CachedInventory, MANAGED_BY, OF_A_STORE};
-use crate::observe::views::INSTANCE_LABEL;
+use crate::observe::views::{INSTANCE_LABEL, is_cordoned};
 
 /// Everything that one scope watches.
 pub(super) struct Watched {
@@ -86,7 +88,7 @@ pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
         owned.push((*kind, store));
         triggers.push(changes);
     }
-    let nodes = nodes(client).await.map(|(store, changes)| {
+    let nodes = nodes(client, pods.clone()).await.map(|(store, changes)| {
         triggers.push(changes);
         store
     });
@@ -161,9 +163,9 @@ fn owner(metadata: &kube::api::ObjectMeta) -> Option<ObjectRef<Guarded>> {
     Some(ObjectRef::<Guarded>::new(name).within(namespace))
 }
 
-/// Nodes, where they may be read: a node that goes away changes what a cluster waits for, which the
-/// next look shows; it triggers nothing.
-async fn nodes(client: &Client) -> Option<(Store<Node>, Triggers)> {
+/// Nodes, where they may be read. A drain begins with a cordon: it triggers the clusters that have pods on the node.
+/// A node that goes away changes what a cluster waits for, which the next look shows; it triggers nothing.
+async fn nodes(client: &Client, pods: Store<Pod>) -> Option<(Store<Node>, Triggers)> {
     let api: Api<Node> = Api::all(client.clone());
     if let Err(error) = api.list_metadata(&ListParams::default().limit(1)).await {
         if code(&error) == Some(403) {
@@ -182,12 +184,31 @@ async fn nodes(client: &Client) -> Option<(Store<Node>, Triggers)> {
             }
         })
         .reflect(writer)
-        .touched_objects();
-    let nothing = changes.flat_map(|change| match change {
-        Ok(_) => stream::iter(None::<Trigger>),
-        Err(error) => stream::iter(Some(Err(error))),
+        .touched_objects()
+        .predicate_filter(
+            |node: &Node| Some(u64::from(is_cordoned(node))),
+            PredicateConfig::default(),
+        );
+    let triggers = changes.flat_map(move |change| match change {
+        Ok(node) => stream::iter(
+            clusters_on(&node, &pods.state())
+                .into_iter()
+                .map(|cluster| Ok(cluster.into()))
+                .collect::<Vec<Trigger>>(),
+        ),
+        Err(error) => stream::iter(vec![Err(error)]),
     });
-    Some((store, Box::pin(nothing)))
+    Some((store, Box::pin(triggers)))
+}
+
+/// The clusters that have pods on a node.
+fn clusters_on(node: &Node, pods: &[Arc<Pod>]) -> HashSet<ObjectRef<Guarded>> {
+    let is_on = |pod: &&Arc<Pod>| {
+        let runs_on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        runs_on.is_some() && runs_on == node.metadata.name.as_ref()
+    };
+    let on_it = pods.iter().filter(is_on);
+    on_it.filter_map(|pod| owner(&pod.metadata)).collect()
 }
 
 async fn is_served(api: &Api<DynamicObject>) -> bool {
@@ -211,5 +232,35 @@ fn dynamic(scope: &Scope, client: &Client, resource: &ApiResource) -> Api<Dynami
     match scope {
         Scope::All => Api::all_with(client.clone(), resource),
         Scope::Namespace(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(namespace: &str, cluster: &str, node: Option<&str>) -> Arc<Pod> {
+        let pod = json!({"metadata": {"namespace": namespace, "labels": {INSTANCE_LABEL: cluster}},
+            "spec": {"nodeName": node, "containers": []}});
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn a_cordon_leads_to_a_pass_over_each_cluster_with_pods_on_the_node() {
+        let pods = [
+            pod("x", "a", Some("n")),
+            pod("x", "a", Some("n")),
+            pod("y", "a", Some("n")),
+            pod("x", "b", Some("m")),
+            pod("x", "c", None),
+        ];
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+        let found = clusters_on(&node, &pods);
+        let expected = ["x", "y"].map(|namespace| ObjectRef::<Guarded>::new("a").within(namespace));
+        assert_eq!(found, HashSet::from(expected));
+        let unnamed = Node::default();
+        assert!(clusters_on(&unnamed, &pods).is_empty());
     }
 }

@@ -74,6 +74,38 @@ fn room(input: &Input<'_>, wanted: i32) -> i32 {
     above.max(0)
 }
 
+/// How many of the tracker's pods may be unavailable: 1, or 0 while it is to leave its node last.
+///
+/// Without the tracker's word no datanode is evicted. Where its volume is bound to the node it comes back there only,
+/// so a drain that took it first would wait for the datanodes beside it until somebody ends the cordon.
+pub fn tracker_away(input: &Input<'_>) -> i32 {
+    i32::from(!tracker_stays(input.observed, &input.cluster.key.name).unwrap_or(false))
+}
+
+/// Whether the tracker is to stay where it is. Nothing where it is nowhere, or its node may not be read or is gone:
+/// there is no cordon to go by.
+fn tracker_stays(observed: &Observed, cluster: &str) -> Option<bool> {
+    let tracker = names::pod(&names::tracker_set(cluster), 0);
+    let node = observed.pod(&tracker)?.node.as_ref()?;
+    let is_cordoned = observed.nodes.get(node)?.unschedulable;
+    let home = |pod: &str| observed.claim(&names::claim(pod))?.node.as_ref();
+    // A claim that names no node may be bound to one all the same.
+    let is_bound = home(&tracker).is_none_or(|home| home == node);
+    // A gateway that takes another's place becomes ready only once the tracker answered it, and the next one beside the
+    // tracker is not evicted before that.
+    let mut others = observed.pods.iter().filter(|pod| pod.part != Part::Tracker);
+    let is_shared = others.any(|pod| pod.node.as_ref() == Some(node));
+    let set = names::datanode_set(cluster);
+    let wanted = observed.datanode_set.as_ref().map_or(0, |set| set.wanted);
+    // One that restarts comes back here at any moment, unless the cordon keeps it away.
+    let comes = |pod: String| {
+        let is_nowhere = observed.pod(&pod).is_none_or(|pod| pod.node.is_none());
+        is_nowhere && home(&pod) == Some(node)
+    };
+    let is_awaited = !is_cordoned && (0..wanted).map(|n| names::pod(&set, n)).any(comes);
+    Some(is_bound && (is_shared || is_awaited))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Ready.
@@ -104,7 +136,7 @@ mod tests {
     use jiff::Timestamp;
     use proptest::prelude::*;
 
-    use super::super::tests::{cluster, entry, observed, pod, workload};
+    use super::super::tests::{claim, cluster, entry, observed, pod, workload};
     use super::*;
     use crate::observe::Verdicts;
     use crate::tracker_client::Verdict;
@@ -201,6 +233,104 @@ mod tests {
             let budget = judged(&row("uuuup"), 5, further.as_ref(), wrong);
             assert_eq!(budget.max_unavailable, 0, "{words}");
             assert!(budget.held.unwrap().contains(words));
+        }
+    }
+
+    /// What the tracker's budget is on `node-0`, where datanode 0 has its volume; the others are elsewhere.
+    fn tracker_on(change: impl Fn(&mut Observed)) -> i32 {
+        let mut seen = observed(Vec::new());
+        let mut tracker = pod(0);
+        tracker.name = "a-tracker-0".into();
+        tracker.part = Part::Tracker;
+        let mut volume = claim(0, "catalog");
+        volume.name = "data-a-tracker-0".into();
+        seen.pods.push(tracker);
+        seen.claims.push(volume);
+        for claim in &mut seen.claims {
+            let home = usize::from(!claim.name.ends_with('0'));
+            claim.node = Some(format!("node-{home}"));
+        }
+        change(&mut seen);
+        let (spec, verdicts, waited) = (cluster(3), Verdicts::default(), BTreeMap::new());
+        tracker_away(&Input {
+            cluster: &spec,
+            observed: &seen,
+            verdicts: &verdicts,
+            waited: &waited,
+            now: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn cordon(seen: &mut Observed) {
+        seen.nodes.get_mut("node-0").unwrap().unschedulable = true;
+    }
+
+    #[test]
+    fn the_tracker_stays_on_its_node_until_a_cordon_has_rid_it_of_all_others() {
+        type Change = fn(&mut Observed);
+        let rows: [(&str, Change, i32); 14] = [
+            ("a datanode is beside it", |_| {}, 0),
+            ("and the node is cordoned", cordon, 0),
+            ("the datanode restarts", |o| o.pods[0].node = None, 0),
+            ("its pod is being made anew", |o| drop(o.pods.remove(0)), 0),
+            (
+                "it ends on a cordoned node",
+                |o| (cordon(o), o.pods[0].deleting = true).1,
+                0,
+            ),
+            (
+                "it left the cordoned node",
+                |o| (cordon(o), o.pods[0].node = None).1,
+                1,
+            ),
+            (
+                "it moved elsewhere",
+                |o| {
+                    o.pods[0].node = Some("node-1".into());
+                    o.claims[0].node = Some("node-1".into());
+                },
+                1,
+            ),
+            (
+                "of the cordoned node's pods a gateway is left",
+                |o| (cordon(o), o.pods[0].part = Part::Gateway).1,
+                0,
+            ),
+            (
+                "it is not wanted any more",
+                |o| {
+                    o.pods.remove(0);
+                    o.datanode_set = Some(workload(0));
+                },
+                1,
+            ),
+            (
+                "the tracker's volume goes anywhere",
+                |o| o.claims[3].node = Some("node-1".into()),
+                1,
+            ),
+            (
+                "whether it does is not known",
+                |o| o.claims[3].node = None,
+                0,
+            ),
+            ("the tracker is nowhere", |o| o.pods[3].node = None, 1),
+            (
+                "nodes may not be read",
+                |o| (o.nodes.clear(), o.nodes_unreadable = true).1,
+                1,
+            ),
+            (
+                "its node is gone",
+                |o| {
+                    o.nodes.clear();
+                    o.gone_nodes.insert("node-0".into());
+                },
+                1,
+            ),
+        ];
+        for (name, change, away) in rows {
+            assert_eq!(tracker_on(change), away, "{name}");
         }
     }
 

@@ -117,7 +117,7 @@ pub enum Step {
         uid: Uid,
         /// The datanode in it that is waited for, where it may hold chunks.
         datanode: Option<DatanodeId>,
-        /// It serves, so it goes only if the eviction API lets it: somebody may drain nodes meanwhile.
+        /// It goes only if the eviction API lets it, as a datanode that serves does: somebody may drain nodes meanwhile.
         within_budget: bool,
         /// Why that is safe, for people.
         proof: String,
@@ -201,6 +201,8 @@ pub struct Plan {
     pub roll: Roll,
     /// How many datanodes' pods may be unavailable.
     pub budget: Budget,
+    /// How many of the tracker's pods may be unavailable.
+    pub tracker_away: i32,
     /// What to tell the tracker, in order.
     pub steps: Vec<Step>,
     /// Volumes that are to grow.
@@ -229,6 +231,7 @@ pub fn decide(input: &Input<'_>) -> Plan {
     let mut plan = Plan {
         roll: roll::roll(input),
         budget: budget::budget(input, scale.replicas, wrong_cluster.is_some()),
+        tracker_away: budget::tracker_away(input),
         scale,
         steps: Vec::new(),
         growth: growth::growth(input),

@@ -65,7 +65,9 @@ pub fn roll(input: &Input<'_>) -> Roll {
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
             datanode,
-            within_budget: pod.ready,
+            // The tracker's budget keeps it until a drained node is rid of its datanodes: nothing that a roll
+            // waits for.
+            within_budget: pod.ready && pod.part == Part::Datanode,
             proof,
         })
     };

@@ -125,6 +125,7 @@ pub(super) fn observed(nodes: Vec<DatanodeEntry>) -> Observed {
         ready: true,
         unready_since: None,
         out_of_service: false,
+        unschedulable: false,
         zone: Some("z0".into()),
     };
     Observed {

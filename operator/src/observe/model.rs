@@ -126,6 +126,8 @@ pub struct NodeView {
     pub unready_since: Option<Timestamp>,
     /// A human says that nothing runs on it any more.
     pub out_of_service: bool,
+    /// Cordoned: no new pod is put on it.
+    pub unschedulable: bool,
     /// Its zone.
     pub zone: Option<String>,
 }

@@ -182,8 +182,15 @@ pub fn node(node: &Node) -> Option<NodeView> {
             .filter(|one| one.status != "True")
             .and_then(|one| Some(one.last_transition_time.as_ref()?.0)),
         out_of_service: taints.any(|taint| taint.key == OUT_OF_SERVICE),
+        unschedulable: is_cordoned(node),
         zone: label(&node.metadata, ZONE_LABEL).map(str::to_owned),
     })
+}
+
+/// Whether a node is cordoned.
+pub fn is_cordoned(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    spec.and_then(|spec| spec.unschedulable).unwrap_or(false)
 }
 
 /// A StatefulSet.

@@ -23,6 +23,7 @@ pub(super) fn desired(
         cluster_id: cluster_id.as_deref(),
         datanodes: plan.scale.replicas,
         datanodes_away: plan.budget.max_unavailable,
+        tracker_away: plan.tracker_away,
         operator_namespace: ctx.operator_namespace.as_deref(),
     };
     let objects = build(&inputs).map_err(|error| InvalidSpec::Unbuildable(error.to_string()))?;

@@ -251,6 +251,7 @@ pub(crate) async fn objects_are_accepted(cluster: &Cluster) {
         cluster_id: Some("c-1"),
         datanodes: 3,
         datanodes_away: 1,
+        tracker_away: 1,
         operator_namespace: Some("dfs-system"),
     };
     let Objects {

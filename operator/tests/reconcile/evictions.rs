@@ -1,11 +1,17 @@
 //! The budget of the datanodes' pods goes by what the tracker says of their chunks.
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::EvictParams;
 use serde_json::json;
 
 use crate::world::World;
 
 fn budget(world: &World) -> i64 {
-    let budget = world.api.get("poddisruptionbudgets", "a-datanode").unwrap();
+    budget_of(world, "a-datanode")
+}
+
+fn budget_of(world: &World, name: &str) -> i64 {
+    let budget = world.api.get("poddisruptionbudgets", name).unwrap();
     budget["spec"]["maxUnavailable"].as_i64().unwrap()
 }
 
@@ -116,4 +122,91 @@ async fn a_tracker_that_cannot_be_read_holds_evictions() {
             .2
             .contains("evictions of datanodes wait")
     );
+}
+
+fn cordon(world: &World, node: &str, cordoned: bool) {
+    world.api.change("nodes", node, |node| {
+        node["spec"]["unschedulable"] = json!(cordoned);
+    });
+}
+
+/// Pods on a node, the tracker first.
+fn on_node(world: &World, node: &str) -> Vec<String> {
+    let pods = world.api.list("pods").into_iter();
+    let pods = pods.filter(|pod| pod["spec"]["nodeName"] == node);
+    let mut names: Vec<_> = pods
+        .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort_by_key(|name| !name.contains("tracker"));
+    names
+}
+
+/// One round of `kubectl drain`; returns who goes.
+async fn drain_round(world: &World, node: &str) -> Vec<String> {
+    let pods: kube::Api<Pod> = kube::Api::namespaced(world.api.client(), "default");
+    let mut gone = Vec::new();
+    for pod in on_node(world, node) {
+        if pods.evict(&pod, &EvictParams::default()).await.is_ok() {
+            gone.push(pod);
+        }
+    }
+    gone
+}
+
+/// Three datanodes; the tracker and datanode 0 have their volumes on node 0.
+async fn bound() -> World {
+    let world = World::new();
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    for claim in ["data-a-tracker-0", "data-a-datanode-0"] {
+        world.api.change("persistentvolumeclaims", claim, |claim| {
+            claim["metadata"]["annotations"] =
+                json!({"volume.kubernetes.io/selected-node": "node-0"});
+        });
+    }
+    world.fill(12);
+    world.converge(&ctx).await;
+    world
+}
+
+#[tokio::test]
+async fn a_drain_of_the_trackers_node_ends_and_takes_the_tracker_last() {
+    let world = bound().await;
+    let ctx = world.operator();
+    assert_eq!(on_node(&world, "node-0"), ["a-tracker-0", "a-datanode-0"]);
+    cordon(&world, "node-0", true);
+    let mut order = Vec::new();
+    for _ in 0..10 {
+        order.extend(drain_round(&world, "node-0").await);
+        world.settle();
+        world.reconcile(&ctx).await.unwrap();
+    }
+    assert_eq!(order, ["a-datanode-0", "a-tracker-0"]);
+    assert_eq!(on_node(&world, "node-0"), Vec::<String>::new());
+    cordon(&world, "node-0", false);
+    world.converge(&ctx).await;
+    assert_eq!(on_node(&world, "node-0"), ["a-tracker-0", "a-datanode-0"]);
+    assert_eq!(world.condition("Ready").0, "True");
+    assert_eq!(budget_of(&world, "a-tracker"), 0);
+    assert_eq!(budget(&world), 1);
+}
+
+#[tokio::test]
+async fn a_tracker_without_a_datanode_beside_it_may_be_evicted() {
+    let world = bound().await;
+    let ctx = world.operator();
+    assert_eq!(budget_of(&world, "a-tracker"), 0);
+    for plural in ["pods", "persistentvolumeclaims"] {
+        for name in world.api.list(plural) {
+            let name = name["metadata"]["name"].as_str().unwrap();
+            if name.contains("datanode-0") {
+                world.api.change(plural, name, |one| {
+                    one["spec"]["nodeName"] = json!("node-1");
+                    one["metadata"]["annotations"] = json!({});
+                });
+            }
+        }
+    }
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(budget_of(&world, "a-tracker"), 1);
 }

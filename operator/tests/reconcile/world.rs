@@ -202,6 +202,13 @@ impl World {
         node.is_some_and(|node| node["status"]["conditions"][0]["status"] == "True")
     }
 
+    /// Whether a node takes new pods.
+    fn takes(&self, node: &str) -> bool {
+        let cordoned = self.api.get("nodes", node);
+        let cordoned = cordoned.is_some_and(|node| node["spec"]["unschedulable"] == true);
+        self.runs(node) && !cordoned
+    }
+
     /// Kubelets end the pods that are to end; those of nobody's node go at once.
     fn end(&self) {
         for pod in self.api.list("pods") {
@@ -220,10 +227,10 @@ impl World {
         let claim = self.api.get("persistentvolumeclaims", claim).unwrap();
         let held = claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"].as_str();
         if let Some(node) = held {
-            return self.runs(node).then(|| node.to_owned());
+            return self.takes(node).then(|| node.to_owned());
         }
         let nodes = (0..3).map(|next| format!("node-{}", (ordinal + next) % 3));
-        nodes.into_iter().find(|node| self.runs(node))
+        nodes.into_iter().find(|node| self.takes(node))
     }
 
     /// Pods of a set that is deleted without them belong to nobody from now on.

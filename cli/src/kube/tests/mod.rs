@@ -287,6 +287,7 @@ fn the_binary_knows_what_it_is_called_and_the_definition_is_consistent() {
     for role in [
         "tracker",
         "datanode",
+        "datanode-stop",
         "gateway",
         "dev",
         "meta",
@@ -296,6 +297,11 @@ fn the_binary_knows_what_it_is_called_and_the_definition_is_consistent() {
             parse(vec!["kubectl-dfs".into(), role.into()]).is_err(),
             "{role}"
         );
+    }
+    for verb in ["maintenance --for 1m ab", "decommission --wait-done ab"] {
+        let words = format!("kubectl-dfs -n prod {verb}");
+        let (_, command) = parse(words.split(' ').map(OsString::from).collect()).unwrap();
+        assert_eq!(Target::of(&command), Target::Tracker, "{verb}");
     }
 }
 

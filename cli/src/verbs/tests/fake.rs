@@ -1,6 +1,6 @@
 //! The files API in miniature, with faults on demand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub(crate) struct Doings {
     pub(crate) fsck: String,
     /// What `/events` says; a stream ends behind it, and the next has what is behind a NUL.
     pub(crate) events: String,
+    /// What other routes answer, one after the other; the last one stays.
+    pub(crate) answers: BTreeMap<&'static str, VecDeque<serde_json::Value>>,
     /// `Authorization` of each request.
     pub(crate) authorizations: Vec<Option<String>>,
     /// Listings served: prefixes, with `*` behind those without a delimiter.
@@ -175,7 +177,15 @@ fn other(doings: &mut Doings, method: &Method, route: &str, query: &str) -> Resp
         return now.into_response();
     }
     doings.changes.push(format!("{method} {route}?{query}"));
-    "{}".into_response()
+    let Some(answers) = doings.answers.get_mut(route) else {
+        return "{}".into_response();
+    };
+    let next = if answers.len() > 1 {
+        answers.pop_front()
+    } else {
+        answers.front().cloned()
+    };
+    axum::Json(next).into_response()
 }
 
 fn missing(path: &str) -> Response {

@@ -2,6 +2,7 @@
 
 pub(crate) mod fake;
 mod look;
+mod nodes;
 
 use std::fs;
 use std::io::Cursor;
@@ -379,30 +380,6 @@ async fn a_store_that_is_not_there_is_told_at_once_with_what_to_do() {
     assert!(
         told.contains("cannot reach") && told.contains("--tracker"),
         "{told}"
-    );
-}
-
-#[tokio::test]
-async fn administration_reaches_its_routes() {
-    let (fake, dir) = (Fake::start().await, tempfile::tempdir().unwrap());
-    let id = "000000000000000000000000000000ab";
-    for line in [
-        "decommission",
-        "recommission",
-        "lost",
-        "trash restore --to x/y",
-        "trash purge",
-    ] {
-        let (exit, captured) = run(&fake, dir.path(), &format!("dfs {line} {id}")).await;
-        assert_eq!(exit, Exit::Done, "{line}: {}", captured.stderr());
-    }
-    let changes = fake.doings().changes.join("\n");
-    assert_eq!(
-        changes,
-        format!(
-            "POST /nodes/{id}/decommission?\nPOST /nodes/{id}/recommission?\n\
-             POST /nodes/{id}/lost?\nPOST /trash/{id}/restore?to=x%2Fy\nDELETE /trash/{id}?"
-        )
     );
 }
 

@@ -34,6 +34,7 @@ fn node(unready_for: Option<i64>, out_of_service: bool) -> NodeView {
         ready: unready_for.is_none(),
         unready_since: unready_for.map(|ago| Timestamp::from_second(NOW - ago).unwrap()),
         out_of_service,
+        unschedulable: false,
         zone: None,
     }
 }

@@ -104,9 +104,11 @@ fn i29_the_highest_datanode_is_first_and_the_tracker_last() {
         "a-datanode-0",
         "a-tracker-0",
     ] {
+        // The tracker's budget may keep it on its node; its restart is no drain.
+        let within = name != "a-tracker-0";
         assert_eq!(
             told(&decided(&seen, &says(true))),
-            format!("restart {name}, within the budget: true")
+            format!("restart {name}, within the budget: {within}")
         );
         change(&mut seen, name, |pod| pod.revision = Some("new".into()));
     }
