@@ -53,6 +53,8 @@ pub struct TrackerConfig {
     pub repairs_total: u32,
     /// Most copies under way to or from one datanode.
     pub repairs_per_datanode: u32,
+    /// Bytes that up to sixteen small copies may have together in the place of one.
+    pub repair_small_copy: u64,
     /// Most bytes a second that are copied off datanodes that leave.
     pub decommission_rate: Option<u64>,
     /// Percent by which the used shares of two datanodes may differ; 0 turns rebalance off.
@@ -101,6 +103,7 @@ impl TrackerConfig {
             checkpoint_interval: Duration::from_mins(15),
             repairs_total: 64,
             repairs_per_datanode: 4,
+            repair_small_copy: 16 * 1024 * 1024,
             decommission_rate: None,
             rebalance_threshold: 5,
             rebalance_rate: 64 * 1024 * 1024,
@@ -139,6 +142,7 @@ impl TrackerConfig {
         policy.repair.copies_to = self.repairs_per_datanode;
         policy.repair.copies_from = self.repairs_per_datanode;
         policy.repair.copies_total = self.repairs_total;
+        policy.repair.small_copy = self.repair_small_copy;
         policy.repair.decommission_rate = self.decommission_rate;
         policy.rebalance.threshold = self.rebalance_threshold;
         policy.rebalance.rate = self.rebalance_rate;

@@ -24,6 +24,7 @@ fn slow_repair() -> Options {
             config.checkpoint_interval = Duration::from_secs(1);
             config.repair_delay = Duration::from_millis(1500);
             config.repairs_total = 1;
+            config.repair_small_copy = 0;
         },
         datanode: |config: &mut DatanodeConfig| config.repair_rate = 2 * 1024 * 1024,
         ..Options::default()

@@ -2,6 +2,7 @@
 //! record them; a planner that is run on its own recorded result plans nothing more.
 
 pub mod admission;
+pub mod copy_load;
 pub mod decommission;
 pub mod gc;
 pub mod loss;
@@ -86,12 +87,15 @@ impl Policy {
 pub struct RepairLimits {
     /// How long a datanode must be silent before its chunks are copied; none for a last live copy.
     pub delay: Duration,
-    /// Most copies that one datanode receives at a time.
+    /// Most copies that one datanode receives at a time; of small ones more.
     pub copies_to: u32,
-    /// Most copies that one datanode sends at a time.
+    /// Most copies that one datanode sends at a time; of small ones more.
     pub copies_from: u32,
-    /// Most copies at a time in all.
+    /// Most copies at a time in all; of small ones more.
     pub copies_total: u32,
+    /// Bytes that several small copies may have together in the place of one, as
+    /// [`copy_load::CopyLoad::has_room`] says; 0 counts all copies alike.
+    pub small_copy: u64,
     /// Most bytes a second, on the average, that are copied off datanodes that leave.
     pub decommission_rate: Option<u64>,
     /// Most replica deletions ordered by one plan.
@@ -109,6 +113,7 @@ impl Default for RepairLimits {
             copies_to: 4,
             copies_from: 4,
             copies_total: 64,
+            small_copy: 16 * 1024 * 1024,
             decommission_rate: None,
             deletes_per_tick: 1000,
             task_timeout: Duration::from_mins(5),

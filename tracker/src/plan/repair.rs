@@ -1,12 +1,12 @@
 //! Repair: copies by urgency, deletions of stale, corrupt and excess replicas only after proof.
 //! A badly spread chunk gets one more copy first; its worst replica then goes as excess.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
 use dfs_protocol::status::{RepairPriority, RepairStatus, RepairTaskStatus};
 
+use super::copy_load::{CopyLoad, CopyLoads};
 use super::tasks::{CopyTask, DeleteTask, TaskTable, Work};
 use super::{Hold, RepairLimits, repair_copies, repair_deletes};
 use crate::model::datanodes::DatanodeTable;
@@ -142,8 +142,7 @@ pub(super) struct Draft<'a> {
     pub(super) unreported: u32,
     /// No datanode is about to report for the first time.
     pub(super) settled: bool,
-    sending: BTreeMap<DatanodeId, u32>,
-    receiving: BTreeMap<DatanodeId, u32>,
+    planned: CopyLoads,
 }
 
 impl<'a> Draft<'a> {
@@ -162,8 +161,7 @@ impl<'a> Draft<'a> {
             plan: RepairPlan::default(),
             unreported: view.datanodes.awaiting_report(limits.delay, now),
             settled: view.datanodes.awaiting_report(soon, now) == 0,
-            sending: BTreeMap::new(),
-            receiving: BTreeMap::new(),
+            planned: CopyLoads::default(),
         }
     }
 
@@ -226,8 +224,8 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn has_copy_room(&mut self) -> bool {
-        let planned = u32::try_from(self.plan.copies.len()).unwrap_or(u32::MAX);
-        let room = self.view.tasks.copies().saturating_add(planned) < self.limits.copies_total;
+        let load = self.view.tasks.copies().all() + self.planned.all();
+        let room = load.has_room(self.limits.copies_total, self.limits.small_copy);
         self.plan.limited.total += u64::from(!room);
         room
     }
@@ -254,19 +252,18 @@ impl<'a> Draft<'a> {
         room
     }
 
-    pub(super) fn sends(&self, id: DatanodeId) -> u32 {
-        self.view.tasks.copies_from(id) + self.sending.get(&id).copied().unwrap_or(0)
+    pub(super) fn sends(&self, id: DatanodeId) -> CopyLoad {
+        self.view.tasks.copies().from(id) + self.planned.from(id)
     }
 
-    pub(super) fn receives(&self, id: DatanodeId) -> u32 {
-        self.view.tasks.copies_to(id) + self.receiving.get(&id).copied().unwrap_or(0)
+    /// Whether the datanode may receive one more copy now.
+    pub(super) fn may_receive(&self, id: DatanodeId) -> bool {
+        let load = self.view.tasks.copies().to(id) + self.planned.to(id);
+        load.has_room(self.limits.copies_to, self.limits.small_copy)
     }
 
     pub(super) fn add_copy(&mut self, copy: CopyTask) {
-        *self.receiving.entry(copy.target).or_default() += 1;
-        if let Some(source) = copy.sources.first() {
-            *self.sending.entry(*source).or_default() += 1;
-        }
+        self.planned.begin(&copy);
         self.plan.copies.push(copy);
     }
 }

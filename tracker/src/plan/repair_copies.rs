@@ -116,7 +116,7 @@ fn order(
                 .iter()
                 .any(|replica| replica.present && replica.datanode == id)
             && !tasks.is_going(sealed.id, id)
-            && draft.receives(id) < draft.limits.copies_to
+            && draft.may_receive(id)
     };
     let admit = |node: &_| admits(labels(node));
     let target = choose_target(
@@ -214,20 +214,21 @@ fn may_return(draft: &Draft<'_>, replica: &ReplicaView) -> bool {
 /// Valid replicas to copy from, least busy first; none when each sends enough already. Stale,
 /// corrupt and newer ones are never among them (I7).
 fn sources(draft: &mut Draft<'_>, chunk: &ChunkView) -> Option<Vec<DatanodeId>> {
-    let mut ranked: Vec<(u32, bool, u32, DatanodeId)> = Vec::new();
+    let mut ranked: Vec<(bool, u32, bool, u32, DatanodeId)> = Vec::new();
     let usable: Vec<_> = kept(draft, chunk).copied().collect();
     for replica in usable {
         let load = draft.sends(replica.datanode);
         ranked.push((
-            load,
+            !load.has_room(draft.limits.copies_from, draft.limits.small_copy),
+            load.copies,
             !replica.verified(),
             draft.rng.u32(..),
             replica.datanode,
         ));
     }
     ranked.sort_unstable();
-    let (least, ..) = ranked.first()?;
-    (*least < draft.limits.copies_from).then(|| {
+    let (all_busy, ..) = ranked.first()?;
+    (!all_busy).then(|| {
         ranked
             .into_iter()
             .take(SOURCES)

@@ -9,6 +9,7 @@ use dfs_protocol::datanode::Command;
 use dfs_protocol::status::RepairPriority;
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TaskId};
 
+use super::copy_load::CopyLoads;
 use super::moves::{Move, MoveTable};
 use crate::model::datanodes::{Datanode, DatanodeTable};
 
@@ -148,9 +149,7 @@ pub struct TaskTable {
     tasks: BTreeMap<TaskId, Task>,
     by_chunk: BTreeMap<ChunkId, BTreeSet<TaskId>>,
     by_datanode: BTreeMap<DatanodeId, BTreeSet<TaskId>>,
-    copies_from: BTreeMap<DatanodeId, u32>,
-    copies_to: BTreeMap<DatanodeId, u32>,
-    copies: u32,
+    copies: CopyLoads,
     last: u64,
     /// Replicas whose deletion was ordered and never answered: they may be gone at any time.
     doubtful: BTreeSet<(ChunkId, DatanodeId)>,
@@ -184,11 +183,7 @@ impl TaskTable {
             .or_default()
             .insert(id);
         if let Work::Copy(copy) = &work {
-            self.copies += 1;
-            *self.copies_to.entry(copy.target).or_default() += 1;
-            if let Some(source) = copy.sources.first() {
-                *self.copies_from.entry(*source).or_default() += 1;
-            }
+            self.copies.begin(copy);
             if let CopyReason::Move(from) = copy.reason {
                 self.moves.begin(Move {
                     chunk: copy.chunk.id,
@@ -357,33 +352,14 @@ impl TaskTable {
     }
 
     /// Copies under way, moves included.
-    pub fn copies(&self) -> u32 {
-        self.copies
+    pub fn copies(&self) -> &CopyLoads {
+        &self.copies
     }
 
     /// Copies under way that chunks need.
     pub fn repair_copies(&self) -> u32 {
         let moves = u32::try_from(self.moves.copying().count()).unwrap_or(u32::MAX);
-        self.copies.saturating_sub(moves)
-    }
-
-    /// Copies that the datanode sends.
-    pub fn copies_from(&self, datanode: DatanodeId) -> u32 {
-        self.copies_from.get(&datanode).copied().unwrap_or(0)
-    }
-
-    /// Copies that the datanode receives.
-    pub fn copies_to(&self, datanode: DatanodeId) -> u32 {
-        self.copies_to.get(&datanode).copied().unwrap_or(0)
-    }
-
-    /// Bytes of the copies under way.
-    pub fn copy_bytes(&self) -> u64 {
-        let bytes = self.tasks.values().map(|task| match &task.work {
-            Work::Copy(copy) => copy.chunk.length,
-            Work::Delete(_) | Work::Verify(_) => 0,
-        });
-        bytes.sum()
+        self.copies.all().copies.saturating_sub(moves)
     }
 
     /// Whether a deletion of this replica was ordered and never answered: until it is, the replica
@@ -435,11 +411,7 @@ impl TaskTable {
         drop_from(&mut self.by_chunk, task.work.chunk(), id);
         drop_from(&mut self.by_datanode, task.work.datanode(), id);
         if let Work::Copy(copy) = &task.work {
-            self.copies -= 1;
-            count_down(&mut self.copies_to, copy.target);
-            if let Some(source) = copy.sources.first() {
-                count_down(&mut self.copies_from, *source);
-            }
+            self.copies.end(copy);
         }
         Some(task)
     }
@@ -474,15 +446,6 @@ fn drop_from<K: Ord + Copy>(map: &mut BTreeMap<K, BTreeSet<TaskId>>, key: K, id:
     if let Some(ids) = map.get_mut(&key) {
         ids.remove(&id);
         if ids.is_empty() {
-            map.remove(&key);
-        }
-    }
-}
-
-fn count_down(map: &mut BTreeMap<DatanodeId, u32>, key: DatanodeId) {
-    if let Some(count) = map.get_mut(&key) {
-        *count -= 1;
-        if *count == 0 {
             map.remove(&key);
         }
     }

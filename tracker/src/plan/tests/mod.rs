@@ -4,6 +4,7 @@ mod cluster;
 mod factor;
 mod gc;
 mod judgement;
+mod limits;
 mod placement;
 mod rebalance;
 mod repair;

@@ -272,7 +272,7 @@ fn the_limits_hold_and_are_counted() {
     assert_eq!(planned.moves.len(), 4, "two datanodes receive two each");
     assert!(planned.limited.moves > 0 && planned.bytes_to_go > 0);
     for n in 1..=3 {
-        assert!(balancer.cluster.tasks.copies_from(node(n)) <= 2);
+        assert!(balancer.cluster.tasks.copies().from(node(n)).copies <= 2);
     }
     balancer.cluster.policy.rebalance.rate = MIB;
     balancer.settle_slowly();
@@ -332,7 +332,7 @@ fn a_move_whose_copy_fails_or_whose_target_dies_is_forgotten() {
     balancer.cluster.tasks.fell_silent(lost);
     let tasks = &balancer.cluster.tasks;
     assert!(tasks.moves.iter().all(|one| one.to != lost) && !tasks.moves.is_empty());
-    assert_eq!(tasks.copies() as usize, tasks.moves.len());
+    assert_eq!(tasks.copies().all().copies as usize, tasks.moves.len());
     assert_eq!(tasks.repair_copies(), 0);
     balancer.cluster.carry_out();
     balancer.cluster.up(lost.as_u128());

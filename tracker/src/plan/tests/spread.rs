@@ -115,6 +115,34 @@ fn i22_what_cannot_be_spread_better_is_left_alone() {
     assert!(cluster.map.counters().all_healthy());
 }
 
+/// A node of the second zone was lost, and its datanode begins anew there: all that was written or copied
+/// meanwhile has two replicas in the first zone.
+#[test]
+fn i22_a_newcomer_in_an_emptied_zone_gets_each_chunk_once_in_few_rounds() {
+    const CHUNKS: u128 = 1500;
+    let mut cluster = cluster(&[("a", Some("1")), ("b", Some("3")), ("c", Some("1"))]);
+    cluster.weigh = |chunk| chunk.length;
+    for n in 1..=CHUNKS {
+        cluster.store(sealed(n, 1), 3, &[1, 2, 3]);
+    }
+    cluster.settle();
+    assert_eq!(status(&cluster, 3).badly_spread, 0, "two zones are left");
+    cluster.add(4, AdminState::InService, Some("2".into()), Some("d".into()));
+    cluster.beat();
+    assert_eq!(u128::from(status(&cluster, 3).badly_spread), CHUNKS);
+    cluster.plans.clear();
+    cluster.settle();
+    assert!(cluster.map.counters().all_healthy());
+    let copies = || cluster.plans.iter().flat_map(|plan| &plan.copies);
+    let deletes = || cluster.plans.iter().flat_map(|plan| &plan.deletes);
+    assert_eq!(copies().count() as u128, CHUNKS, "none is copied twice");
+    assert!(copies().all(|copy| copy.target == node(4)));
+    assert_eq!(deletes().count() as u128, CHUNKS);
+    assert!(deletes().all(|delete| [node(1), node(3)].contains(&delete.datanode)));
+    let rounds = cluster.plans.len();
+    assert!(rounds < 30, "{rounds} rounds of orders for small chunks");
+}
+
 #[test]
 fn i22_a_datanode_that_changes_its_host_or_zone_is_judged_anew() {
     let zones = [
