@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dfs_protocol::status::DatanodeStatus;
 use serde_json::{Value, json};
 
 use crate::load::{Load, Seen};
@@ -168,8 +169,17 @@ async fn i23_a_datanodes_node_without_power_costs_no_read_and_no_write() {
     let door = cluster.door().await;
     let load = Load::start(&door.store, "load");
     goes_on(&load).await;
-    let victim = world.nodes_of("datanode");
-    let victim = victim.values().find(|node| **node != tracker).unwrap();
+    let members = cluster.nodes().unwrap();
+    // Where repair is to end, not the only one of its zone: without it no spread is good.
+    let leaves_a_zone = |node: &DatanodeStatus| {
+        let of_zone = members.iter().filter(|other| other.zone == node.zone);
+        !has_spare || of_zone.count() > 1
+    };
+    let victim = members
+        .iter()
+        .find(|node| node.host.as_deref() != Some(&tracker) && leaves_a_zone(node))
+        .and_then(|node| node.host.as_deref())
+        .unwrap();
     hook.run(&["node-kill", victim]);
     tokio::time::sleep(REPAIR_DELAY).await;
     goes_on(&load).await;
