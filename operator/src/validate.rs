@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use dfs_protocol::{ClusterId, DatanodeId};
+use dfs_runtime::metrics::Label as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::crd::{
     DecommissionMode, DecommissionState, DecommissionStatus, DfsCluster, LossStatus, MAX_DATANODES,
-    MAX_FACTOR, MAX_GATEWAYS, MAX_NAME, ManagementState, NodeLossPolicy, Quantity,
+    MAX_FACTOR, MAX_GATEWAYS, MAX_NAME, ManagementState, MemberState, NodeLossPolicy, Quantity,
     ReplacementStatus, RetentionPolicy,
 };
+use crate::decide::{Kind, Reason};
 use crate::observe::Uid;
 
 /// Annotation by which a human agrees to the rebuild of a lost catalog: the cluster id, and perhaps ` without POD,POD`.
@@ -52,6 +54,10 @@ pub struct Cluster {
     pub generation: i64,
     /// Only look, change nothing.
     pub paused: bool,
+    /// Whether nothing is to run.
+    pub rest: Rest,
+    /// Pods of the members, as status holds them.
+    pub members: Vec<String>,
     /// Wanted replicas of each chunk.
     pub factor: i32,
     /// Wanted datanodes.
@@ -82,6 +88,17 @@ pub struct Cluster {
     pub force_deletes: bool,
     /// How long a Kubernetes node may be not Ready before it counts as lost.
     pub node_patience: Duration,
+}
+
+/// Whether a cluster is to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It runs.
+    None,
+    /// The spec asks for it.
+    Wanted,
+    /// The spec does not ask for it any more, and status says that not everything is back yet.
+    Over,
 }
 
 /// A datanode that a human gave up.
@@ -326,6 +343,8 @@ impl Cluster {
             uid: Uid(present(&metadata.uid, "uid")?),
             generation: metadata.generation.unwrap_or(0),
             paused: object.spec.management_state == ManagementState::Paused,
+            rest: rest(object),
+            members: members(object),
             factor: object.spec.replication.factor,
             datanodes: object.spec.data_nodes.replicas,
             gateways: object.spec.gateway.replicas,
@@ -395,6 +414,26 @@ impl Cluster {
         }
         Ok(self)
     }
+}
+
+fn rest(object: &DfsCluster) -> Rest {
+    if object.spec.management_state == ManagementState::Stopped {
+        return Rest::Wanted;
+    }
+    let at_rest = [Reason::Stopping, Reason::Stopped, Reason::Starting];
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|one| one.kind == Kind::Ready.as_str());
+    let is_back = !ready.any(|one| at_rest.iter().any(|reason| reason.as_str() == one.reason));
+    if is_back { Rest::None } else { Rest::Over }
+}
+
+fn members(object: &DfsCluster) -> Vec<String> {
+    let members = object.status.iter().flat_map(|status| &status.members);
+    let members = members.filter(|member| {
+        // Who was never let in holds nothing.
+        !matches!(member.state, MemberState::Pending | MemberState::Refused)
+    });
+    members.filter_map(|member| member.pod.clone()).collect()
 }
 
 fn removal(object: &DfsCluster) -> Result<RemovalPolicy, InvalidSpec> {

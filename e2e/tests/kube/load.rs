@@ -66,6 +66,18 @@ impl Seen {
         assert!(reads.all(is_allowed), "{self}");
     }
 
+    /// Fetches every acknowledged file once more: those that cannot be had as they were, in words.
+    pub(crate) async fn wrong_at_the_end(&self, store: &Store) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (path, content) in &self.acked {
+            match store.content(path).await {
+                Ok(Some(found)) if found == *content => {}
+                other => wrong.push(format!("at the end, {path}: {other:?}, not {content:?}")),
+            }
+        }
+        wrong
+    }
+
     /// Notes the answer to a write; true when it was acknowledged.
     fn wrote(
         &mut self,
@@ -183,21 +195,22 @@ impl Load {
         self.shared.seen().clone()
     }
 
-    /// Stops, then fetches every acknowledged file once more. A file that cannot be had counts as wrong.
-    pub(crate) async fn stop(mut self) -> Seen {
+    /// Stops the clients.
+    pub(crate) async fn halt(mut self) -> Seen {
         self.shared.stop.store(true, Ordering::SeqCst);
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
-        let mut seen = self.seen();
-        for (path, content) in seen.acked.clone() {
-            match self.shared.store.content(&path).await {
-                Ok(Some(found)) if found == content => {}
-                other => {
-                    seen.wrong_reads += 1;
-                    seen.failed(format!("at the end, {path}: {other:?}, not {content:?}"));
-                }
-            }
+        self.seen()
+    }
+
+    /// Stops, then fetches every acknowledged file once more. A file that cannot be had counts as wrong.
+    pub(crate) async fn stop(self) -> Seen {
+        let store = self.shared.store.clone();
+        let mut seen = self.halt().await;
+        for wrong in seen.wrong_at_the_end(&store).await {
+            seen.wrong_reads += 1;
+            seen.failed(wrong);
         }
         eprintln!("  load: {seen}");
         seen

@@ -42,7 +42,7 @@ pub(super) fn deployment(frame: &Frame<'_>) -> Deployment {
     Deployment {
         metadata: metadata(frame, Component::Gateway),
         spec: Some(DeploymentSpec {
-            replicas: Some(spec.replicas),
+            replicas: Some(frame.gateways),
             selector: selector(frame.name, Component::Gateway),
             revision_history_limit: Some(5),
             strategy: Some(DeploymentStrategy {

@@ -47,6 +47,10 @@ pub struct Inputs<'a> {
     pub cluster_id: Option<&'a str>,
     /// Datanodes that there are to be: the spec's number, or more while some are emptied or kept.
     pub datanodes: i32,
+    /// Trackers that there are to be.
+    pub trackers: i32,
+    /// Gateways that there are to be.
+    pub gateways: i32,
     /// Datanodes' pods that may be unavailable at a time.
     pub datanodes_away: i32,
     /// The tracker's pods that may be.
@@ -108,6 +112,8 @@ struct Frame<'a> {
     /// Bytes a second.
     decommission_rate: Option<u64>,
     datanodes: i32,
+    trackers: i32,
+    gateways: i32,
     datanodes_away: i32,
     tracker_away: i32,
     operator_namespace: Option<&'a str>,
@@ -154,6 +160,8 @@ impl<'a> Frame<'a> {
                     source,
                 })?,
             datanodes: inputs.datanodes,
+            trackers: inputs.trackers,
+            gateways: inputs.gateways,
             datanodes_away: inputs.datanodes_away,
             tracker_away: inputs.tracker_away,
             operator_namespace: inputs.operator_namespace,

@@ -36,6 +36,8 @@ fn inputs(cluster: &DfsCluster) -> Inputs<'_> {
         default_image: OWN_IMAGE,
         cluster_id: Some("c-1"),
         datanodes: cluster.spec.data_nodes.replicas,
+        trackers: 1,
+        gateways: cluster.spec.gateway.replicas,
         datanodes_away: 1,
         tracker_away: 1,
         operator_namespace: Some("dfs-system"),

@@ -39,7 +39,7 @@ pub(super) fn stateful_set(frame: &Frame<'_>) -> StatefulSet {
     StatefulSet {
         metadata: metadata(frame, Component::Tracker),
         spec: Some(StatefulSetSpec {
-            replicas: Some(1),
+            replicas: Some(frame.trackers),
             ..with_volume(frame, role, &spec.storage)
         }),
         ..StatefulSet::default()

@@ -159,7 +159,8 @@ pub struct DfsClusterSpec {
     /// Who may reach the store's pods.
     #[serde(default)]
     pub network_policy: NetworkPolicySpec,
-    /// Paused: the operator looks and reports, and changes nothing.
+    /// Managed: the operator acts. Paused: it looks and reports, and changes nothing. Stopped: no pod runs
+    /// (gateways end first, then datanodes, then the tracker), and every volume is kept; Managed starts it again.
     #[serde(default)]
     pub management_state: ManagementState,
 }
@@ -246,4 +247,5 @@ pub enum ManagementState {
     #[default]
     Managed,
     Paused,
+    Stopped,
 }

@@ -236,6 +236,7 @@ fn a_misspelt_or_misplaced_field_would_be_noticed_in_a_sample() {
         json!({"dataNodes": {"replicas": "3", "storage": {"size": "1Gi"}}}),
         json!({"dataNodes": {"replicas": 501, "storage": {"size": "1Gi"}}}),
         json!({"dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}}, "managementState": "Off"}),
+        json!({"dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}}, "managementState": "stopped"}),
     ] {
         let mut out = Vec::new();
         complaints(&wrong, &spec, "spec", &mut out);

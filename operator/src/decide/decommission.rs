@@ -71,6 +71,16 @@ impl Scale {
         }
     }
 
+    /// Whatever there is stays, and nothing is begun.
+    pub(super) fn at_rest(input: &Input<'_>) -> Self {
+        let set = input.observed.datanode_set.as_ref();
+        let name = names::datanode_set(&input.cluster.key.name);
+        Self {
+            as_is: true,
+            ..Self::settled(set.map_or_else(|| highest_pod(input, &name) + 1, |set| set.wanted))
+        }
+    }
+
     fn blocked(replicas: i32, why: Blocked) -> Self {
         Self {
             blocked: Some(why),
@@ -153,11 +163,17 @@ pub fn scale(input: &Input<'_>) -> Scale {
 fn begin(input: &Input<'_>, set: &WorkloadView) -> Scale {
     let cluster = input.cluster;
     let wanted = cluster.datanodes;
+    let name = names::datanode_set(&cluster.key.name);
     let present = set.wanted.max(highest_member(input) + 1);
+    if set.wanted == 0 {
+        // After a stop everyone who has chunks comes back, also who is to leave.
+        let recorded = cluster.members.iter();
+        let recorded = recorded.filter_map(|pod| names::ordinal(&name, pod)).max();
+        return Scale::settled(wanted.max(present).max(recorded.map_or(0, |last| last + 1)));
+    }
     if wanted >= present {
         return Scale::settled(wanted);
     }
-    let name = names::datanode_set(&cluster.key.name);
     if present > set.wanted {
         let message = format!(
             "StatefulSet {name} was lowered to {} by someone else while {name}-{} holds chunks; it is raised again",

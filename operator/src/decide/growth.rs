@@ -119,10 +119,16 @@ fn is_of(input: &Input<'_>, part: Part, set: &str, claim: &ClaimView) -> bool {
         .name
         .strip_prefix("data-")
         .and_then(|pod| names::ordinal(set, pod));
+    // What is stopped comes back.
+    let planned = match part {
+        Part::Tracker => 1,
+        Part::Datanode => input.cluster.datanodes,
+        Part::Gateway => 0,
+    };
     let replicas = input
         .observed
         .set_of(part)
-        .map(|set| set.wanted)
+        .map(|set| if set.wanted == 0 { planned } else { set.wanted })
         .or_else(|| recorded(input.cluster, set).map(|one| one.replicas));
     claim.bound && !claim.deleting && ordinal.is_some_and(|n| replicas.is_some_and(|all| n < all))
 }

@@ -12,6 +12,7 @@ pub mod nodes;
 mod preflight;
 pub mod roll;
 mod spread;
+pub mod stop;
 #[cfg(test)]
 mod tests;
 pub mod waits;
@@ -32,6 +33,7 @@ pub use growth::{Ask, Growth};
 pub use lost::{Acknowledged, Gone};
 pub use nodes::Nodes;
 pub use roll::Roll;
+pub use stop::Stop;
 
 use crate::observe::{Observed, Uid, Verdicts};
 use crate::tracker_client::{Admission, DatanodeEntry};
@@ -199,6 +201,14 @@ pub struct Plan {
     pub scale: Scale,
     /// How a change of the template comes along.
     pub roll: Roll,
+    /// How far a stop is, where the spec asks for one.
+    pub stop: Option<Stop>,
+    /// Trackers that there are to be.
+    pub trackers: i32,
+    /// Gateways that there are to be.
+    pub gateways: i32,
+    /// Why there are none yet, after a stop.
+    pub doors: Option<String>,
     /// How many datanodes' pods may be unavailable.
     pub budget: Budget,
     /// How many of the tracker's pods may be unavailable.
@@ -228,8 +238,13 @@ pub fn decide(input: &Input<'_>) -> Plan {
     let cluster = input.cluster;
     let scale = decommission::scale(input);
     let wrong_cluster = wrong_cluster(input);
+    let doors = stop::doors(input, scale.replicas);
     let mut plan = Plan {
         roll: roll::roll(input),
+        stop: stop::stop(input),
+        trackers: 1,
+        gateways: if doors.is_some() { 0 } else { cluster.gateways },
+        doors,
         budget: budget::budget(input, scale.replicas, wrong_cluster.is_some()),
         tracker_away: budget::tracker_away(input),
         scale,
@@ -264,6 +279,9 @@ pub fn decide(input: &Input<'_>) -> Plan {
             plan.steps.extend(plan.growth.steps.clone());
         }
         plan.steps.extend(plan.nodes.steps.clone());
+    }
+    if let Some(stop) = plan.stop.clone().filter(Stop::is_under_way) {
+        stop::rest(input, &mut plan, &stop);
     }
     if cluster.paused {
         plan.steps.clear();

@@ -192,7 +192,7 @@ fn newest_not_back<'a>(
             entry.is_some_and(|entry| entry.liveness == Liveness::Live)
         };
         let why = match (waits::pod_wait(observed, &name), pod) {
-            (Some(why), Some(pod)) if !pod.deleting && cannot_start(pod) => {
+            (Some(why), Some(pod)) if !pod.deleting && pod.cannot_start() => {
                 return Some(Next::Stopped(format!(
                     "{why}; no other pod is restarted until it serves: mend the spec or put the former one back"
                 )));
@@ -204,10 +204,6 @@ fn newest_not_back<'a>(
         waiting.get_or_insert(why);
     }
     waiting.map(Next::Wait)
-}
-
-fn cannot_start(pod: &PodView) -> bool {
-    pod.waiting.is_some() || pod.unscheduled.is_some() || pod.phase == "Failed"
 }
 
 /// Why no datanode that serves may be missed now.
@@ -229,7 +225,7 @@ fn gateways_not_done<'a>(observed: &Observed) -> Option<Next<'a>> {
     }
     let halted = observed
         .pods_of(Part::Gateway)
-        .find(|pod| !pod.ready && cannot_start(pod));
+        .find(|pod| !pod.ready && pod.cannot_start());
     let why = halted.and_then(|pod| waits::pod_wait(observed, &pod.name));
     Some(match why {
         Some(why) => Next::Stopped(format!(

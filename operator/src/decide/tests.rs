@@ -9,7 +9,7 @@ use crate::observe::{
     ClaimView, NodeView, OpenTracker, Part, PodView, Resize, TrackerView, Uid, WorkloadView,
 };
 use crate::tracker_client::{TrackerStatus, Verdict, VolumeStats};
-use crate::validate::{ClusterKey, RemovalPolicy, VolumeSizes};
+use crate::validate::{ClusterKey, RemovalPolicy, Rest, VolumeSizes};
 
 const ID: u128 = 0xc1;
 
@@ -22,6 +22,8 @@ pub(super) fn cluster(datanodes: i32) -> Cluster {
         uid: Uid("cluster".into()),
         generation: 1,
         paused: false,
+        rest: Rest::None,
+        members: Vec::new(),
         factor: 3,
         datanodes,
         gateways: 2,

@@ -118,6 +118,12 @@ label_enum! {
         Paused = "Paused",
         /// The operator acts again.
         Resumed = "Resumed",
+        /// Pods end, because the spec says that nothing runs.
+        Stopping = "Stopping",
+        /// Nothing runs, because the spec says so.
+        Stopped = "Stopped",
+        /// Pods come back after a stop.
+        Starting = "Starting",
     }
 }
 
@@ -166,7 +172,10 @@ impl EventReason {
             | Self::EvictionsHeld
             | Self::EvictionsAllowed
             | Self::Paused
-            | Self::Resumed => false,
+            | Self::Resumed
+            | Self::Stopping
+            | Self::Stopped
+            | Self::Starting => false,
         }
     }
 }

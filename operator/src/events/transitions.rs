@@ -60,10 +60,18 @@ fn event(now: &Judgement, turned: &Turned<'_>) -> Option<EventReason> {
     match (now.kind, now.truth) {
         (Kind::Ready, _) if now.reason == Reason::InvalidSpec => Some(EventReason::InvalidSpec),
         (Kind::Ready, Truth::True) => (!turned.same).then_some(EventReason::Ready),
-        (Kind::Ready, _) => turned.was_true.then_some(EventReason::NotReady),
-        (Kind::Progressing, Truth::True) => {
-            (now.reason == Reason::ScalingUp).then_some(EventReason::ScalingUp)
-        }
+        (Kind::Ready, _) => match now.reason {
+            Reason::Stopped => Some(EventReason::Stopped),
+            // Told as movements.
+            Reason::Stopping | Reason::Starting => None,
+            _ => turned.was_true.then_some(EventReason::NotReady),
+        },
+        (Kind::Progressing, Truth::True) => match now.reason {
+            Reason::ScalingUp => Some(EventReason::ScalingUp),
+            Reason::Stopping => Some(EventReason::Stopping),
+            Reason::Starting => Some(EventReason::Starting),
+            _ => None,
+        },
         (Kind::Degraded, Truth::True) => match now.reason {
             Reason::IdentityConflict | Reason::WrongCluster => Some(EventReason::IdentityConflict),
             Reason::ApplyFailed => Some(EventReason::ApplyFailed),

@@ -81,6 +81,13 @@ pub struct PodView {
     pub waiting: Option<String>,
 }
 
+impl PodView {
+    /// Nothing runs in it, for a reason that does not pass by itself as a start does.
+    pub fn cannot_start(&self) -> bool {
+        self.waiting.is_some() || self.unscheduled.is_some() || self.phase == "Failed"
+    }
+}
+
 /// One claim of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimView {

@@ -24,14 +24,14 @@ use crate::apply::{Applier, is_current};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::decide::conditions::{Trouble, invalid, registered};
-use crate::decide::{self, Budget, Input, Judgement, Kind, Plan, Step, Truth};
+use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Stop, Truth};
 use crate::error::ReconcileError;
 use crate::events::{EventReason, Note, transitions};
 use crate::metrics::ReconcileResult;
 use crate::observe::{Inventory, Observed, Part, Verdicts, observe, read_tracker, verdicts};
 use crate::status::{self, Change, Numbers};
 use crate::tracker_client::Endpoint;
-use crate::validate::{Cluster, InvalidSpec};
+use crate::validate::{Cluster, InvalidSpec, Rest};
 
 /// While something moves.
 const MOVING: Duration = Duration::from_secs(5);
@@ -110,7 +110,11 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
     });
     let mut observed = observe(ctx.inventory.as_ref(), &pass.cluster.key).await?;
     if let Some(endpoint) = &pass.endpoint
-        && (observed.tracker_set.is_some() || observed.pods_of(Part::Tracker).next().is_some())
+        && (observed
+            .tracker_set
+            .as_ref()
+            .is_some_and(|set| set.wanted > 0)
+            || observed.pods_of(Part::Tracker).next().is_some())
     {
         observed.tracker = read_tracker(&ctx.asking(), endpoint).await;
     }
@@ -137,7 +141,7 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
         looked.plan.loss.refused = pass.loss_refused.take();
     }
     pass.note_refusals(&looked.observed);
-    pass.note_budget(&looked.plan.budget);
+    pass.note_budget(&looked.plan);
     let error = refused.map(|refused| refused.error);
     let trouble = error.as_ref().map(|error| Trouble(error.to_string()));
     let moving = pass.finish(&looked, trouble.as_ref()).await?;
@@ -280,8 +284,10 @@ impl Pass<'_> {
     }
 
     /// The eviction gate's turns become events. What a new process sees first is no turn.
-    fn note_budget(&mut self, budget: &Budget) {
-        if self.cluster.paused || self.cluster.factor < 2 {
+    fn note_budget(&mut self, plan: &Plan) {
+        let budget = &plan.budget;
+        let runs = self.cluster.rest == Rest::None;
+        if self.cluster.paused || self.cluster.factor < 2 || !runs {
             return;
         }
         let held = budget.held.is_some();
@@ -316,6 +322,7 @@ impl Pass<'_> {
             decommissions: &looked.plan.scale.decommissions,
             replacements: &looked.plan.growth.replacements,
             loss: looked.plan.loss.record.as_ref(),
+            rests: looked.plan.stop.as_ref().is_some_and(Stop::ends_datanodes),
         };
         let changed = self.publish(Some(numbers), &judgements).await?;
         let moves = judgements

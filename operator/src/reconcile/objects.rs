@@ -4,7 +4,7 @@ use crate::apply::Desired;
 use crate::build::{Inputs, Objects, build};
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
-use crate::decide::{Plan, growth};
+use crate::decide::{Plan, Stop, growth};
 use crate::error::ReconcileError;
 use crate::observe::OwnedKind;
 use crate::validate::{Cluster, InvalidSpec};
@@ -22,6 +22,8 @@ pub(super) fn desired(
         default_image: &ctx.image,
         cluster_id: cluster_id.as_deref(),
         datanodes: plan.scale.replicas,
+        trackers: plan.trackers,
+        gateways: plan.gateways,
         datanodes_away: plan.budget.max_unavailable,
         tracker_away: plan.tracker_away,
         operator_namespace: ctx.operator_namespace.as_deref(),
@@ -33,7 +35,8 @@ pub(super) fn desired(
         .iter_mut()
         .filter(|one| one.kind == OwnedKind::StatefulSet)
     {
-        set.keeps_replicas = plan.scale.as_is && set.name == datanodes;
+        let stops = plan.stop.as_ref().is_some_and(Stop::is_under_way);
+        set.keeps_replicas = stops || (plan.scale.as_is && set.name == datanodes);
         set.had_replicas = growth::recorded(cluster, &set.name).map(|record| record.replicas);
     }
     Ok(all)

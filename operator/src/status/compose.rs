@@ -33,6 +33,8 @@ pub struct Numbers<'a> {
     pub replacements: &'a [Replacement],
     /// The datanode that a human gave up.
     pub loss: Option<&'a Loss>,
+    /// Datanodes are away because the spec says so: what the tracker sees of them meanwhile is not kept.
+    pub rests: bool,
 }
 
 /// The status as it should be. `numbers` is none where nothing was looked at.
@@ -108,6 +110,7 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         decommissions,
         replacements,
         loss,
+        rests,
     } = numbers;
     status.loss = loss.map(Loss::to_status);
     status.replacements = replacements.iter().map(Replacement::to_status).collect();
@@ -131,13 +134,15 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         ready,
         registered: if is_open {
             i32::try_from(registered).unwrap_or(i32::MAX)
+        } else if rests {
+            0
         } else {
             known
         },
         updated: observed.datanode_set.as_ref().map_or(0, |set| set.updated),
         summary: Some(format!("{ready}/{desired}")),
     });
-    if let Some(open) = observed.tracker.open() {
+    if let Some(open) = observed.tracker.open().filter(|_| !rests) {
         from_tracker(status, open);
     }
 }

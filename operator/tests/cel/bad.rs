@@ -182,7 +182,7 @@ fn nonsense() -> Vec<(&'static str, Value)> {
             "spec.tracker",
             json!({"scheduling": {"tolerations": [{"key": "a", "tolerationSeconds": 1}]}}),
         ),
-        ("spec.managementState", json!("Stopped")),
+        ("spec.managementState", json!("stopped")),
         ("spec.nodeLossPolicy", json!("ForceDelete")),
     ]
 }
@@ -250,6 +250,8 @@ pub(crate) async fn objects_are_accepted(cluster: &Cluster) {
         default_image: "docker.io/library/dfs:1",
         cluster_id: Some("c-1"),
         datanodes: 3,
+        trackers: 1,
+        gateways: stored.spec.gateway.replicas,
         datanodes_away: 1,
         tracker_away: 1,
         operator_namespace: Some("dfs-system"),

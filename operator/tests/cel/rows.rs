@@ -197,6 +197,23 @@ async fn a_name_must_fit_into_the_names_made_from_it() {
     .await;
 }
 
+#[tokio::test]
+async fn a_cluster_is_managed_paused_or_stopped_and_nothing_else() {
+    with_cluster("states", async |cluster| {
+        for state in ["Managed", "Paused", "Stopped"] {
+            let made = with(good("a"), "spec.managementState", json!(state));
+            let made = cluster.create(&made, true).await.unwrap();
+            assert_eq!(made.data["spec"]["managementState"], state);
+        }
+        for wrong in [json!("stopped"), json!("Off"), json!(""), json!(0)] {
+            let made = with(good("a"), "spec.managementState", wrong);
+            let no = cluster.create(&made, true).await.unwrap_err();
+            no.says("spec.managementState");
+        }
+    })
+    .await;
+}
+
 fn condition(kind: &str, status: &str, reason: &str) -> Value {
     json!({
         "type": kind, "status": status, "reason": reason, "message": "",

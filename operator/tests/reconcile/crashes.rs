@@ -260,3 +260,68 @@ async fn i27_killed_after_any_call_while_a_stuck_pod_is_taken_away() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_cluster_stops() {
+    killed_whenever(
+        async |world: &World| {
+            world.converge(&world.operator()).await;
+            world.fill(5);
+            crate::stop::state(world, "Stopped");
+        },
+        Counted::Effects,
+        8,
+        6,
+    )
+    .await;
+}
+
+/// From rest, and from the middle of the stop: after so many passes it is taken back.
+#[tokio::test]
+async fn i27_killed_after_any_call_while_a_cluster_starts() {
+    for passes in [2, 3, 12] {
+        killed_whenever(
+            async |world: &World| {
+                let ctx = world.operator();
+                world.converge(&ctx).await;
+                world.fill(5);
+                crate::stop::state(world, "Stopped");
+                for _ in 0..passes {
+                    world.reconcile(&ctx).await.unwrap();
+                    world.settle();
+                }
+                crate::stop::state(world, "Managed");
+            },
+            Counted::Effects,
+            10,
+            4,
+        )
+        .await;
+    }
+}
+
+/// The removal ends first, and what its record says holds whoever goes on from it.
+#[tokio::test]
+async fn i27_i25_killed_after_any_call_while_a_cluster_stops_and_a_datanode_leaves() {
+    killed_whenever(
+        async |world: &World| {
+            world.api.change("dfsclusters", "a", |cluster| {
+                cluster["spec"]["dataNodes"]["replicas"] = json!(4);
+                cluster["spec"]["dataNodes"]["decommission"] = json!({"quietPeriod": "0"});
+            });
+            let ctx = world.operator();
+            world.converge(&ctx).await;
+            world.fill(9);
+            world.api.change("dfsclusters", "a", |cluster| {
+                cluster["spec"]["dataNodes"]["replicas"] = json!(3);
+            });
+            world.settle();
+            world.reconcile(&ctx).await.unwrap();
+            crate::stop::state(world, "Stopped");
+        },
+        Counted::Effects,
+        24,
+        12,
+    )
+    .await;
+}

@@ -19,5 +19,6 @@ mod removal;
 mod roll;
 mod scenarios;
 mod staleness;
+mod stop;
 mod tracker;
 mod world;

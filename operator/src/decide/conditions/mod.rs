@@ -9,6 +9,7 @@ use super::{Input, Plan};
 
 mod judge;
 mod nodes;
+mod rest;
 mod storage;
 
 pub(crate) use judge::registered;
@@ -146,6 +147,12 @@ label_enum! {
         Managed = "Managed",
         /// The operator only looks.
         ManagementPaused = "ManagementPaused",
+        /// Pods end, because the spec says that nothing runs.
+        Stopping = "Stopping",
+        /// Nothing runs, because the spec says so.
+        Stopped = "Stopped",
+        /// Pods come back after a stop.
+        Starting = "Starting",
     }
 }
 
@@ -190,7 +197,12 @@ pub struct Trouble(pub String);
 
 /// Every condition, in the order of [`Kind`].
 pub fn conditions(input: &Input<'_>, plan: &Plan, trouble: Option<&Trouble>) -> Vec<Judgement> {
-    judge::Judge::new(input, plan, trouble).all()
+    let mut all = judge::Judge::new(input, plan, trouble).all();
+    // Objects that are refused are a trouble in any state.
+    if trouble.is_none() {
+        rest::told(&mut all, input, plan);
+    }
+    all
 }
 
 /// Conditions of a cluster whose spec makes no sense: nothing was looked at, nothing was changed.
