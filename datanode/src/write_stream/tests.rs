@@ -1,5 +1,6 @@
 use dfs_client::write_stream::{ChunkEvent, ChunkWriter};
 use dfs_protocol::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64};
+use dfs_protocol::datanode::CopyRequest;
 use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, SealedReport};
 use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Epoch, Fence, Incarnation};
 
@@ -138,6 +139,25 @@ async fn a_writer_that_comes_back_takes_over_from_its_own_stale_stream() {
     writer.sender.seal(&chunk).await.unwrap();
     outcome(&mut writer).await.unwrap();
     assert_eq!(get(&a, &chunk).await.unwrap(), data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_15_a_copy_takes_the_place_of_a_stream_that_stays_open_behind_a_silent_hop() {
+    let (_tracker, [a, b]) = nodes().await;
+    let data = bytes(2 << 20);
+    let chunk = put(&[&a], 1, &data).await;
+    // The hop before it was stopped: nothing comes any more, and nothing breaks.
+    let mut stale = open(&[&b], &open_on(&[&b], 1, 1)).await.unwrap();
+    assert!(send(&mut stale, &data[..1 << 20], 0).await);
+    progress_to(&mut stale, 1 << 20).await;
+    let request = CopyRequest {
+        fence: FENCE,
+        chunk,
+        sources: vec![a.address.clone()],
+    };
+    let copied = client().copy(&b.address, &request).await.unwrap();
+    assert_eq!(copied.replica.chunk, chunk);
+    assert_eq!(get(&b, &chunk).await.unwrap(), data);
 }
 
 #[tokio::test(flavor = "multi_thread")]
