@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dfs_client::blocks::read_blocks;
 use dfs_protocol::chunk::{DatanodeAddress, Replica, SealedChunk};
-use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Problem};
+use dfs_protocol::{ChunkVersion, ClusterId, DatanodeId, ErrorCode, Problem};
 
 use crate::context::Context;
 use crate::store::{NewChunk, StoreError};
@@ -55,8 +55,11 @@ pub async fn copy(
         let problem = Problem::new(ErrorCode::Unavailable, "too many chunks are being written");
         own_fault(problem.next("try again, or another datanode"))
     })?;
-    // What a broken stream left of the same version is of no use beside a whole replica.
-    if let Some(staged) = ctx.attempts.take_parked(key) {
+    // What a broken stream left of the same version is of no use beside a whole replica. Nor is one that stays open
+    // behind a hop that fell silent: its writer went on over others, and waits for this copy.
+    let above = ChunkVersion(chunk.version.0.saturating_add(1));
+    let taken = ctx.attempts.take(chunk.id, chunk.version, above).await;
+    if let Some(staged) = taken {
         ctx.blocking(move |_| drop(staged))
             .await
             .map_err(own_fault)?;

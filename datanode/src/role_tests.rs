@@ -45,7 +45,7 @@ async fn fault_35_a_volume_of_another_cluster_ends_the_datanode_with_what_to_do(
     let dir = node.stop().await;
     tracker.tell(|s| s.cluster = ClusterId::from_u128(0xbad));
     let node = Node::on(&tracker, dir, |_| {}).await;
-    let ended = tokio::time::timeout(Duration::from_secs(20), node.ended).await;
+    let ended = tokio::time::timeout(Duration::from_secs(90), node.ended).await;
     let error = ended.unwrap().unwrap().unwrap_err();
     assert!(matches!(error, DatanodeError::Volume(_)));
     assert!(error.to_string().contains("belongs to cluster"), "{error}");

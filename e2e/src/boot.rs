@@ -14,7 +14,7 @@ use crate::disk::{FaultyDisk, lock};
 use crate::wait::eventually;
 
 /// How long a port of an earlier life may take to become free.
-const PORT_LIMIT: Duration = Duration::from_secs(20);
+const PORT_LIMIT: Duration = Duration::from_secs(90);
 
 #[derive(Debug)]
 pub(crate) struct Boot {
@@ -147,9 +147,8 @@ impl Gate {
     }
 }
 
-/// Listens where an earlier life did, or on a port of its own. For use within a role's runtime.
-pub(crate) async fn listen(address: Option<SocketAddr>) -> (TcpListener, SocketAddr) {
-    let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+/// Listens where an earlier life did. For use within a role's runtime.
+pub(crate) async fn listen(address: SocketAddr) -> TcpListener {
     let listener = eventually("the port is free", PORT_LIMIT, || async {
         TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))
     })
@@ -157,6 +156,5 @@ pub(crate) async fn listen(address: Option<SocketAddr>) -> (TcpListener, SocketA
     listener
         .set_nonblocking(true)
         .expect("a socket can be nonblocking");
-    let address = listener.local_addr().expect("it is bound");
-    (listener, address)
+    listener
 }

@@ -27,13 +27,17 @@ use crate::boot::{Boot, listen};
 use crate::clock::SkewedClock;
 use crate::disk::{DiskFaults, FaultyDisk, VolatileDisk};
 use crate::net::{LinkFault, LinkFaultId, Links};
+use crate::process::free_ports;
 use crate::roles;
 use crate::store::Store;
 
 /// Environment variable that fixes the seed.
 pub const SEED_VARIABLE: &str = "DFS_E2E_SEED";
 /// Limit of what a healthy cluster does in well under a second.
-pub const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_secs(90);
+/// Between two heartbeats where nobody's death is awaited, and every datanode must be counted on: a machine
+/// that stalls for some seconds must not be taken for datanodes that are silent.
+pub const CALM_HEARTS: Duration = Duration::from_secs(2);
 
 /// What a cluster is like. [`Options::default`] is three datanodes, three replicas, fast times.
 #[derive(Debug, Clone)]
@@ -80,10 +84,10 @@ pub struct Role {
 }
 
 impl Role {
-    async fn new(name: String, root: &Path) -> Self {
+    fn new(name: String, root: &Path) -> Self {
         let dir = root.join(&name);
-        // The port is found now and taken again at each start.
-        let (_listener, address) = listen(None).await;
+        // Found now and taken again at each start; nobody else of this process finds it meanwhile.
+        let address = own_address();
         let faults = DiskFaults::new();
         let volatile = VolatileDisk::new();
         Self {
@@ -135,9 +139,7 @@ impl Role {
         self.kill().await;
         self.disk = FaultyDisk::over_volatile(self.volatile.clone(), self.faults.clone());
         self.registry = Registry::new();
-        let (listener, address) = listen(Some(self.address)).await;
-        self.address = address;
-        listener
+        listen(self.address).await
     }
 }
 
@@ -185,7 +187,7 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a directory for the test");
         let mut cluster = Self {
             links: Links::new(),
-            tracker: Role::new("tracker".to_owned(), dir.path()).await,
+            tracker: Role::new("tracker".to_owned(), dir.path()),
             datanodes: Vec::new(),
             seed,
             rng: fastrand::Rng::with_seed(seed),
@@ -208,7 +210,7 @@ impl Cluster {
     /// Adds a datanode with an empty volume, and starts it. Its number.
     pub async fn add_datanode(&mut self) -> usize {
         let number = self.datanodes.len();
-        let role = Role::new(format!("datanode-{number}"), self.dir.path()).await;
+        let role = Role::new(format!("datanode-{number}"), self.dir.path());
         self.datanodes.push(role);
         self.start_datanode(number).await;
         number
@@ -266,7 +268,7 @@ impl Cluster {
     /// Starts a datanode on another port, as a pod that comes back with another address.
     pub async fn start_datanode_elsewhere(&mut self, number: usize) {
         self.kill_datanode(number).await;
-        self.datanodes[number].address.set_port(0);
+        self.datanodes[number].address = own_address();
         self.start_datanode(number).await;
     }
 
@@ -430,6 +432,11 @@ impl Drop for Cluster {
     }
 }
 
+/// An address of loopback that a role keeps over its lives.
+fn own_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_ports(1)[0]))
+}
+
 fn seed() -> u64 {
     match std::env::var(SEED_VARIABLE) {
         Ok(seed) => seed
@@ -460,7 +467,7 @@ fn remove_dir(dir: &Path) {
 /// Times so short that a test sees repair, expiry and death within seconds.
 fn fast_tracker(dir: PathBuf) -> TrackerConfig {
     TrackerConfig {
-        heartbeat_interval: Duration::from_millis(100),
+        heartbeat_interval: Duration::from_millis(300),
         repair_delay: Duration::from_millis(500),
         orphan_age: Duration::from_secs(3),
         lease: Duration::from_secs(3),
@@ -475,8 +482,9 @@ fn fast_datanode(dir: PathBuf, tracker: String, advertise: String) -> DatanodeCo
     DatanodeConfig {
         // The machine's own disk may be fuller than a datanode's should be.
         space: SpaceLimits::exactly(1024 * 1024),
-        resume_lease: Duration::from_secs(5),
-        stream_idle: Duration::from_secs(5),
+        // Longer than a busy machine stalls.
+        resume_lease: Duration::from_secs(15),
+        stream_idle: Duration::from_secs(20),
         ..DatanodeConfig::new(dir, tracker, advertise)
     }
 }

@@ -42,8 +42,9 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Ports of loopback that are free now. They lie below the range from which the kernel takes ports for
-/// outgoing connections: a process that is killed finds its port free when it starts again.
+/// Ports of loopback that are free now, and that no later call in this process gives to others. They lie below
+/// the range from which the kernel takes ports for outgoing connections: whoever is killed finds its port free
+/// when it starts again.
 ///
 /// # Panics
 /// When loopback has none left.

@@ -1,5 +1,6 @@
 //! What a client asks of a store, and what a test waits for.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use serde::Deserialize;
 use crate::http::{Http, Reply};
 use crate::ledger::Content;
 use crate::wait::eventually;
+
+/// How long a write is tried again.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A store behind one door. Paths are given as they stand in the URI, after `/files/`.
 #[derive(Debug, Clone)]
@@ -40,6 +44,33 @@ pub struct Stored {
     pub wanted: u32,
 }
 
+/// Whether an answer says "not now", with a hint when to come again.
+pub fn says_later(reply: &Reply) -> bool {
+    reply.status == StatusCode::SERVICE_UNAVAILABLE && !reply.header("retry-after").is_empty()
+}
+
+/// Asks again while the answer [`says_later`]: a busy machine may stall until so many datanodes look silent that the
+/// store takes no writes for a moment. Any other answer is one.
+///
+/// # Panics
+/// When the exchange breaks, or at the deadline.
+pub async fn patiently<F>(what: &str, mut ask: impl FnMut() -> F) -> Reply
+where
+    F: Future<Output = io::Result<Reply>>,
+{
+    eventually(what, PATIENCE, || {
+        let asked = ask();
+        async {
+            match asked.await {
+                Ok(reply) if says_later(&reply) => Err(reply.text()),
+                Ok(reply) => Ok(reply),
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+    })
+    .await
+}
+
 #[derive(Debug, Deserialize)]
 struct Page {
     entries: Vec<ListEntry>,
@@ -59,16 +90,15 @@ impl Store {
         self.door.put(&format!("/files/{path}"), body).await
     }
 
-    /// Stores a file.
+    /// Stores a file, as [`patiently`] as a client does.
     ///
     /// # Panics
     /// When the store does not acknowledge it.
     pub async fn put(&self, path: &str, body: impl Into<Bytes>) -> Stored {
-        let reply = self.try_put(path, body).await;
-        reply
-            .unwrap_or_else(|error| panic!("PUT {path}: {error}"))
-            .ok()
-            .json()
+        let body = body.into();
+        let what = format!("PUT {path}");
+        let put = || self.try_put(path, body.clone());
+        patiently(&what, put).await.ok().json()
     }
 
     /// Fetches a file; any answer is an answer.
@@ -88,15 +118,23 @@ impl Store {
             .body
     }
 
-    /// Deletes a file.
+    /// Deletes a file, as [`patiently`] as a client does.
     ///
     /// # Panics
     /// When the store does not acknowledge it.
     pub async fn delete(&self, path: &str) -> Reply {
-        let reply = self.door.delete(&format!("/files/{path}")).await;
-        reply
-            .unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
-            .ok()
+        let (what, uri) = (format!("DELETE {path}"), format!("/files/{path}"));
+        let mut tries = 0;
+        let ask = || {
+            tries += 1;
+            self.door.delete(&uri)
+        };
+        let reply = patiently(&what, ask).await;
+        // A try whose end is unknown may have done it.
+        if tries > 1 && reply.status == StatusCode::NOT_FOUND {
+            return reply;
+        }
+        reply.ok()
     }
 
     /// What the path holds, for [`crate::ledger::compare`]: `None` only on a 404.

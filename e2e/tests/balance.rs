@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_datanode::DatanodeConfig;
-use dfs_e2e::cluster::{Cluster, Options};
+use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options};
 use dfs_e2e::store::Store;
 use dfs_e2e::wait::eventually;
 use dfs_protocol::DatanodeId;
@@ -16,7 +16,7 @@ use dfs_protocol::status::{ChunkHealth, ClusterStatus, DatanodeStatus, ReplicaSt
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const DEADLINE: Duration = Duration::from_mins(2);
+const DEADLINE: Duration = Duration::from_mins(3);
 const CHUNK: u64 = 128 * 1024;
 
 fn options(datanodes: usize, datanode: fn(&mut DatanodeConfig)) -> Options {
@@ -90,7 +90,15 @@ async fn kept_events(store: &Store) -> Vec<Event> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i22_after_three_datanodes_became_five_each_zone_is_even_and_stays_spread() {
-    let mut cluster = Cluster::start(options(3, three_zones)).await;
+    // A datanode that looks silent for a moment would be made up for, and the volumes evened again.
+    let mut cluster = Cluster::start(Options {
+        tracker: |config| {
+            (options(3, three_zones).tracker)(config);
+            config.heartbeat_interval = CALM_HEARTS;
+        },
+        ..options(3, three_zones)
+    })
+    .await;
     let files = fill(&mut cluster, 24).await;
     for _ in 0..2 {
         cluster.add_datanode().await;
@@ -203,9 +211,14 @@ async fn i24_a_power_cut_datanode_that_returns_after_the_repair_leaves_no_excess
         let tells = |event: &&Event| event.kind == kind && event.datanode == of;
         events.iter().filter(tells).count()
     };
-    // Of the victim alone: on a machine that stalls others may look dead for a moment.
-    assert_eq!(told(EventKind::DatanodeDead, Some(gone)), 1, "{events:#?}");
-    assert_eq!(told(EventKind::DatanodeReturned, Some(gone)), 1);
+    // Of the victim alone, and until its return: on a machine that stalls anybody may look dead for a moment.
+    let back =
+        |event: &Event| event.kind == EventKind::DatanodeReturned && event.datanode == Some(gone);
+    let first = events.iter().position(back);
+    let away = &events[..first.unwrap_or_else(|| panic!("no return: {events:#?}"))];
+    let dead =
+        |event: &&Event| event.kind == EventKind::DatanodeDead && event.datanode == Some(gone);
+    assert_eq!(away.iter().filter(dead).count(), 1, "{events:#?}");
     assert!(told(EventKind::RepairBegan, None) >= 1 && told(EventKind::RepairEnded, None) >= 1);
 }
 
@@ -324,11 +337,17 @@ async fn the_story_is_streamed_resumed_and_ends_with_the_tracker() {
         .collect();
     assert_eq!(joined.len(), 4, "{events:#?}");
     assert!(joined.iter().all(|event| event.datanode.is_some()));
-    let dead = events
-        .iter()
-        .find(|event| event.kind == EventKind::DatanodeDead)
-        .unwrap();
-    assert!(text.contains(&format!("id: {}\n", dead.id)));
+    // Others may have looked dead for a moment, on a machine that stalls.
+    let newcomer = joined[3].datanode;
+    let dead = eventually("its death is told", DEADLINE, || async {
+        let events = kept_events(&store).await;
+        let is_its =
+            |event: &&Event| event.kind == EventKind::DatanodeDead && event.datanode == newcomer;
+        let found = events.iter().find(is_its).map(|event| event.id);
+        found.ok_or_else(|| format!("{events:#?}"))
+    })
+    .await;
+    read_until(&mut stream, &mut text, &[&format!("id: {dead}\n")]).await;
     // Resumed behind the fourth that joined: what came after, and not itself.
     let last = joined[3].id;
     let header = format!("Last-Event-ID: {last}\r\n");

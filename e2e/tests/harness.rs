@@ -13,7 +13,7 @@ use dfs_e2e::wait::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(90);
 
 fn shell(script: &str) -> ProcessSpec {
     ProcessSpec {

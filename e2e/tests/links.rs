@@ -10,7 +10,7 @@ use dfs_runtime::net::Connection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(90);
 /// Long enough for loopback to deliver what is not held back.
 const MOMENT: Duration = Duration::from_millis(200);
 

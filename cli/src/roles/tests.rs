@@ -142,7 +142,7 @@ async fn health_and_metrics_share_the_port() {
     let store = start(dir.path(), "--datanodes 2").await.unwrap();
     let http = dfs_client::HttpClient::new(TcpConnector::shared());
     let fetch = async |path: &str| {
-        let timeout = Duration::from_secs(10);
+        let timeout = Duration::from_secs(90);
         let fetched = http.fetch(http::Method::GET, &store.address, path, &[], timeout);
         String::from_utf8(fetched.await.unwrap().to_vec()).unwrap()
     };

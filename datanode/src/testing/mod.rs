@@ -195,7 +195,7 @@ impl Clock for TestClock {
 
 /// Waits until `what` holds, or panics after a generous time.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..9000 {
         if holds().await {
             return;
         }

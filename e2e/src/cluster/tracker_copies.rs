@@ -27,10 +27,10 @@ impl Cluster {
     }
 
     /// A tracker on a copy of the volume, with an address of its own; not started.
-    pub async fn rival_tracker(&mut self, copy: &Path) -> Role {
+    pub fn rival_tracker(&mut self, copy: &Path) -> Role {
         let root = copy.parent().expect("a copy lies in a directory");
         let name = copy.file_name().expect("a copy has a name");
-        Role::new(name.to_string_lossy().into_owned(), root).await
+        Role::new(name.to_string_lossy().into_owned(), root)
     }
 
     /// Starts a role of [`Cluster::rival_tracker`].

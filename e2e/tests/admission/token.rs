@@ -62,7 +62,8 @@ async fn i35_every_route_of_tracker_and_datanodes_needs_the_token_unless_it_is_p
     // Roles show each other the token: chains, journals, reads, and the copies of repair.
     let bytes = cluster.bytes(700_000);
     let stored = cluster.store().put("a", bytes.clone()).await;
-    assert_eq!(stored.replica_count, 3);
+    assert_eq!(stored.wanted, 3);
+    store(&cluster).wait_healthy(DEADLINE).await;
     let added = cluster.add_datanode().await;
     cluster.kill_datanode(0).await;
     let guarded = store(&cluster);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_e2e::cluster::{Cluster, Options};
+use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options};
 use dfs_e2e::http::Http;
 use dfs_e2e::wait::eventually;
 use dfs_protocol::datanode::{AdminState, Liveness};
@@ -12,6 +12,14 @@ use serde_json::Value;
 use crate::site::assert_problem;
 
 const DEADLINE: Duration = Duration::from_secs(90);
+
+fn options(datanodes: usize) -> Options {
+    Options {
+        datanodes,
+        tracker: |config| config.heartbeat_interval = CALM_HEARTS,
+        ..Options::default()
+    }
+}
 
 async fn post(door: &Http, uri: &str) -> dfs_e2e::http::Reply {
     let body = dfs_client::http::empty();
@@ -25,7 +33,7 @@ async fn trash(door: &Http) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_trash_lists_restores_and_purges() {
-    let mut cluster = Cluster::start(Options::default()).await;
+    let mut cluster = Cluster::start(options(3)).await;
     let (store, door) = (cluster.store(), cluster.store().door);
     let bytes = cluster.bytes(300_000);
     store.put("d/a", bytes.clone()).await;
@@ -127,9 +135,8 @@ async fn wait_admin(door: &Http, id: &str, wanted: AdminState) -> DatanodeStatus
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_datanode_is_emptied_taken_back_and_deregistered() {
     let options = Options {
-        datanodes: 4,
         gateway: |config| config.pool_max_age = Duration::from_secs(1),
-        ..Options::default()
+        ..options(4)
     };
     let mut cluster = Cluster::start(options).await;
     let (store, door) = (cluster.store(), cluster.store().door);
@@ -214,7 +221,7 @@ async fn a_datanode_is_emptied_taken_back_and_deregistered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fsck_and_chunks_tell_the_truth_line_by_line() {
-    let cluster = Cluster::start(Options::default()).await;
+    let cluster = Cluster::start(options(3)).await;
     let (store, door) = (cluster.store(), cluster.store().door);
     for n in 0..30 {
         store.put(&format!("f{n}"), "x").await;
@@ -240,8 +247,8 @@ async fn fsck_and_chunks_tell_the_truth_line_by_line() {
         post(&door, "/repair/acknowledge-partition").await.status,
         204
     );
-    let status = store.status().await.unwrap();
-    assert_eq!((status.files, status.healthy), (30, true));
+    let status = store.wait_healthy(DEADLINE).await;
+    assert_eq!(status.files, 30);
     // A second registration by hand is harmless, wherever the caller's datanode listens.
     let port = cluster.datanodes[0].address.port();
     let known: Value = door
@@ -258,7 +265,7 @@ async fn fsck_and_chunks_tell_the_truth_line_by_line() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_document_of_a_running_store_names_its_own_routes_too() {
-    let cluster = Cluster::start(Options::default()).await;
+    let cluster = Cluster::start(options(3)).await;
     let document: Value = cluster
         .store()
         .door

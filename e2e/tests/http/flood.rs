@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_e2e::cluster::Options;
+use dfs_e2e::cluster::{CALM_HEARTS, Options};
 use dfs_e2e::http::{Http, RawReply, RawSocket};
 use dfs_e2e::wait::eventually;
 use tokio::io::AsyncReadExt as _;
@@ -19,7 +19,10 @@ const OTHERS: u64 = 2000;
 
 fn options() -> Options {
     Options {
-        tracker: |config| config.server.connections = CAP,
+        tracker: |config| {
+            config.server.connections = CAP;
+            config.heartbeat_interval = CALM_HEARTS;
+        },
         gateway: |config| {
             config.max_uploads = TRANSFERS;
             config.max_downloads = TRANSFERS;

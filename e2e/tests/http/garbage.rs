@@ -35,7 +35,7 @@ async fn throw(site: &Site, bytes: &[u8], finish: bool) {
         let _gone = socket.finish().await;
     }
     let reply = socket
-        .read(Duration::from_millis(if finish { 10_000 } else { 2 }))
+        .read(Duration::from_millis(if finish { 90_000 } else { 2 }))
         .await;
     if !reply.bytes.is_empty() {
         let shown = String::from_utf8_lossy(bytes);

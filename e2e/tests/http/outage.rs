@@ -37,6 +37,7 @@ async fn bad_input_44_without_enough_datanodes_writes_get_503_and_reads_are_whol
     let store = cluster.store();
     let bytes = cluster.bytes(1_000_000);
     store.put("kept", bytes.clone()).await;
+    store.wait_healthy(DEADLINE).await;
     cluster.kill_datanode(0).await;
     cluster.kill_datanode(1).await;
     let reply = put_until(&cluster, 503).await;

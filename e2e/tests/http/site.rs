@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dfs_e2e::cluster::{Cluster, Options, SOON};
+use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options, SOON};
 use dfs_e2e::http::{RawReply, Reply, raw_exchange};
 use dfs_e2e::store::Store;
 use prometheus::Registry;
@@ -17,7 +17,7 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 /// Largest file.
 pub(crate) const MAX_FILE: usize = 8 * CHUNK;
 /// No answer takes that long.
-pub(crate) const WITHIN: Duration = Duration::from_mins(1);
+pub(crate) const WITHIN: Duration = Duration::from_secs(90);
 
 pub(crate) struct Site {
     pub(crate) address: String,
@@ -41,7 +41,10 @@ pub(crate) fn site() -> Arc<Site> {
 
 fn options() -> Options {
     Options {
-        tracker: |config| config.chunk_size = CHUNK as u64,
+        tracker: |config| {
+            config.chunk_size = CHUNK as u64;
+            config.heartbeat_interval = CALM_HEARTS;
+        },
         gateway: |config| config.max_file_bytes = MAX_FILE as u64,
         ..Options::default()
     }

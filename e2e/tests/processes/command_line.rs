@@ -88,11 +88,7 @@ fn same(one: &Path, other: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
     let mut rng = seeded();
-    let fleet = Fleet::start(Options {
-        datanodes: 4,
-        ..Options::default()
-    })
-    .await;
+    let fleet = Fleet::start(Options::calm(4)).await;
     let dir = fleet.root.path().join("client");
     tree(&dir.join("tree"), &mut rng);
     let store = fleet.store();
@@ -169,7 +165,7 @@ async fn every_verb_works_against_real_processes_and_ends_with_its_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trackers_directory_deleted_is_rebuilt_on_the_command_line() {
     let mut rng = seeded();
-    let mut fleet = Fleet::start(Options::default()).await;
+    let mut fleet = Fleet::start(Options::calm(3)).await;
     let store = fleet.store();
     let dir = fleet.root.path().to_path_buf();
     let tracker = format!("http://{}", fleet.tracker.address());
@@ -213,7 +209,7 @@ async fn the_trackers_directory_deleted_is_rebuilt_on_the_command_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_dumped_and_loaded_elsewhere_is_the_same_store() {
     let mut rng = seeded();
-    let mut fleet = Fleet::start(Options::default()).await;
+    let mut fleet = Fleet::start(Options::calm(3)).await;
     let store = fleet.store();
     let dir = fleet.root.path().to_path_buf();
     let shell = Shell {

@@ -17,6 +17,9 @@ use tokio::sync::mpsc;
 
 /// Generous: the machine may be busy with other tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+/// Between two heartbeats where nobody's death is awaited, and every datanode must be counted on: a machine that
+/// stalls for some seconds must not be taken for datanodes that are silent.
+pub(crate) const CALM_HEARTS: &str = "2s";
 /// Bytes of a full chunk in these tests.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
@@ -29,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) datanodes: usize,
     /// Bytes of a full chunk.
     pub(crate) chunk_size: usize,
+    /// Between two heartbeats.
+    pub(crate) hearts: &'static str,
     /// More options of the tracker.
     pub(crate) tracker: Vec<String>,
     /// Environment of the datanodes.
@@ -47,6 +52,7 @@ impl Default for Options {
             binary: "dfs",
             datanodes: 3,
             chunk_size: CHUNK,
+            hearts: "300ms",
             tracker: Vec::new(),
             datanode_env: Vec::new(),
             tracker_handles: None,
@@ -160,6 +166,17 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
+impl Options {
+    /// So many datanodes, with [`CALM_HEARTS`].
+    pub(crate) fn calm(datanodes: usize) -> Self {
+        Self {
+            datanodes,
+            hearts: CALM_HEARTS,
+            ..Self::default()
+        }
+    }
+}
+
 impl Fleet {
     /// Starts it and waits until it takes writes.
     pub(crate) async fn start(options: Options) -> Self {
@@ -176,7 +193,8 @@ impl Fleet {
         let ports = free_ports(2);
         let mut spec = ProcessSpec::of(options.binary, "tracker", ["tracker"]);
         spec.handle_limit = options.tracker_handles;
-        let mut more = words("--heartbeat-interval 200ms --repair-delay 1s --orphan-age 3s");
+        let mut more = words("--repair-delay 1s --orphan-age 3s");
+        more.extend(["--heartbeat-interval", options.hearts].map(str::to_owned));
         more.extend(["--chunk-size".to_owned(), options.chunk_size.to_string()]);
         more.extend(options.tracker.iter().cloned());
         let tracker = Member::start(spec, [ports[0], ports[1]], root.path(), &more);

@@ -1,7 +1,5 @@
 //! Datanodes are killed and wiped; everything is ended politely.
 
-use std::time::Duration;
-
 use dfs_e2e::http::Reply;
 use dfs_e2e::wait::eventually;
 use http::{Method, StatusCode};
@@ -70,11 +68,7 @@ async fn fault_01_an_idle_datanode_killed_costs_no_read_and_comes_back_with_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn i03_fault_02_a_datanode_killed_amid_an_upload_is_replaced_and_leaves_nothing_behind() {
     let mut rng = seeded();
-    let options = Options {
-        datanodes: 4,
-        ..Options::default()
-    };
-    let mut fleet = Fleet::start(options).await;
+    let mut fleet = Fleet::start(Options::calm(4)).await;
     let store = fleet.store();
     let body = bytes(&mut rng, CHUNK * 6);
     let begun = begin(&fleet, "f", body.slice(..CHUNK / 2)).await;
@@ -155,7 +149,7 @@ async fn i01_i23_fault_03_fault_04_two_of_three_named_datanodes_wiped_lose_nothi
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
     let mut rng = seeded();
-    let mut fleet = Fleet::start(Options::default()).await;
+    let mut fleet = Fleet::start(Options::calm(3)).await;
     let body = bytes(&mut rng, CHUNK * 3);
     fleet.store().put("before", body.clone()).await;
     let begun = begin(&fleet, "amid", body.slice(..CHUNK / 2)).await;
@@ -172,11 +166,10 @@ async fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
     drop(begun.sender);
     let reply = begun.answer.await.unwrap().unwrap();
     assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
-    let limit = Duration::from_secs(40);
-    assert_eq!(fleet.tracker.process.wait(limit).await.code(), Some(0));
+    assert_eq!(fleet.tracker.process.wait(DEADLINE).await.code(), Some(0));
     for datanode in &mut fleet.datanodes {
         datanode.process.terminate().unwrap();
-        assert_eq!(datanode.process.wait(limit).await.code(), Some(0));
+        assert_eq!(datanode.process.wait(DEADLINE).await.code(), Some(0));
     }
     fleet.restart_all();
     fleet.wait_ready().await;

@@ -11,7 +11,7 @@ use crate::fleet::{CHUNK, DEADLINE, Fleet, Member, Options, bytes, seeded};
 #[tokio::test(flavor = "multi_thread")]
 async fn i03_i11_fault_23_an_upload_cut_anywhere_is_invisible_and_reclaimed() {
     let mut rng = seeded();
-    let fleet = Fleet::start(Options::default()).await;
+    let fleet = Fleet::start(Options::calm(3)).await;
     let proxy = Proxy::start(&fleet.tracker.address()).await.unwrap();
     let (near, store) = (Store::new(&proxy.address()), fleet.store());
     let chunk = CHUNK as u64;
@@ -48,10 +48,7 @@ async fn i03_i11_fault_23_an_upload_cut_anywhere_is_invisible_and_reclaimed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_25_a_bit_flipped_on_the_wire_is_neither_stored_nor_served() {
     let mut rng = seeded();
-    let mut fleet = Fleet::launch(Options {
-        datanodes: 2,
-        ..Options::default()
-    });
+    let mut fleet = Fleet::launch(Options::calm(2));
     // The third datanode is reached through the proxy alone: its port is chosen for it.
     let ports = free_ports(2);
     let (api, admin) = (ports[0].to_string(), ports[1].to_string());

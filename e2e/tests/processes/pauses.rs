@@ -16,7 +16,7 @@ async fn i20_fault_26_datanode_and_tracker_paused_amid_writes_and_resumed_lose_n
     let fleet = Fleet::start(options).await;
     let ledger = fleet.root.path().join("ledger");
     let writers = Writers::start(&fleet.tracker.address(), ledger, 16, 0, &mut rng);
-    writers.wait_acks(100, DEADLINE).await;
+    writers.wait_acks(100).await;
     fleet.datanodes[2].process.pause().unwrap();
     let store = fleet.store();
     store
@@ -26,7 +26,7 @@ async fn i20_fault_26_datanode_and_tracker_paused_amid_writes_and_resumed_lose_n
         .await;
     // The others take writes meanwhile.
     let before = writers.shared.acks.load(Ordering::SeqCst);
-    writers.wait_acks(before + 50, DEADLINE).await;
+    writers.wait_acks(before + 50).await;
     fleet.datanodes[2].process.resume().unwrap();
     fleet.wait_ready().await;
     fleet.tracker.process.pause().unwrap();
@@ -35,7 +35,7 @@ async fn i20_fault_26_datanode_and_tracker_paused_amid_writes_and_resumed_lose_n
     fleet.tracker.process.resume().unwrap();
     fleet.wait_ready().await;
     let before = writers.shared.acks.load(Ordering::SeqCst);
-    writers.wait_acks(before + 50, DEADLINE).await;
+    writers.wait_acks(before + 50).await;
     let acks = writers.shared.acks.load(Ordering::SeqCst);
     let refused = writers.shared.refused.load(Ordering::SeqCst);
     let ledger = writers.stop().await;

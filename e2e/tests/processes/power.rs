@@ -18,7 +18,7 @@ async fn rounds(fleet: &mut Fleet, count: usize) -> Comparison {
     for round in 0..count {
         let address = fleet.tracker.address();
         let writers = Writers::start(&address, ledger.clone(), WRITERS, round, &mut rng);
-        writers.wait_acks(ACKS_PER_ROUND, DEADLINE).await;
+        writers.wait_acks(ACKS_PER_ROUND).await;
         let in_flight = writers.shared.in_flight.load(Ordering::SeqCst);
         fleet.kill_all();
         acks += writers.shared.acks.load(Ordering::SeqCst);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dfs_e2e::store::patiently;
 use http::StatusCode;
 
 use crate::fleet::{CHUNK, DEADLINE, Fleet, Mount, Options, bytes, seeded};
@@ -46,17 +47,15 @@ async fn root_i15_fault_14_full_datanodes_answer_507_serve_reads_and_recover_by_
     let options = Options {
         tracker: trash,
         furnish: small_datanodes,
-        ..Options::default()
+        ..Options::calm(3)
     };
     let fleet = Fleet::start(options).await;
     let store = fleet.store();
     let body = bytes(&mut rng, CHUNK * 4);
     let mut stored = 0;
     let refusal = loop {
-        let reply = store
-            .try_put(&format!("f{stored}"), body.clone())
-            .await
-            .unwrap();
+        let path = format!("f{stored}");
+        let reply = patiently(&path, || store.try_put(&path, body.clone())).await;
         if !reply.status.is_success() {
             break reply;
         }
@@ -95,9 +94,8 @@ async fn root_i15_fault_14_full_datanodes_answer_507_serve_reads_and_recover_by_
 async fn root_fault_14_one_full_datanode_is_passed_over() {
     let mut rng = seeded();
     let options = Options {
-        datanodes: 4,
         furnish: one_small_datanode,
-        ..Options::default()
+        ..Options::calm(4)
     };
     let fleet = Fleet::start(options).await;
     let store = fleet.store();
@@ -122,7 +120,7 @@ async fn root_fault_14_one_full_datanode_is_passed_over() {
 async fn root_i15_fault_14_a_full_tracker_refuses_writes_and_takes_deletes() {
     let fleet = Fleet::start(Options {
         furnish: small_tracker,
-        ..Options::default()
+        ..Options::calm(3)
     })
     .await;
     let store = fleet.store();
@@ -169,11 +167,7 @@ async fn root_fault_28_a_datanode_out_of_memory_amid_an_upload_costs_nothing() {
         return;
     }
     let mut rng = seeded();
-    let mut fleet = Fleet::start(Options {
-        datanodes: 4,
-        ..Options::default()
-    })
-    .await;
+    let mut fleet = Fleet::start(Options::calm(4)).await;
     let store = fleet.store();
     let body = bytes(&mut rng, CHUNK * 8);
     let begun = begin(&fleet, "f", body.slice(..CHUNK / 2)).await;

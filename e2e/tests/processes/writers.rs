@@ -91,9 +91,10 @@ impl Writers {
         self.shared.ledger_path.clone()
     }
 
-    /// Waits until so many are acknowledged in all.
-    pub(crate) async fn wait_acks(&self, wanted: u64, deadline: Duration) {
-        dfs_e2e::wait::eventually("acknowledgements", deadline, || async {
+    /// Waits until so many are acknowledged in all: each is several fsyncs, here and there, of a disk that may be slow.
+    pub(crate) async fn wait_acks(&self, wanted: u64) {
+        const DEADLINE: Duration = Duration::from_mins(10);
+        dfs_e2e::wait::eventually("acknowledgements", DEADLINE, || async {
             let acks = self.shared.acks.load(Ordering::SeqCst);
             if acks >= wanted {
                 return Ok(());

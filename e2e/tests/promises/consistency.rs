@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dfs_client::HttpTracker;
 use dfs_client::http::{HttpClient, whole};
-use dfs_e2e::cluster::{Cluster, Options, SOON};
+use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options, SOON};
 use dfs_e2e::store::Store;
 use dfs_gateway::{GatewayConfig, GatewayParts};
 use dfs_runtime::clock::SystemClock;
@@ -19,7 +19,7 @@ use http::{Method, StatusCode};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
-use crate::kit::{CHUNK, CHUNK_BYTES, Model, options};
+use crate::kit::{CHUNK, CHUNK_BYTES, Model, calm_options, options};
 
 /// A gateway of its own, beside the tracker's.
 pub(crate) struct Gateway {
@@ -43,7 +43,7 @@ impl Gateway {
             shutdown: shutdown.clone(),
         };
         let config = GatewayConfig {
-            commit_deadline: Duration::from_secs(10),
+            commit_deadline: Duration::from_secs(20),
             ..GatewayConfig::default()
         };
         let doors = dfs_gateway::doors(parts, config).unwrap();
@@ -76,7 +76,7 @@ impl Gateway {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i16_what_one_gateway_acknowledged_every_other_serves_and_lists_at_once() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let one = Gateway::start(&cluster, "gateway-1").await;
     let two = Gateway::start(&cluster, "gateway-2").await;
     let doors = [one.store(), two.store(), cluster.store()];
@@ -304,7 +304,7 @@ async fn i17_bad_input_35_fifty_concurrent_puts_of_one_name_are_linearizable() {
     let mut cluster = Cluster::start(Options {
         tracker: |config| {
             config.chunk_size = CHUNK;
-            config.heartbeat_interval = Duration::from_secs(1);
+            config.heartbeat_interval = 2 * CALM_HEARTS;
         },
         ..options(3)
     })
@@ -326,7 +326,7 @@ async fn i17_i18_puts_of_one_name_stay_linearizable_over_a_restart_of_the_tracke
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i17_if_none_match_has_exactly_one_winner() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let gateway = Gateway::start(&cluster, "gateway-1").await;
     let doors = [gateway.store(), cluster.store()];
     for round in 0..3 {

@@ -6,11 +6,11 @@ use dfs_e2e::cluster::{Cluster, Options};
 use dfs_e2e::disk::{CallKind, Effect, Fault};
 use dfs_e2e::wait::eventually;
 
-use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, options, start_heard, valid_replicas};
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, start_heard, wait_valid};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_a_disk_that_cannot_read_costs_no_reader_anything_and_is_replaced() {
-    let mut cluster = Cluster::start(options(4)).await;
+    let mut cluster = Cluster::start(calm_options(4)).await;
     let store = cluster.store();
     let mut model = Model::default();
     for number in 0..4 {
@@ -35,15 +35,14 @@ async fn fault_12_a_disk_that_cannot_read_costs_no_reader_anything_and_is_replac
     store.wait_healthy(DEADLINE).await;
     model.settle(&cluster).await;
     for path in model.paths() {
-        let file = store.chunks(&path).await.unwrap();
-        assert_eq!(valid_replicas(&file), [3, 3, 3], "{path}");
+        wait_valid(&store, &path, 3).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_a_disk_that_cannot_write_is_left_out_of_every_acknowledgement() {
     for kind in [CallKind::Write, CallKind::Create, CallKind::Rename] {
-        let mut cluster = Cluster::start(options(4)).await;
+        let mut cluster = Cluster::start(calm_options(4)).await;
         let store = cluster.store();
         let mut model = Model::default();
         let faults = cluster.datanodes[2].faults.clone();
@@ -70,7 +69,7 @@ async fn fault_12_a_disk_that_cannot_write_is_left_out_of_every_acknowledgement(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_with_only_r_datanodes_one_that_cannot_write_is_missing_from_the_answer() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let store = cluster.store();
     let mut model = Model::default();
     let faults = cluster.datanodes[0].faults.clone();
@@ -87,8 +86,11 @@ async fn fault_12_with_only_r_datanodes_one_that_cannot_write_is_missing_from_th
     }
     let refuses = |cluster: &Cluster| cluster.datanodes[0].metric("dfs_datanode_refuses_writes");
     assert!(refuses(&cluster) > 0.0);
-    let status = store.status().await.unwrap();
-    assert_eq!(status.datanodes.read_only, 1, "{status:#?}");
+    store
+        .wait_status("the tracker heard of it", DEADLINE, |status| {
+            status.datanodes.read_only == 1
+        })
+        .await;
     faults.remove(fault);
     store.wait_ready(3, DEADLINE).await;
     assert!(refuses(&cluster) == 0.0);
@@ -100,7 +102,7 @@ async fn fault_12_with_only_r_datanodes_one_that_cannot_write_is_missing_from_th
 
 /// One fsync fails, the next ones succeed, and the bytes of the failed one are gone.
 async fn failed_fsync(kind: CallKind, path: &str) {
-    let mut cluster = Cluster::start(options(4)).await;
+    let mut cluster = Cluster::start(calm_options(4)).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "before", CHUNK_BYTES).await;
@@ -154,7 +156,7 @@ async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_a_directory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_the_journal() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "before", 100).await;
@@ -183,7 +185,7 @@ async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_the_journal() {
 async fn fault_15_a_slow_disk_delays_and_breaks_nothing() {
     let options = Options {
         datanode: |config| config.stream_idle = Duration::from_mins(1),
-        ..options(3)
+        ..calm_options(3)
     };
     let mut cluster = Cluster::start(options).await;
     let store = cluster.store();

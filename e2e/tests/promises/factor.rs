@@ -1,35 +1,27 @@
 //! Replication factors that change while the store runs, what the catalog keeps of them, and who is to
 //! blame when chunks fall short (I23, I24, I25).
 
-use dfs_e2e::cluster::{Cluster, SOON};
+use dfs_e2e::cluster::{CALM_HEARTS, Cluster, SOON};
 use dfs_e2e::store::Store;
 use dfs_e2e::wait::eventually;
 use dfs_protocol::datanode::AdminState;
 use dfs_tracker::TrackerConfig;
 use dfs_tracker::store::rebuild::RebuildOptions;
 
-use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, options, valid_replicas};
-use crate::world::{id_of, post, verdict, wait_admin};
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, wait_valid};
+use crate::world::{id_of, post, post_ok, verdict, wait_admin};
 
 fn with_factor(config: &mut TrackerConfig, factor: u32) {
     config.chunk_size = CHUNK;
     config.replication_factor = factor;
+    config.heartbeat_interval = CALM_HEARTS;
     config.checkpoint_interval = std::time::Duration::from_secs(1);
 }
 
 /// Waits until each chunk of these files has exactly so many valid replicas.
 async fn wait_replicas(store: &Store, wanted: &[(&str, usize)]) {
     for (path, wanted) in wanted {
-        let what = format!("{path} has {wanted} replicas");
-        eventually(&what, DEADLINE, || async {
-            let counts = valid_replicas(&store.chunks(path).await?);
-            if counts.iter().all(|count| count == wanted) {
-                Ok(())
-            } else {
-                Err(format!("{counts:?}"))
-            }
-        })
-        .await;
+        wait_valid(store, path, *wanted).await;
     }
 }
 
@@ -40,12 +32,12 @@ async fn factor_of(store: &Store, path: &str) -> (u32, bool) {
 
 async fn set(store: &Store, path: &str, factor: &str) -> serde_json::Value {
     let uri = format!("/files/{path}?factor={factor}");
-    post(store, &uri).await.ok().json()
+    post_ok(store, &uri).await.json()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i12_i23_factors_come_back_with_the_catalog_and_files_without_one_follow_the_clusters() {
-    let mut cluster = Cluster::start(options(4)).await;
+    let mut cluster = Cluster::start(calm_options(4)).await;
     let mut model = Model::default();
     for name in ["own/a", "own/b", "plain", "back"] {
         model.put(&mut cluster, name, 2 * CHUNK_BYTES + 5).await;
@@ -105,7 +97,7 @@ async fn i12_i23_factors_come_back_with_the_catalog_and_files_without_one_follow
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i25_chunk_seconds_below_factor_by_removal_stay_zero_when_every_removal_has_its_proof() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let mut model = Model::default();
     model.put(&mut cluster, "f", CHUNK_BYTES).await;
     let store = cluster.store();

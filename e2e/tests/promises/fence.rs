@@ -13,7 +13,9 @@ use dfs_protocol::{Epoch, ErrorCode, Fence, Incarnation};
 use dfs_tracker::store::rebuild::RebuildOptions;
 use http::StatusCode;
 
-use crate::kit::{CHUNK_BYTES, DEADLINE, Model, chunks_of, holders, options, start_heard};
+use crate::kit::{
+    CHUNK_BYTES, DEADLINE, Model, calm_options, chunks_of, holders, options, start_heard,
+};
 use crate::world::{at, datanodes, digests, id_of, look, node};
 
 /// Waits until nothing is left to be written: the first checkpoint is taken, the journal is full.
@@ -50,7 +52,7 @@ async fn i08_i20_fault_20_a_second_tracker_on_a_copy_deposes_the_first_which_sto
     quiet(&first).await;
     let old_fence = first.status().await.unwrap().fence;
     let copy = cluster.copy_tracker("second");
-    let mut second = cluster.rival_tracker(&copy).await;
+    let mut second = cluster.rival_tracker(&copy);
     cluster.start_rival(&mut second).await;
     cluster.point_datanodes_to(second.address);
     for number in 0..3 {
@@ -132,7 +134,7 @@ async fn i20_fault_20_a_tracker_whose_datanodes_went_to_another_finds_out_by_its
     model.put(&mut cluster, "before", 1000).await;
     quiet(&cluster.store()).await;
     let copy = cluster.copy_tracker("second");
-    let mut second = cluster.rival_tracker(&copy).await;
+    let mut second = cluster.rival_tracker(&copy);
     cluster.start_rival(&mut second).await;
     cluster.point_datanodes_to(second.address);
     for number in 0..3 {
@@ -155,7 +157,7 @@ async fn i20_fault_20_a_tracker_whose_datanodes_went_to_another_finds_out_by_its
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i34_a_restored_old_backup_refuses_to_act_and_a_rebuild_brings_everything_back() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let mut model = Model::default();
     model.put(&mut cluster, "old", CHUNK_BYTES).await;
     quiet(&cluster.store()).await;
@@ -163,6 +165,7 @@ async fn i34_a_restored_old_backup_refuses_to_act_and_a_rebuild_brings_everythin
     model.put(&mut cluster, "new", CHUNK_BYTES + 9).await;
     model.put(&mut cluster, "new2", 100).await;
     let before = look(&cluster.store()).await;
+    cluster.store().wait_healthy(DEADLINE).await;
     let newer = chunks_of(&cluster.store(), "new").await;
     cluster.restore_tracker(&backup).await;
     cluster.start_tracker().await;
@@ -203,7 +206,7 @@ async fn i34_a_restored_old_backup_refuses_to_act_and_a_rebuild_brings_everythin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_24_old_repeated_and_foreign_messages_change_nothing() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let mut model = Model::default();
     model.put(&mut cluster, "f", 2 * CHUNK_BYTES).await;
     let store = cluster.store();

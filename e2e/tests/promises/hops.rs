@@ -14,7 +14,7 @@ use dfs_protocol::{ChunkVersion, ClusterId, FileId};
 use http::StatusCode;
 
 use crate::kit::{
-    ChainWatch, DEADLINE, Model, Upload, chunks_of, listed, record, start_heard, valid_replicas,
+    ChainWatch, DEADLINE, Model, Upload, chunks_of, listed, record, start_heard, wait_valid,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -26,8 +26,8 @@ fn options(datanodes: usize) -> Options {
         tracker: |config| {
             config.chunk_size = 4 * 1024 * 1024;
             config.checkpoint_interval = Duration::from_secs(1);
+            config.heartbeat_interval = Duration::from_secs(1);
         },
-        gateway: |config| config.chain_stall = Duration::from_secs(5),
         ..Options::default()
     }
 }
@@ -146,8 +146,7 @@ async fn fault_02_with_only_r_datanodes_a_lost_hop_is_said_in_the_answer_and_mad
         store.wait_ready(2, DEADLINE).await;
     }
     back_to_full(&mut cluster, &model, &[victim]).await;
-    let file = store.chunks("f").await.unwrap();
-    assert_eq!(valid_replicas(&file), [3]);
+    wait_valid(&store, "f", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,6 +314,5 @@ async fn i07_a_replica_of_an_older_version_is_never_read_never_copied_and_remove
     .await;
     assert!(!record(&cluster, wiped, &older).exists(), "it was copied");
     back_to_full(&mut cluster, &model, &[]).await;
-    let file = store.chunks("f").await.unwrap();
-    assert_eq!(valid_replicas(&file), [3]);
+    wait_valid(&store, "f", 3).await;
 }

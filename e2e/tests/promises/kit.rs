@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_datanode::store::layout::chunk_path;
-use dfs_e2e::cluster::{Cluster, Options};
+use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options};
 use dfs_e2e::http::{Http, Reply};
 use dfs_e2e::net::{Direction, Once, OnceEffect};
 use dfs_e2e::store::{Store, Stored};
@@ -41,6 +41,18 @@ pub(crate) fn options(datanodes: usize) -> Options {
             config.checkpoint_interval = Duration::from_secs(1);
         },
         ..Options::default()
+    }
+}
+
+/// [`options`] where nobody's death is awaited; see [`CALM_HEARTS`].
+pub(crate) fn calm_options(datanodes: usize) -> Options {
+    Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            config.checkpoint_interval = Duration::from_secs(1);
+            config.heartbeat_interval = CALM_HEARTS;
+        },
+        ..options(datanodes)
     }
 }
 
@@ -111,6 +123,28 @@ pub(crate) fn valid_replicas(file: &FileChunks) -> Vec<usize> {
         states.filter(|state| *state == ReplicaState::Valid).count()
     };
     file.chunks.iter().map(valid).collect()
+}
+
+/// [`valid_replicas`], and those on datanodes that look silent for a moment: one that was removed is neither.
+pub(crate) fn known_replicas(file: &FileChunks) -> Vec<usize> {
+    let known = |chunk: &dfs_protocol::status::ChunkDetail| {
+        let states = chunk.replicas.iter().map(|replica| replica.state);
+        let known =
+            |state: &ReplicaState| matches!(state, ReplicaState::Valid | ReplicaState::Unreachable);
+        states.filter(known).count()
+    };
+    file.chunks.iter().map(known).collect()
+}
+
+/// Waits until each chunk of a file has so many [`valid_replicas`]: a datanode that looks silent for a moment is none.
+pub(crate) async fn wait_valid(store: &Store, path: &str, wanted: usize) {
+    let what = format!("{path} has {wanted} replicas");
+    eventually(&what, DEADLINE, || async {
+        let counts = valid_replicas(&store.chunks(path).await?);
+        let all = counts.iter().all(|count| *count == wanted);
+        all.then_some(()).ok_or_else(|| format!("{counts:?}"))
+    })
+    .await;
 }
 
 /// The chunks of a file, in order.

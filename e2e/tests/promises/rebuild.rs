@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use dfs_e2e::cluster::{Cluster, Options, Role, SOON};
+use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options, Role, SOON};
 use dfs_e2e::wait::eventually;
 use dfs_protocol::ChunkId;
 use dfs_protocol::chunk::ChunkKind;
@@ -20,6 +20,8 @@ fn with_checkpoints() -> Options {
             config.chunk_size = CHUNK;
             config.checkpoint_interval = Duration::from_millis(400);
             config.orphan_age = Duration::from_mins(10);
+            // What an upload over a hop that only looked lost leaves behind would be found.
+            config.heartbeat_interval = CALM_HEARTS;
         },
         ..options(5)
     }
@@ -31,6 +33,8 @@ fn one_checkpoint() -> Options {
             config.chunk_size = CHUNK;
             config.checkpoint_interval = Duration::from_hours(1);
             config.orphan_age = Duration::from_mins(10);
+            // What an upload over a hop that only looked lost leaves behind would be found.
+            config.heartbeat_interval = CALM_HEARTS;
         },
         ..options(5)
     }

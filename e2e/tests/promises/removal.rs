@@ -8,7 +8,7 @@ use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::ChunkHealth;
 use http::StatusCode;
 
-use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, options, valid_replicas};
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, known_replicas, options};
 use crate::world::{id_of, node, ok_to_stop, post, records_on, verdict, wait_admin};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +35,7 @@ async fn i23_i24_a_datanode_that_returns_after_repair_leaves_no_excess_and_no_ch
         // While excess goes, no chunk falls below three.
         eventually("no excess is left", DEADLINE, || async {
             for path in model.paths() {
-                let counts = valid_replicas(&store.chunks(&path).await?);
+                let counts = known_replicas(&store.chunks(&path).await?);
                 assert!(counts.iter().all(|count| *count >= 3), "{path}: {counts:?}");
             }
             let status = store.status().await?;

@@ -11,8 +11,8 @@ use dfs_protocol::status::{ChunkHealth, FsckProblem};
 use http::StatusCode;
 
 use crate::kit::{
-    CHUNK, CHUNK_BYTES, DEADLINE, Model, chunks_of, flip, listed, options, record, start_heard,
-    valid_replicas,
+    CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, chunks_of, flip, listed, record,
+    start_heard, wait_valid,
 };
 
 /// How a record is hurt, and the label under which that is counted.
@@ -74,13 +74,12 @@ async fn read_until_found(cluster: &Cluster, model: &Model, path: &str, told_bef
 async fn healed(cluster: &Cluster, model: &Model, path: &str) {
     cluster.store().wait_healthy(DEADLINE).await;
     model.settle(cluster).await;
-    let file = cluster.store().chunks(path).await.unwrap();
-    assert!(valid_replicas(&file).iter().all(|count| *count == 3));
+    wait_valid(&cluster.store(), path, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_07_fault_08_damage_at_rest_is_never_served_and_is_healed() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let mut model = Model::default();
     model.put(&mut cluster, "other", 100).await;
     model.put(&mut cluster, "f", 3 * CHUNK_BYTES).await;
@@ -97,7 +96,7 @@ async fn i04_fault_07_fault_08_damage_at_rest_is_never_served_and_is_healed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_07_fault_08_damage_found_at_a_start_stops_nothing_and_is_healed() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let mut model = Model::default();
     for (turn, (damage, _)) in HARMS.iter().enumerate() {
         model
@@ -139,7 +138,7 @@ async fn i04_fault_07_fault_08_damage_found_at_a_start_stops_nothing_and_is_heal
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_09_swapped_chunk_files_are_noticed_and_healed() {
     for while_it_runs in [true, false] {
-        let mut cluster = Cluster::start(options(3)).await;
+        let mut cluster = Cluster::start(calm_options(3)).await;
         let mut model = Model::default();
         model.put(&mut cluster, "a", CHUNK_BYTES).await;
         model.put(&mut cluster, "b", CHUNK_BYTES).await;
@@ -174,7 +173,7 @@ async fn i04_fault_09_swapped_chunk_files_are_noticed_and_healed() {
 /// version tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_09_the_bytes_of_one_chunk_under_the_header_of_another_are_not_served() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let mut model = Model::default();
     model.put(&mut cluster, "a", CHUNK_BYTES).await;
     model.put(&mut cluster, "b", CHUNK_BYTES).await;
@@ -195,7 +194,7 @@ async fn i04_fault_09_the_bytes_of_one_chunk_under_the_header_of_another_are_not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_10_foreign_files_are_counted_and_left_alone() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let mut model = Model::default();
     model.put(&mut cluster, "f", 2 * CHUNK_BYTES).await;
     let chunk = chunks_of(&cluster.store(), "f").await[0];
@@ -260,7 +259,7 @@ async fn assert_broken(store: &Store, model: &Model, path: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i05_fault_11_damage_of_every_replica_costs_that_file_alone() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "fine", 3 * CHUNK_BYTES).await;

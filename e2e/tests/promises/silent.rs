@@ -27,13 +27,16 @@ fn unaware() -> Options {
     }
 }
 
-/// Chains whose first hop may owe a confirmation for an hour: that limit ends no wait here.
+/// Chains whose hops may owe a confirmation, or a block, for an hour: those limits end no wait here.
 fn patient(datanodes: usize) -> Options {
     Options {
         datanodes,
-        tracker: |config| config.chunk_size = 4 * 1024 * 1024,
+        tracker: |config| {
+            config.chunk_size = 4 * 1024 * 1024;
+            config.heartbeat_interval = Duration::from_secs(1);
+        },
+        datanode: |config| config.stream_idle = Duration::from_hours(1),
         gateway: |config| config.chain_stall = Duration::from_hours(1),
-        ..Options::default()
     }
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use dfs_e2e::cluster::{Cluster, Options, SOON};
 use dfs_e2e::ledger::sha256_hex;
+use dfs_e2e::store::{patiently, says_later};
 use dfs_e2e::wait::eventually;
 use dfs_tracker::store::rebuild::RebuildOptions;
 use http::StatusCode;
 
 use crate::kit::{CHUNK, DEADLINE, Model, flip, options};
-use crate::world::{Change, Files, look, says_later, trash};
+use crate::world::{Change, Files, look, trash};
 
 /// Everything that the tracker writes by itself happens all the time.
 fn busy() -> Options {
@@ -19,7 +20,8 @@ fn busy() -> Options {
             config.chunk_size = CHUNK;
             config.checkpoint_interval = Duration::from_millis(300);
             config.orphan_age = Duration::from_millis(500);
-            config.lease = Duration::from_secs(1);
+            // Longer than a busy machine stalls: an upload under way keeps its chunks.
+            config.lease = Duration::from_secs(10);
             config.trash_retention = Duration::from_secs(5);
         },
         gateway: |config| config.commit_deadline = Duration::from_millis(500),
@@ -111,16 +113,18 @@ async fn i12_fault_16_fault_19_a_tracker_that_dies_at_any_write_keeps_every_ackn
 async fn fault_16_a_tracker_that_dies_while_it_starts_starts_again() {
     let mut cluster = Cluster::start(busy()).await;
     let mut files = Files::new();
-    assert!(
-        change_until_stopped(&mut cluster, &mut files, 20)
-            .await
-            .is_none()
-    );
+    // A machine that stalls may leave a change unacknowledged: then it is done or not.
+    while let Some(open) = change_until_stopped(&mut cluster, &mut files, 20).await {
+        if matches(&cluster, &files).await.is_err() {
+            matches(&cluster, &open).await.unwrap();
+            files = open;
+        }
+    }
     for nth in [1, 2, 3, 5, 8, 12, 17, 23] {
         cluster.power_cut_tracker(false).await;
         cluster.tracker.faults.stop_at_nth_mutation(nth);
         cluster.start_tracker().await;
-        let stopped = eventually("the start is cut short", Duration::from_secs(5), || async {
+        let stopped = eventually("the start is cut short", DEADLINE, || async {
             let stopped = cluster.tracker.faults.has_stopped();
             if stopped {
                 Ok(())
@@ -220,7 +224,7 @@ async fn bad_input_44_fault_14_a_tracker_with_a_full_disk_answers_507_and_still_
         .disk()
         .limit_room(&dir, used + 300_000)
         .unwrap();
-    let refused = store.try_put("more", vec![1; 10]).await.unwrap();
+    let refused = patiently("more", || store.try_put("more", vec![1; 10])).await;
     assert_eq!(
         refused.status,
         StatusCode::INSUFFICIENT_STORAGE,

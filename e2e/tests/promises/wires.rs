@@ -10,8 +10,8 @@ use dfs_protocol::chunk::ChunkKind;
 use http::StatusCode;
 
 use crate::kit::{
-    CHUNK_BYTES, DEADLINE, Model, Upload, chunks_of, files_below, flip, listed, options, record,
-    valid_replicas,
+    CHUNK_BYTES, DEADLINE, Model, Upload, calm_options, chunks_of, files_below, flip, listed,
+    record, wait_valid,
 };
 
 /// Records of data on all volumes, as files; checkpoints of the catalog are none.
@@ -35,10 +35,11 @@ fn is_data(path: &std::path::Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i03_i11_fault_23_an_upload_cut_around_chunk_boundaries_is_never_seen_and_is_reclaimed() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "stays", CHUNK_BYTES + 1).await;
+    store.wait_healthy(DEADLINE).await;
     let records = data_records(&cluster);
     let body = cluster.bytes(3 * CHUNK_BYTES);
     let mut cuts = vec![1];
@@ -99,7 +100,7 @@ fn flips(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_25_a_bit_flipped_on_the_way_to_or_between_datanodes_is_refused_and_sent_again() {
-    let mut cluster = Cluster::start(options(4)).await;
+    let mut cluster = Cluster::start(calm_options(4)).await;
     let mut model = Model::default();
     let mut flipped = 0;
     for round in 0..24 {
@@ -154,7 +155,7 @@ async fn every_replica_is_right(cluster: &Cluster, model: &Model) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_25_a_bit_flipped_on_the_way_back_is_never_served() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "f", 4 * CHUNK_BYTES).await;
@@ -173,13 +174,12 @@ async fn i04_fault_25_a_bit_flipped_on_the_way_back_is_never_served() {
     }
     assert!(flipped >= 20, "only {flipped} flips took place");
     model.settle(&cluster).await;
-    let file = store.chunks("f").await.unwrap();
-    assert!(valid_replicas(&file).iter().all(|count| *count == 3));
+    wait_valid(&store, "f", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_25_a_bit_flipped_on_the_way_of_a_repair_copy_is_noticed() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(calm_options(3)).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "f", 4 * CHUNK_BYTES).await;

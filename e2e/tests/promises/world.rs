@@ -9,7 +9,7 @@ use dfs_client::http::{HttpClient, empty, whole};
 use dfs_e2e::cluster::Cluster;
 use dfs_e2e::http::Reply;
 use dfs_e2e::ledger::sha256_hex;
-use dfs_e2e::store::Store;
+use dfs_e2e::store::{Store, patiently};
 use dfs_e2e::wait::eventually;
 use dfs_protocol::DatanodeId;
 use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
@@ -69,6 +69,12 @@ pub(crate) async fn copy(store: &Store, from: &str, to: &str) -> Reply {
 
 pub(crate) async fn rename(store: &Store, from: &str, to: &str) -> Reply {
     post(store, &format!("/files/{to}?move-from={from}")).await
+}
+
+/// [`post`] of what must succeed, tried again while the answer says later.
+pub(crate) async fn post_ok(store: &Store, uri: &str) -> Reply {
+    let post = || store.door.send(Method::POST, uri, &[], empty());
+    patiently(uri, post).await.ok()
 }
 
 pub(crate) async fn put_with(
@@ -187,11 +193,6 @@ pub(crate) fn records_on(cluster: &Cluster, number: usize, dir: &str) -> usize {
     let files = files_below(&cluster.datanodes[number].dir.join(dir));
     let chunk = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "chunk");
     files.iter().filter(chunk).count()
-}
-
-/// Whether an answer says "not now", with a hint when to come again.
-pub(crate) fn says_later(reply: &Reply) -> bool {
-    reply.status == StatusCode::SERVICE_UNAVAILABLE && !reply.header("retry-after").is_empty()
 }
 
 /// A change of a store, chosen at random.

@@ -85,8 +85,9 @@ pub(crate) async fn parts(
 /// Short deadlines.
 pub(crate) fn config() -> GatewayConfig {
     GatewayConfig {
-        chain_stall: Duration::from_secs(2),
-        commit_deadline: Duration::from_secs(2),
+        // Longer than a busy machine stalls: tests about it have a shorter one.
+        chain_stall: Duration::from_secs(30),
+        commit_deadline: Duration::from_secs(5),
         replica_deadline: Duration::from_secs(5),
         tracker_patience: Duration::ZERO,
         // No second replica is asked unless a test is about that.
@@ -124,7 +125,7 @@ pub(crate) fn content(length: u64) -> Vec<u8> {
 
 /// Waits until a condition holds.
 pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..9000 {
         if holds() {
             return;
         }

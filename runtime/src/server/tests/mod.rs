@@ -26,7 +26,7 @@ use crate::rng::SharedRng;
 use crate::shutdown::{ShutdownTrigger, shutdown_pair};
 
 /// Far above what any test needs on a busy machine.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(90);
 
 pub(super) struct Served {
     pub(super) address: SocketAddr,

@@ -26,7 +26,7 @@ impl JournalSink for GatedJournal {
 }
 
 async fn eventually(mut condition: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(90);
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain");
         tokio::time::sleep(Duration::from_millis(1)).await;
