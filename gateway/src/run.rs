@@ -132,7 +132,7 @@ mod tests {
         let (_parts, _chain, tracker, _end) = parts(3, CHUNK).await;
         let (_trigger, shutdown) = shutdown_pair();
         let readiness = Readiness::new();
-        tracker.unreachable.store(1, Ordering::SeqCst);
+        tracker.unasked.store(1, Ordering::SeqCst);
         let reach = reach_tracker(tracker.clone(), readiness.clone(), shutdown);
         let mut reach = tokio::spawn(reach);
         let first = tokio::time::timeout(CHECK_INTERVAL / 2, &mut reach).await;

@@ -9,6 +9,7 @@
 mod command_line;
 mod factor;
 mod fleet;
+mod formats;
 mod kills;
 mod limits;
 mod links;

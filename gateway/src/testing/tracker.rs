@@ -53,6 +53,8 @@ pub(crate) struct FakeTracker {
     pub(crate) lost_answers: AtomicU32,
     /// So many calls do not reach the tracker.
     pub(crate) unreachable: AtomicU32,
+    /// So many questions for the status do not reach it.
+    pub(crate) unasked: AtomicU32,
     /// Hides locations, as in safe mode.
     pub(crate) safe_mode: std::sync::atomic::AtomicBool,
 }
@@ -86,6 +88,7 @@ impl FakeTracker {
             commits: AtomicU32::new(0),
             lost_answers: AtomicU32::new(0),
             unreachable: AtomicU32::new(0),
+            unasked: AtomicU32::new(0),
             safe_mode: std::sync::atomic::AtomicBool::new(false),
         }
     }
@@ -398,7 +401,7 @@ impl TrackerApi for FakeTracker {
     }
 
     async fn status(&self, _: Nothing) -> Result<ClusterStatus, ClientError> {
-        if due(&self.unreachable) {
+        if due(&self.unasked) {
             return lost();
         }
         Ok(ClusterStatus {

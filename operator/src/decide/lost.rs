@@ -71,7 +71,7 @@ pub fn lost(input: &Input<'_>, open: &OpenTracker) -> (Vec<Gone>, Vec<String>) {
             Some(verdict) if verdict.safe => ready.push(gone),
             Some(verdict) => {
                 waiting.push(format!(
-                    "{subject}; its chunks are being copied: {}",
+                    "{subject}; its chunks are copied first: {}",
                     verdict.reason
                 ));
             }

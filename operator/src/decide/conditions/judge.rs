@@ -246,7 +246,7 @@ impl<'a> Judge<'a> {
             return yes(
                 kind,
                 Reason::Repairing,
-                format!("chunks are being copied: {gib} MiB left"),
+                format!("chunks are copied: {gib} MiB left"),
             );
         }
         if let Some(first) = self.obstacles().into_iter().next() {
@@ -374,7 +374,9 @@ impl<'a> Judge<'a> {
         }
         match &open.status.repair_held {
             Some(why) => format!("{head}; repair is held: {why}"),
-            None => format!("{head}; they are being copied"),
+            None => {
+                format!("{head}; they are copied, what a silent datanode has after repairDelay")
+            }
         }
     }
 
