@@ -86,7 +86,12 @@ pub fn tracker_away(input: &Input<'_>) -> i32 {
 /// there is no cordon to go by.
 fn tracker_stays(observed: &Observed, cluster: &str) -> Option<bool> {
     let tracker = names::pod(&names::tracker_set(cluster), 0);
-    let node = observed.pod(&tracker)?.node.as_ref()?;
+    let pod = observed.pod(&tracker)?;
+    let node = pod.node.as_ref()?;
+    // Whom nobody can ask keeps nobody: elsewhere it may come up.
+    if state(pod) == State::Down {
+        return Some(false);
+    }
     let is_cordoned = observed.nodes.get(node)?.unschedulable;
     let home = |pod: &str| observed.claim(&names::claim(pod))?.node.as_ref();
     // A claim that names no node may be bound to one all the same.
@@ -268,7 +273,7 @@ mod tests {
     #[test]
     fn the_tracker_stays_on_its_node_until_a_cordon_has_rid_it_of_all_others() {
         type Change = fn(&mut Observed);
-        let rows: [(&str, Change, i32); 14] = [
+        let rows: [(&str, Change, i32); 15] = [
             ("a datanode is beside it", |_| {}, 0),
             ("and the node is cordoned", cordon, 0),
             ("the datanode restarts", |o| o.pods[0].node = None, 0),
@@ -315,6 +320,14 @@ mod tests {
                 0,
             ),
             ("the tracker is nowhere", |o| o.pods[3].node = None, 1),
+            (
+                "the tracker does not run, and nobody can ask it",
+                |o| {
+                    o.pods[3].ready = false;
+                    o.pods[3].phase = "Failed".into();
+                },
+                1,
+            ),
             (
                 "nodes may not be read",
                 |o| (o.nodes.clear(), o.nodes_unreadable = true).1,

@@ -413,10 +413,17 @@ impl DatanodeTable {
         true
     }
 
-    /// Announces a datanode as away, or back; says whether it is known.
+    /// Announces a datanode as away, or back; says whether it is known. Of two announcements the longer one
+    /// holds: a restart for a few minutes does not shorten what a human announced for hours.
     pub fn set_maintenance(&mut self, id: DatanodeId, away: Option<Maintenance>) -> bool {
-        let node = self.nodes.get_mut(&id);
-        node.map(|node| node.maintenance = away).is_some()
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return false;
+        };
+        let stands = node
+            .maintenance
+            .filter(|stands| away.is_some_and(|away| away.deadline < stands.deadline));
+        node.maintenance = stands.or(away);
+        true
     }
 
     /// Notes that this tracker cannot get through to it; says whether that is news.

@@ -30,30 +30,43 @@ type Incarnations = BTreeMap<u64, BTreeMap<u64, Counted>>;
 
 /// Picks the history out of all copies, in any order, repeated at will.
 ///
-/// A later epoch overrules the earlier ones from its first sequence on: what they wrote there had
-/// not been confirmed, or the later tracker, which started from the stored catalog, would have had
-/// it. Two trackers of one epoch cannot both have had a majority: the one with more copies is
-/// taken, the longer one among equals.
+/// A later epoch overrules the earlier ones from the first place on where it has another record:
+/// what they wrote there had not been confirmed, or the later tracker, which started from the stored
+/// catalog, would have had it. What it has in common with them it was only sending to datanodes that
+/// lacked it, and perhaps died before it had sent all. Two trackers of one epoch cannot both have had
+/// a majority: the one with more copies is taken, the longer one among equals.
 pub fn choose(copies: impl IntoIterator<Item = JournalRecord>) -> Lineage {
     let mut lineage = Lineage::default();
-    let mut epochs = count(copies, &mut lineage.disputed);
-    let mut end = u64::MAX;
-    let mut newest_first = Vec::new();
-    while let Some((epoch, incarnations)) = epochs.pop_last() {
-        let chosen = choose_incarnation(epoch, incarnations, &mut lineage.rivals);
-        let first = chosen.keys().next().copied().unwrap_or(end);
-        for (sequence, counted) in chosen.into_iter().rev() {
-            if sequence < end {
-                newest_first.push(counted.record);
-            } else {
-                lineage.superseded += 1;
-            }
+    let mut history: BTreeMap<u64, JournalRecord> = BTreeMap::new();
+    for (epoch, incarnations) in count(copies, &mut lineage.disputed) {
+        let later = choose_incarnation(epoch, incarnations, &mut lineage.rivals);
+        if let Some(from) = overruled_from(&history, &later) {
+            let overruled = history.split_off(&from);
+            lineage.superseded += overruled.len() as u64;
         }
-        end = end.min(first);
+        let later = later.into_iter();
+        history.extend(later.map(|(sequence, counted)| (sequence, counted.record)));
     }
-    newest_first.reverse();
-    lineage.records = newest_first;
+    lineage.records = history.into_values().collect();
     lineage
+}
+
+/// Where a later epoch's history leaves the earlier one: behind the last record that it has of those before
+/// the first other one, because nobody knows whose the records between are.
+fn overruled_from(
+    history: &BTreeMap<u64, JournalRecord>,
+    later: &BTreeMap<u64, Counted>,
+) -> Option<u64> {
+    let mut common = None;
+    for (sequence, counted) in later {
+        match history.get(sequence) {
+            Some(earlier) if earlier.payload != counted.record.payload => {
+                return Some(common.map_or(*sequence, |common: u64| common + 1));
+            }
+            Some(_) | None => common = Some(*sequence),
+        }
+    }
+    None
 }
 
 fn count(
@@ -155,6 +168,50 @@ mod tests {
         let lineage = choose(copies.clone());
         assert_eq!(lineage.superseded, 3);
         assert_eq!(chosen(copies), [(1, 1), (1, 2), (2, 3), (2, 4)]);
+    }
+
+    /// What a tracker sends again of what was before it.
+    fn again(epoch: u64, of: &JournalRecord) -> JournalRecord {
+        JournalRecord {
+            fence: record(epoch, 7, 1).fence,
+            ..of.clone()
+        }
+    }
+
+    #[test]
+    fn i02_a_tracker_that_died_while_it_sent_old_records_again_takes_nothing_away() {
+        let before: Vec<_> = (1..=9).map(|sequence| record(1, 7, sequence)).collect();
+        let mut copies = before.clone();
+        copies.extend(before[2..5].iter().map(|one| again(2, one)));
+        let lineage = choose(copies.clone());
+        let sequences: Vec<_> = lineage.records.iter().map(|one| one.sequence).collect();
+        assert_eq!(sequences, (1..=9).collect::<Vec<_>>());
+        assert_eq!(lineage.superseded, 0);
+        // Others had all of it, and went on with the new tracker.
+        copies.extend([record(2, 7, 10), record(2, 7, 11)]);
+        let lineage = choose(copies);
+        let sequences: Vec<_> = lineage.records.iter().map(|one| one.sequence).collect();
+        assert_eq!(sequences, (1..=11).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn i20_what_was_written_beside_a_later_tracker_goes_from_the_first_other_record_on() {
+        let before: Vec<_> = (1..=9).map(|sequence| record(1, 7, sequence)).collect();
+        let mut copies = before.clone();
+        copies.extend(before[2..5].iter().map(|one| again(2, one)));
+        copies.push(record(2, 7, 6));
+        assert_eq!(
+            chosen(copies),
+            [(1, 1), (1, 2), (2, 3), (2, 4), (2, 5), (2, 6)]
+        );
+        // Between what both have and the first other record nobody knows whose records are: a gap is told.
+        let mut copies = before.clone();
+        copies.extend(before[2..5].iter().map(|one| again(2, one)));
+        copies.push(record(2, 7, 8));
+        assert_eq!(
+            chosen(copies),
+            [(1, 1), (1, 2), (2, 3), (2, 4), (2, 5), (2, 8)]
+        );
     }
 
     #[test]

@@ -86,6 +86,12 @@ fn a_datanode_in_maintenance_is_waited_for_also_where_one_live_replica_is_left()
         until: Timestamp::UNIX_EPOCH,
     };
     assert!(cluster.table.set_maintenance(node(1), Some(away)));
+    // A restart within that time does not shorten it.
+    let restart = Maintenance {
+        deadline: cluster.now + Duration::from_secs(30),
+        ..away
+    };
+    assert!(cluster.table.set_maintenance(node(1), Some(restart)));
     assert!(
         !cluster
             .table
