@@ -43,12 +43,14 @@ image:
 	scripts/image.sh
 
 # Files that are made from others: the resource from its types, the charts' pages from their values, the plain
-# manifests and the plain rules file from the operator's chart. Commit them: `make lint` fails while they differ.
+# manifests and the plain rules file from the operator's chart, the dashboards from their source. Commit them:
+# `make lint` fails while they differ.
 generate:
 	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
 	mv target/crd.yaml deploy/crd.yaml
 	cp deploy/crd.yaml charts/dfs-operator/files/crd.yaml
 	scripts/charts-readme.sh
+	scripts/dashboards.py
 	@if command -v helm >/dev/null; then scripts/manifests.sh; else echo "helm is not installed: deploy/operator.yaml and deploy/observability/rules.yaml are left as they are"; fi
 
 # The charts: lint, templates, bad values; with KUBECONFIG also a dry run against that API server.

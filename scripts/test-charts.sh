@@ -105,7 +105,7 @@ metadata: {name: "{{ .Release.Name }}-extra"}'
     check "every object has the common labels" [ "$(grep -c '^    team: storage$' "$work/out")" = "$(($(grep -c '^kind: ' "$work/out") - 1))" ]
 
     rendering "operator without observability" $operator
-    count PrometheusRule 0; count PodMonitor 0
+    count PrometheusRule 0; count PodMonitor 0; never any 'grafana_dashboard'
     rendering "alerts" $operator --set rules.enabled=true,rules.labels.release=prometheus,rules.runbooks=https://wiki.example/dfs/
     count PrometheusRule 1
     expect PrometheusRule '^    release: prometheus$'
@@ -115,6 +115,13 @@ metadata: {name: "{{ .Release.Name }}-extra"}'
     check "every alert of the source is rendered" [ "$(grep -c '^    - alert: ' "$work/out")" = "$(grep -c '^ *- alert: ' $operator/files/rules.yaml)" ]
     check "the schema knows every alert and no other" diff <(sed -n 's/^ *- alert: //p' $operator/files/rules.yaml | sort) \
         <(sed -n '/"propertyNames"/,/\]/p' $operator/values.schema.json | grep -oE '"Dfs[A-Za-z0-9]+"' | tr -d '"' | sort)
+    rendering "dashboards" $operator --set dashboards.enabled=true,rules.runbooks=https://wiki.example/dfs
+    count ConfigMap "$(find $operator/files/dashboards -name '*.json' | wc -l)"
+    check "every dashboard is found by the sidecar" [ "$(grep -c '^    grafana_dashboard: "1"$' "$work/out")" = "$(grep -c '^kind: ConfigMap' "$work/out")" ]
+    expect ConfigMap 'https://wiki.example/dfs/DfsChunksMissing.md'; never ConfigMap 'docs/runbooks'
+    rendering "monitors" $operator --set 'watchNamespaces={a},metrics.podMonitor.enabled=true,metrics.podMonitor.interval=30s,metrics.podMonitor.labels.release=prometheus'
+    count PodMonitor 2
+    expect PodMonitor 'interval: 30s$'; expect PodMonitor '^    release: prometheus$'; expect PodMonitor '^      - a$'
     rendering "tuned alerts" $operator --set rules.enabled=true --set-json rules.objectives.reads=99.5 --set rules.alerts.DfsSafeMode.enabled=false \
         --set rules.alerts.DfsDatanodeDown.for=1h,rules.alerts.DfsDatanodeDown.keepFiringFor=5m,rules.alerts.DfsDatanodeDown.threshold=2 \
         --set rules.alerts.DfsDatanodeDown.severity=info,rules.alerts.DfsDatanodeDown.labels.team=storage
@@ -182,7 +189,7 @@ bad_values() {
     refused $cluster dataNodes --set dataNodes.replica=3
     refused $cluster nameOverride --set nameOverride=Upper
     # Every object of the values takes known keys only.
-    for key in x image.x crds.x rbac.x serviceAccount.x resources.x metrics.x metrics.service.x metrics.podMonitor.x rules.x rules.objectives.x rules.alerts.DfsSafeMode.x networkPolicy.x; do refused $operator x --set $key=1; done
+    for key in x image.x crds.x rbac.x serviceAccount.x resources.x metrics.x metrics.service.x metrics.podMonitor.x rules.x rules.objectives.x rules.alerts.DfsSafeMode.x dashboards.x networkPolicy.x; do refused $operator x --set $key=1; done
     for key in x image.x replication.x dataNodes.x dataNodes.storage.x ingress.x httpRoute.x test.x test.resources.x; do refused $cluster x --set $key=1; done
 }
 

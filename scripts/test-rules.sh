@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The alerts and recorded numbers: their syntax, and for each alert that it fires and that it does not
+# Alerts, recorded numbers and dashboards: their syntax, and for each alert that it fires and that it does not
 # (deploy/observability/tests). What needs no promtool is looked at in any case: every alert has its tests and its page,
-# and every metric that rules and dashboards ask for is in the source.
+# dashboards are what their source says, and every metric that is asked for is in the source of the roles.
 # PROMTOOL   promtool (default: promtool; Debian has it in the package `prometheus`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +22,11 @@ for alert in $alerts; do
     [ -f "docs/runbooks/${page:-$alert}.md" ] || fail "$alert has no page in docs/runbooks"
 done
 
+scripts/dashboards.py --check || fail "a dashboard is not what its source says"
+for page in $(grep -rhoE 'docs/runbooks/[A-Za-z]+\.md' charts/dfs-operator/files/dashboards | sort -u); do
+    [ -f "$page" ] || fail "a dashboard links to $page, which is not there"
+done
+
 # Names as they stand in the source; a datanode's and a gateway's are put together from a prefix.
 known=$({
     grep -rhoE '"(dfs|process)_[a-z0-9_]+"' --include='*.rs' tracker datanode gateway operator runtime | tr -d '"'
@@ -35,6 +40,10 @@ unknown=$(comm -13 <(printf '%s\n' "$known") <(printf '%s\n' "$used"))
 
 if command -v "$PROMTOOL" >/dev/null; then
     "$PROMTOOL" check rules $rules || fail "promtool finds fault with $rules"
+    expressions=$(mktemp "${TMPDIR:-/tmp}/dfs-dashboards.XXXXXX")
+    trap 'rm -f "$expressions"' EXIT
+    scripts/dashboards.py --rules >"$expressions"
+    "$PROMTOOL" check rules "$expressions" || fail "promtool finds fault with an expression of a dashboard"
     "$PROMTOOL" test rules deploy/observability/tests/*.yaml || fail "an alert does not do what its test says"
 else
     echo "$PROMTOOL is not installed: rules are not evaluated"
