@@ -122,7 +122,7 @@ metadata: {name: "{{ .Release.Name }}-extra"}'
     rendering "monitors" $operator --set 'watchNamespaces={a},metrics.podMonitor.enabled=true,metrics.podMonitor.interval=30s,metrics.podMonitor.labels.release=prometheus'
     count PodMonitor 2
     expect PodMonitor 'interval: 30s$'; expect PodMonitor '^    release: prometheus$'; expect PodMonitor '^      - a$'
-    rendering "tuned alerts" $operator --set rules.enabled=true --set-json rules.objectives.reads=99.5 --set rules.alerts.DfsSafeMode.enabled=false \
+    rendering "tuned alerts" $operator --set rules.enabled=true,rules.objectives.reads=99.5,rules.alerts.DfsSafeMode.enabled=false \
         --set rules.alerts.DfsDatanodeDown.for=1h,rules.alerts.DfsDatanodeDown.keepFiringFor=5m,rules.alerts.DfsDatanodeDown.threshold=2 \
         --set rules.alerts.DfsDatanodeDown.severity=info,rules.alerts.DfsDatanodeDown.labels.team=storage
     never PrometheusRule 'alert: DfsSafeMode$'
@@ -175,7 +175,7 @@ bad_values() {
     refused $operator port --set metrics.service.port=70000
     refused $operator DfsNoSuchAlert --set rules.alerts.DfsNoSuchAlert.enabled=false
     refused $operator for --set rules.alerts.DfsSafeMode.for=soon
-    refused $operator threshold --set-string rules.alerts.DfsSafeMode.threshold=1
+    refused $operator threshold --set rules.alerts.DfsSafeMode.threshold=-1
     refused $operator severity --set rules.alerts.DfsSafeMode.severity=bad
     refused $operator reads --set rules.objectives.reads=100
     refused $operator interval --set metrics.podMonitor.interval=soon
