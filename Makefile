@@ -43,14 +43,15 @@ image:
 	scripts/image.sh
 
 # Files that are made from others: the resource from its types, the charts' pages from their values, the plain
-# manifests from the operator's chart. Commit them:
+# manifests and the plain rules file from the operator's chart, the dashboards from their source. Commit them:
 # `make lint` fails while they differ.
 generate:
 	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
 	mv target/crd.yaml deploy/crd.yaml
 	cp deploy/crd.yaml charts/dfs-operator/files/crd.yaml
 	scripts/charts-readme.sh
-	@if command -v helm >/dev/null; then scripts/manifests.sh; else echo "helm is not installed: deploy/operator.yaml is left as it is"; fi
+	scripts/dashboards.py
+	@if command -v helm >/dev/null; then scripts/manifests.sh; else echo "helm is not installed: deploy/operator.yaml and deploy/observability/rules.yaml are left as they are"; fi
 
 # The charts: lint, templates, bad values; with KUBECONFIG also a dry run against that API server.
 charts:
@@ -69,6 +70,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
 	@if command -v helm >/dev/null; then scripts/test-charts.sh; else echo "helm is not installed: charts not tested"; scripts/charts-readme.sh --check; fi
+	scripts/test-rules.sh
 
 fmt:
 	$(CARGO) fmt --all

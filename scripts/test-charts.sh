@@ -104,6 +104,34 @@ metadata: {name: "{{ .Release.Name }}-extra"}'
     expect Deployment '^  name: keeper$'; expect ConfigMap 'store-extra'
     check "every object has the common labels" [ "$(grep -c '^    team: storage$' "$work/out")" = "$(($(grep -c '^kind: ' "$work/out") - 1))" ]
 
+    rendering "operator without observability" $operator
+    count PrometheusRule 0; count PodMonitor 0; never any 'grafana_dashboard'
+    rendering "alerts" $operator --set rules.enabled=true,rules.labels.release=prometheus,rules.runbooks=https://wiki.example/dfs/
+    count PrometheusRule 1
+    expect PrometheusRule '^    release: prometheus$'
+    expect PrometheusRule 'runbook_url: https://wiki.example/dfs/DfsChunksMissing.md$'
+    expect PrometheusRule '> 14.4 \* \(1 - 99.9 / 100\)'
+    never PrometheusRule '\$(threshold|window|readBudget|writeBudget)'
+    check "every alert of the source is rendered" [ "$(grep -c '^    - alert: ' "$work/out")" = "$(grep -c '^ *- alert: ' $operator/files/rules.yaml)" ]
+    check "the schema knows every alert and no other" diff <(sed -n 's/^ *- alert: //p' $operator/files/rules.yaml | sort) \
+        <(sed -n '/"propertyNames"/,/\]/p' $operator/values.schema.json | grep -oE '"Dfs[A-Za-z0-9]+"' | tr -d '"' | sort)
+    rendering "dashboards" $operator --set dashboards.enabled=true,rules.runbooks=https://wiki.example/dfs
+    count ConfigMap "$(find $operator/files/dashboards -name '*.json' | wc -l)"
+    check "every dashboard is found by the sidecar" [ "$(grep -c '^    grafana_dashboard: "1"$' "$work/out")" = "$(grep -c '^kind: ConfigMap' "$work/out")" ]
+    expect ConfigMap 'https://wiki.example/dfs/DfsChunksMissing.md'; never ConfigMap 'docs/runbooks'
+    rendering "monitors" $operator --set 'watchNamespaces={a},metrics.podMonitor.enabled=true,metrics.podMonitor.interval=30s,metrics.podMonitor.labels.release=prometheus'
+    count PodMonitor 2
+    expect PodMonitor 'interval: 30s$'; expect PodMonitor '^    release: prometheus$'; expect PodMonitor '^      - a$'
+    rendering "tuned alerts" $operator --set rules.enabled=true,rules.objectives.reads=99.5,rules.alerts.DfsSafeMode.enabled=false \
+        --set rules.alerts.DfsDatanodeDown.for=1h,rules.alerts.DfsDatanodeDown.keepFiringFor=5m,rules.alerts.DfsDatanodeDown.threshold=2 \
+        --set rules.alerts.DfsDatanodeDown.severity=info,rules.alerts.DfsDatanodeDown.labels.team=storage
+    never PrometheusRule 'alert: DfsSafeMode$'
+    expect PrometheusRule '> 14.4 \* \(1 - 99.5 / 100\)'
+    awk '/^    - alert: /{ this = $3 } this == "DfsDatanodeDown"' "$work/out" >"$work/part"
+    for line in 'liveness="dead"\}\) > 2$' 'for: 1h$' 'keep_firing_for: 5m$' 'severity: info$' 'team: storage$'; do
+        check "a tuned alert lacks /$line/" has "$line"
+    done
+
     # What the operator must never be able to do, in any mode.
     for args in crds.keep=true 'watchNamespaces={a}'; do
         rendering "rules with $args" $operator --set "$args"
@@ -145,6 +173,12 @@ bad_values() {
     refused $operator crds --set crds.instal=true
     refused $operator resources --set resources.limits.memory=much
     refused $operator port --set metrics.service.port=70000
+    refused $operator DfsNoSuchAlert --set rules.alerts.DfsNoSuchAlert.enabled=false
+    refused $operator for --set rules.alerts.DfsSafeMode.for=soon
+    refused $operator threshold --set rules.alerts.DfsSafeMode.threshold=-1
+    refused $operator severity --set rules.alerts.DfsSafeMode.severity=bad
+    refused $operator reads --set rules.objectives.reads=100
+    refused $operator interval --set metrics.podMonitor.interval=soon
     refused $cluster factor --set replication.factor=8
     refused $cluster factor --set-string replication.factor=3
     refused $cluster replicas --set dataNodes.replicas=-1
@@ -155,7 +189,7 @@ bad_values() {
     refused $cluster dataNodes --set dataNodes.replica=3
     refused $cluster nameOverride --set nameOverride=Upper
     # Every object of the values takes known keys only.
-    for key in x image.x crds.x rbac.x serviceAccount.x resources.x metrics.x metrics.service.x networkPolicy.x; do refused $operator x --set $key=1; done
+    for key in x image.x crds.x rbac.x serviceAccount.x resources.x metrics.x metrics.service.x metrics.podMonitor.x rules.x rules.objectives.x rules.alerts.DfsSafeMode.x dashboards.x networkPolicy.x; do refused $operator x --set $key=1; done
     for key in x image.x replication.x dataNodes.x dataNodes.storage.x ingress.x httpRoute.x test.x test.resources.x; do refused $cluster x --set $key=1; done
 }
 
