@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How long one exchange may take, an upload that a test holds back included.
+/// How long one exchange may take unless a test says otherwise: an upload may be held back.
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// An answer, read whole.
@@ -71,6 +71,8 @@ pub struct Http {
     pub host: String,
     /// The cluster token that is shown, if one is.
     pub token: Option<String>,
+    /// How long one exchange may take.
+    pub limit: Duration,
 }
 
 impl Http {
@@ -84,6 +86,7 @@ impl Http {
         Self {
             address: address.to_string(),
             host: host.to_string(),
+            limit: LIMIT,
             token: None,
         }
     }
@@ -147,7 +150,7 @@ impl Http {
                 body,
             })
         };
-        tokio::time::timeout(LIMIT, exchange)
+        tokio::time::timeout(self.limit, exchange)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the exchange took too long"))?
     }

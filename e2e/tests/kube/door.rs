@@ -14,6 +14,10 @@ use dfs_e2e::store::Store;
 use crate::tools::until;
 use crate::world::{DEADLINE, World};
 
+/// How long a client waits for an answer: what was under way through a gateway that lost its power gets none, and a
+/// scenario goes on well before its own deadline.
+const EXCHANGE: Duration = Duration::from_mins(2);
+
 /// See the module's words.
 pub(crate) struct Door {
     /// The store behind it.
@@ -40,7 +44,8 @@ impl Door {
         Self::wait(http, None).await
     }
 
-    async fn wait(http: Http, forward: Option<Forward>) -> Self {
+    async fn wait(mut http: Http, forward: Option<Forward>) -> Self {
+        http.limit = EXCHANGE;
         let door = Self {
             store: Store { door: http },
             _forward: forward,
@@ -58,6 +63,7 @@ impl Door {
             address,
             host,
             token: _,
+            limit: _,
         } = &self.store.door;
         (format!("http://{address}"), format!("Host: {host}"))
     }
