@@ -88,15 +88,8 @@ impl DatanodeClient {
             append.sequence,
             append.crc32c
         );
-        let (name, value) = meant_for(to.id);
-        let request = Request::post(uri(&to.address, &path)?)
-            .header(name, value)
-            .body(whole(record.payload.clone()))
-            .map_err(|error| malformed(&to.address, &error))?;
-        self.http
-            .send(&to.address, request, JOURNAL_TIMEOUT)
+        self.append_to_journal(to, &path, record.payload.clone())
             .await
-            .map(drop)
     }
 
     /// Appends records that a datanode lacks, in order, all under `fence`, with one fsync.
@@ -119,8 +112,17 @@ impl DatanodeClient {
             backfill.incarnation,
             backfill.crc32c
         );
+        self.append_to_journal(to, &path, body).await
+    }
+
+    async fn append_to_journal(
+        &self,
+        to: &DatanodeAddress,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(), ClientError> {
         let (name, value) = meant_for(to.id);
-        let request = Request::post(uri(&to.address, &path)?)
+        let request = Request::post(uri(&to.address, path)?)
             .header(name, value)
             .body(whole(body))
             .map_err(|error| malformed(&to.address, &error))?;

@@ -144,8 +144,7 @@ impl JournalSet {
         // Whatever it already has is sent once more, so that its journal is really asked.
         let probed = async {
             sent.await?;
-            let mut newest = self.stored(meta.sequence, at).await?;
-            newest.truncate(1);
+            let newest = self.stored(meta.sequence, 1, at).await?;
             self.datanodes
                 .journal_backfill(at, meta.fence, &newest)
                 .await
@@ -259,7 +258,7 @@ impl JournalSet {
             missing
         };
         while next <= stored_upto {
-            let mut page = self.stored(next, at).await?;
+            let mut page = self.stored(next, BACKFILL_PAGE, at).await?;
             page.retain(|record| record.sequence <= stored_upto);
             page.truncate(one_backfill(&page));
             let Some(last) = page.last() else { break };
@@ -280,7 +279,7 @@ impl JournalSet {
     /// Where to begin with a datanode that this tracker has not written to yet: behind what it holds without
     /// a hole, since records are only ever sent in order, if the last of that is of this history.
     async fn first_missing(&self, at: &DatanodeAddress, last: u64) -> Result<u64, ClientError> {
-        let kept = self.stored(1, at).await?;
+        let kept = self.stored(1, 1, at).await?;
         let oldest = kept.first().map(|record| record.sequence);
         let Some(oldest) = oldest.filter(|oldest| *oldest <= last) else {
             // Nothing is kept here that could be sent.
@@ -291,7 +290,7 @@ impl JournalSet {
         if held < oldest {
             return Ok(oldest);
         }
-        let Some(ours) = self.stored(held, at).await?.into_iter().next() else {
+        let Some(ours) = self.stored(held, 1, at).await?.into_iter().next() else {
             return Ok(oldest);
         };
         let page = self.datanodes.journal_page(at, held).await?;
@@ -305,12 +304,13 @@ impl JournalSet {
     async fn stored(
         &self,
         from: u64,
+        most: usize,
         at: &DatanodeAddress,
     ) -> Result<Vec<JournalRecord>, ClientError> {
         let Some(Attached { catalog, .. }) = self.attached.get() else {
             return Ok(Vec::new());
         };
-        let read = catalog.read(move |snapshot| snapshot.journal_records(from, BACKFILL_PAGE));
+        let read = catalog.read(move |snapshot| snapshot.journal_records(from, most));
         read.await.map_err(|error| ClientError::Malformed {
             address: at.address.clone(),
             detail: format!("the local journal cannot be read: {error}"),

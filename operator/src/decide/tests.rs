@@ -5,11 +5,12 @@ use proptest::prelude::*;
 use dfs_protocol::datanode::Liveness;
 
 use super::*;
+use crate::crd::DecommissionState;
 use crate::observe::{
     ClaimView, NodeView, OpenTracker, Part, PodView, Resize, TrackerView, Uid, WorkloadView,
 };
 use crate::tracker_client::{TrackerStatus, Verdict, VolumeStats};
-use crate::validate::{ClusterKey, RemovalPolicy, Rest, VolumeSizes};
+use crate::validate::{ClusterKey, Decommissioning, RemovalPolicy, Rest, VolumeSizes};
 
 const ID: u128 = 0xc1;
 
@@ -47,6 +48,21 @@ pub(super) fn cluster(datanodes: i32) -> Cluster {
         loss: None,
         force_deletes: false,
         node_patience: Duration::from_mins(5),
+    }
+}
+
+/// Datanode 3 on its way out.
+pub(super) fn leaving() -> Decommissioning {
+    Decommissioning {
+        pod: "a-datanode-3".into(),
+        id: None,
+        volume: None,
+        state: DecommissionState::Decommissioning,
+        started: Timestamp::UNIX_EPOCH,
+        progressed: Timestamp::UNIX_EPOCH,
+        remaining: None,
+        heard: None,
+        reason: None,
     }
 }
 

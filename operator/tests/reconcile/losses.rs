@@ -95,6 +95,13 @@ async fn a_copied_uuid_is_never_bound_to_a_second_volume() {
     assert!(world.was_told("IdentityConflict"));
 }
 
+/// A human's word that the catalog is lost.
+fn agree(world: &World, word: &str) {
+    world.api.change("dfsclusters", "a", |cluster| {
+        cluster["metadata"]["annotations"] = json!({"dfs.io/acknowledge-catalog-lost": word});
+    });
+}
+
 #[tokio::test]
 async fn a_lost_catalog_waits_for_a_human_then_for_every_datanode_then_comes_back() {
     let world = World::new();
@@ -115,19 +122,14 @@ async fn a_lost_catalog_waits_for_a_human_then_for_every_datanode_then_comes_bac
     assert!(message.contains(&command), "{message}");
     assert!(world.was_told("CatalogLost"));
     assert_eq!(world.tracker.take_told(), []);
-    let annotate = |value: &str| {
-        world.api.change("dfsclusters", "a", |cluster| {
-            cluster["metadata"]["annotations"] = json!({"dfs.io/acknowledge-catalog-lost": value});
-        });
-    };
-    annotate("another-cluster");
+    agree(&world, "another-cluster");
     world.converge(&ctx).await;
     assert_eq!(
         world.tracker.take_told(),
         [],
         "an agreement for another cluster is none"
     );
-    annotate(&id);
+    agree(&world, &id);
     world.api.change("pods", "a-datanode-2", |pod| {
         pod["status"]["podIP"] = json!(null);
     });
@@ -169,26 +171,21 @@ async fn a_lost_catalog_is_rebuilt_without_the_datanode_that_a_human_gives_up_an
         .tracker
         .with(|state| state.catalog = CatalogState::Lost);
     let id = world.cluster().status.unwrap().cluster_id.unwrap();
-    let agree = |word: String| {
-        world.api.change("dfsclusters", "a", |cluster| {
-            cluster["metadata"]["annotations"] = json!({"dfs.io/acknowledge-catalog-lost": word});
-        });
-    };
     world.api.change("pods", "a-datanode-1", |pod| {
         pod["status"]["podIP"] = json!(null);
     });
-    agree(id.clone());
+    agree(&world, &id);
     world.reconcile(&ctx).await.unwrap();
     let (_, reason, message) = world.condition("CatalogLost");
     assert_eq!(reason, "AwaitingDatanodes");
     let offered = format!("'dfs.io/acknowledge-catalog-lost={id} without a-datanode-1'");
     assert!(message.contains(&offered), "{message}");
     for word in ["without a-datanode-0", "with a-datanode-1", "nonsense"] {
-        agree(format!("{id} {word}"));
+        agree(&world, &format!("{id} {word}"));
         world.reconcile(&ctx).await.unwrap();
         assert_eq!(world.tracker.take_told(), [], "{word}");
     }
-    agree(format!("{id} without a-datanode-1"));
+    agree(&world, &format!("{id} without a-datanode-1"));
     world.reconcile(&ctx).await.unwrap();
     let told = world.tracker.take_told();
     assert!(

@@ -72,7 +72,7 @@ impl JournalSink for JournalSet {
             let closing = self.closing.load(Ordering::Acquire);
             let answered = tally.confirmed.len() + tally.failed.len() > 0;
             let tried = answered || roster.candidates.is_empty();
-            // A member that is brought up to date record by record, each within its own limit, may take
+            // A member that is brought up to date, each backfill within its own limit, may take
             // longer than the deadline: broken off, it would begin anew with the next change.
             let over = now >= deadline || (closing && tried);
             if over && sending.is_empty() {

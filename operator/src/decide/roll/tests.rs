@@ -6,13 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use dfs_protocol::datanode::AdminState;
 use proptest::prelude::*;
 
-use super::super::tests::{claim, cluster, entry, observed, pod};
+use super::super::tests::{claim, cluster, entry, leaving, observed, pod};
 use super::super::{Input, decide};
 use super::*;
-use crate::crd::DecommissionState;
 use crate::observe::{TrackerView, Uid, Verdicts};
 use crate::tracker_client::Verdict;
-use crate::validate::Decommissioning;
 use jiff::Timestamp;
 
 /// Three datanodes, the tracker and two gateways, all of the newest template.
@@ -231,19 +229,9 @@ fn the_tracker_waits_for_the_gateways_and_stops_with_them() {
 fn a_set_whose_controller_is_behind_and_a_removal_under_way_hold_the_roll() {
     let mut seen = settled();
     outdate(&mut seen, &ALL);
-    let mut leaving = cluster(3);
-    leaving.decommissions.push(Decommissioning {
-        pod: "a-datanode-3".into(),
-        id: None,
-        volume: None,
-        state: DecommissionState::Decommissioning,
-        started: Timestamp::UNIX_EPOCH,
-        progressed: Timestamp::UNIX_EPOCH,
-        remaining: None,
-        heard: None,
-        reason: None,
-    });
-    assert_eq!(candidate(&leaving, &seen), None);
+    let mut shrinking = cluster(3);
+    shrinking.decommissions.push(leaving());
+    assert_eq!(candidate(&shrinking, &seen), None);
     assert!(candidate(&cluster(3), &seen).is_some());
     seen.datanode_set.as_mut().unwrap().current = false;
     assert_eq!(decided(&seen, &says(true)), Roll::Settled);

@@ -4,12 +4,11 @@ use dfs_protocol::datanode::AdminState;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::super::tests::{cluster, entry, observed, pod, workload};
+use super::super::tests::{cluster, entry, leaving, observed, pod, workload};
 use super::super::{Plan, decide};
 use super::*;
-use crate::crd::DecommissionState;
 use crate::observe::{Observed, TrackerView, Uid, Verdicts};
-use crate::validate::{Cluster, Decommissioning, Replacement};
+use crate::validate::{Cluster, Replacement};
 
 fn with_input<T>(spec: &Cluster, seen: &Observed, ask: impl FnOnce(&Input<'_>) -> T) -> T {
     let (verdicts, waited) = (Verdicts::default(), BTreeMap::new());
@@ -116,20 +115,6 @@ fn a_pod_that_does_not_end_in_time_holds_nobody_up_and_is_told() {
         ..of(Part::Gateway, "a-gateway-0")
     };
     assert_eq!(planned(&stopped(), &alone).stop, Some(Stop::Done));
-}
-
-fn leaving() -> Decommissioning {
-    Decommissioning {
-        pod: "a-datanode-3".into(),
-        id: None,
-        volume: None,
-        state: DecommissionState::Decommissioning,
-        started: Timestamp::UNIX_EPOCH,
-        progressed: Timestamp::UNIX_EPOCH,
-        remaining: None,
-        heard: None,
-        reason: None,
-    }
 }
 
 fn remade(spec: &mut Cluster) {
