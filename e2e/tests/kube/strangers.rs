@@ -256,7 +256,7 @@ async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
     .unwrap();
     let mut taken: Value = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "data-store-datanode-1"},
+        "metadata": {"name": "data-store-datanode-0"},
     });
     taken["spec"] = json!({
         "volumeName": volume, "accessModes": claim["spec"]["accessModes"],
@@ -264,12 +264,14 @@ async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
     });
     world.apply(&taken.to_string());
 
-    let store = Cluster::apply_with(&world, "store", 2, &single);
+    // Its pod comes first and alone: no neighbour of its own may take the node on which the volume lies.
+    let store = Cluster::apply_with(&world, "store", 1, &single);
     let told = told_of(&world, "the volume", |line| {
         line.contains("DatanodeRefused") && line.contains("cluster")
     })
     .await;
     eprintln!("  {told}");
+    store.change(&json!({"dataNodes": {"replicas": 2}}));
     let nodes = store.wait_registered(1).await;
     assert_eq!(nodes.len(), 1);
     let door = store.door().await;
