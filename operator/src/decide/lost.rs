@@ -21,6 +21,8 @@ pub struct Gone {
     pub pod: String,
     /// The tracker counts it as dead.
     pub dead: bool,
+    /// The tracker copies nothing yet, because it was announced as away for a while.
+    pub awaited: bool,
 }
 
 /// Every datanode whose volume is gone while its pod has a new one.
@@ -49,7 +51,15 @@ fn one_gone(cluster: &str, observed: &Observed, entry: &DatanodeEntry) -> Option
         volume,
         pod,
         dead: entry.liveness == Liveness::Dead,
+        awaited: entry.liveness != Liveness::Live && entry.maintenance_until.is_some(),
     })
+}
+
+/// Those that are waited for in vain: a pod that was deleted together with its claim announced a short absence as it
+/// ended, and comes back as somebody else.
+pub fn in_vain(input: &Input<'_>, open: &OpenTracker) -> impl Iterator<Item = Gone> {
+    let gone = gone(&input.cluster.key.name, input.observed, open);
+    gone.into_iter().filter(|gone| gone.awaited)
 }
 
 /// Those that may be declared lost now, and why the others wait.
@@ -177,6 +187,7 @@ fn deregister(loss: &Loss, entry: &DatanodeEntry) -> Acknowledged {
         volume: loss.volume.clone(),
         pod: loss.pod.clone(),
         dead: true,
+        awaited: false,
     };
     let why = format!("datanode {} is deregistered", loss.id.short());
     Acknowledged::of(loss, vec![Step::GiveUp(gone)], why)

@@ -78,6 +78,9 @@ pub enum Step {
         /// Why.
         reason: String,
     },
+    /// A datanode that was announced as away for a while cannot come back, because its volume is gone: its chunks are
+    /// copied now.
+    StopWaiting(Gone),
     /// A datanode's volume is gone for ever and nothing depends on it.
     Lost(Gone),
     /// Rebuild the catalog from these addresses.
@@ -184,6 +187,7 @@ impl Step {
             Self::Admit { .. }
             | Self::Update { .. }
             | Self::Refuse { .. }
+            | Self::StopWaiting(_)
             | Self::Lost(_)
             | Self::Rebuild(_)
             | Self::ForgetAcknowledgement
@@ -322,6 +326,8 @@ fn membership(input: &Input<'_>, plan: &mut Plan) {
         }
     }
     plan.refused = open.nodes.iter().filter_map(refused).collect();
+    plan.steps
+        .extend(lost::in_vain(input, open).map(Step::StopWaiting));
     let (ready, waiting) = lost::lost(input, open);
     plan.steps.extend(ready.into_iter().map(Step::Lost));
     plan.waiting.extend(waiting);

@@ -403,6 +403,11 @@ proptest! {
         prop_assert!(plan.scale.replicas >= 3, "scaled down");
         for step in &plan.steps {
             match step {
+                Step::StopWaiting(gone) => {
+                    let entry = nodes.iter().find(|entry| entry.id == gone.id).unwrap();
+                    prop_assert!(entry.liveness != Liveness::Live);
+                    prop_assert!(seen.claims.iter().all(|claim| claim.uid != gone.volume));
+                }
                 Step::Lost(gone) => {
                     let entry = nodes.iter().find(|entry| entry.id == gone.id).unwrap();
                     prop_assert!(safe && entry.liveness == Liveness::Dead);

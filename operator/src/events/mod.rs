@@ -102,6 +102,8 @@ label_enum! {
         NodeLost = "NodeLost",
         /// They are not lost any more.
         NodeLossOver = "NodeLossOver",
+        /// A datanode that was to come back soon has lost its volume.
+        VolumeGone = "VolumeGone",
         /// A datanode was given up, and chunks would be lost with it.
         LossNotAccepted = "LossNotAccepted",
         /// A pod that could not end was taken away: its node is fenced.
@@ -137,6 +139,7 @@ impl EventReason {
             | Self::ApplyFailed
             | Self::DatanodeRefused
             | Self::DatanodeLost
+            | Self::VolumeGone
             | Self::IdentityConflict
             | Self::RepairStarted
             | Self::ChunksMissing

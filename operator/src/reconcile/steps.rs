@@ -64,6 +64,10 @@ impl Pass<'_> {
                 "refuse a datanode",
                 ask.counted(tracker.refuse(at, *id, reason)).await,
             ),
+            Step::StopWaiting(gone) => (
+                "say that a datanode does not come back",
+                ask.counted(tracker.end_maintenance(at, gone.id)).await,
+            ),
             Step::Lost(gone) | Step::GiveUp(gone) => (
                 "declare a datanode lost",
                 ask.counted(tracker.lost(at, gone.id)).await,
@@ -136,6 +140,7 @@ impl Pass<'_> {
             Step::Admit { .. }
             | Step::Update { .. }
             | Step::Refuse { .. }
+            | Step::StopWaiting(_)
             | Step::Lost(_)
             | Step::GiveUp(_)
             | Step::Rebuild(_)
@@ -191,6 +196,15 @@ fn told(step: &Step) -> Note {
         Step::Refuse { id, reason } => Note::new(
             EventReason::DatanodeRefused,
             format!("datanode {}: {reason}", id.short()),
+        ),
+        Step::StopWaiting(gone) => Note::new(
+            EventReason::VolumeGone,
+            format!(
+                "datanode {}: volume {} of pod {} is gone: it is waited for no longer, its chunks are copied",
+                gone.id.short(),
+                gone.volume,
+                gone.pod
+            ),
         ),
         Step::Lost(gone) => Note::new(
             EventReason::DatanodeLost,

@@ -118,6 +118,9 @@ pub trait Tracker: fmt::Debug + Send + Sync + 'static {
         id: DatanodeId,
         at_most: Duration,
     ) -> Result<(), TrackerError>;
+    /// Says that a datanode is back from where it was announced to be, or, when it is not heard, that it is waited for no
+    /// longer.
+    async fn end_maintenance(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError>;
     /// Begins to empty a datanode.
     async fn decommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError>;
     /// Takes that back.
@@ -244,6 +247,11 @@ impl Tracker for HttpTrackerClient {
             &format!("/nodes/{id}/maintenance?seconds={seconds}"),
         )
         .await
+    }
+
+    async fn end_maintenance(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.tell(Method::DELETE, at, &format!("/nodes/{id}/maintenance"))
+            .await
     }
 
     async fn decommission(&self, at: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {

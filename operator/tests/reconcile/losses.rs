@@ -73,6 +73,47 @@ async fn a_lost_volume_is_told_only_after_its_chunks_are_whole_elsewhere() {
     assert_eq!(world.condition("Degraded").0, "False");
 }
 
+/// A pod that ends announces that it is away for a while, also when its claim goes with it.
+#[tokio::test]
+async fn a_datanode_whose_volume_is_gone_is_waited_for_no_longer() {
+    let world = World::new();
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    world.tracker.take_told();
+    let leave = |ordinal: usize| {
+        let pod = format!("a-datanode-{ordinal}");
+        let id = world.uuid(&pod);
+        world.tracker.with(|state| {
+            state.away.insert(id);
+            let node = state.nodes.get_mut(&id).unwrap();
+            node.maintenance_until = Some("2026-01-31T12:00:00Z".into());
+        });
+        world.api.remove("pods", &pod);
+        id
+    };
+    leave(0);
+    world.converge(&ctx).await;
+    assert_eq!(
+        world.tracker.take_told(),
+        [],
+        "its volume is there: it comes back"
+    );
+    let old = leave(1);
+    world
+        .api
+        .remove("persistentvolumeclaims", "data-a-datanode-1");
+    world
+        .tracker
+        .with(|state| (state.safe, state.under_replicated) = (false, 7));
+    world.converge(&ctx).await;
+    let told = world.tracker.take_told();
+    let ended = told
+        .iter()
+        .filter(|told| **told == Told::EndMaintenance(old));
+    assert_eq!(ended.count(), 1, "{told:?}");
+    assert!(world.was_told("VolumeGone"), "{:?}", world.events());
+}
+
 #[tokio::test]
 async fn a_copied_uuid_is_never_bound_to_a_second_volume() {
     let world = World::new();

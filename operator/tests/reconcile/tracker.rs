@@ -26,6 +26,7 @@ pub enum Told {
     Recommission(DatanodeId),
     Deregister(DatanodeId),
     Maintain(DatanodeId),
+    EndMaintenance(DatanodeId),
 }
 
 /// Replicas that each chunk is to have.
@@ -364,6 +365,15 @@ impl Tracker for FakeTracker {
         self.obey(|state| {
             state.told.push(Told::Maintain(id));
             state.away.insert(id);
+        })
+        .await
+    }
+
+    async fn end_maintenance(&self, _: &Endpoint, id: DatanodeId) -> Result<(), TrackerError> {
+        self.obey(|state| {
+            state.told.push(Told::EndMaintenance(id));
+            state.away.remove(&id);
+            state.nodes.get_mut(&id).unwrap().maintenance_until = None;
         })
         .await
     }

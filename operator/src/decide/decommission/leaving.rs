@@ -112,6 +112,7 @@ fn unproved(
                 volume,
                 pod: entry.pod.clone(),
                 dead: true,
+                awaited: false,
             };
             kept.waiting("it is declared lost").step(Step::Lost(gone))
         }

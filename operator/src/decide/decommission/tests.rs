@@ -309,6 +309,7 @@ impl Model {
             | Step::DeletePod { .. }
             | Step::ForceDelete { .. }
             | Step::Rebuild(_)
+            | Step::StopWaiting(_)
             | Step::ForgetAcknowledgement => panic!("{step:?}"),
         }
     }
