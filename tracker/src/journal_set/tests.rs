@@ -1,11 +1,14 @@
 //! The set over datanodes that a test answers for, in virtual time where time matters.
 
+mod backfill;
+mod member;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use dfs_protocol::{Epoch, Incarnation};
+use dfs_protocol::{Epoch, Fence, Incarnation};
 use dfs_runtime::clock::{Clock, SystemClock};
 use dfs_runtime::net::{Connection, Connector, TcpConnector};
 use dfs_runtime::rng::SharedRng;
@@ -155,7 +158,8 @@ async fn set_over(
     let catalog = Catalog::open(engine, config).await.unwrap();
     let silent = prometheus::IntCounter::new("silent", "silent").unwrap();
     let silence = SilenceWatch::new(http.clone(), silent);
-    let set = JournalSet::new(http, silence, clock, watch::Sender::new(None));
+    let paused = prometheus::IntCounter::new("paused", "paused").unwrap();
+    let set = JournalSet::new(http, silence, clock, watch::Sender::new(None), paused);
     set.attach(catalog, Arc::downgrade(source));
     set
 }
