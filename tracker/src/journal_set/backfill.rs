@@ -231,7 +231,7 @@ impl JournalSet {
         Ok(first_to_send(oldest, held, is_ours, sent))
     }
 
-    /// Whether the record `sequence` there is the one that is here.
+    /// Whether what counts there as the record `sequence` is the one that is here.
     async fn holds_ours(
         &self,
         at: &DatanodeAddress,
@@ -244,9 +244,7 @@ impl JournalSet {
         let asked = self.datanodes.journal_page(at, sequence);
         let answer = pace.within(at, 0, asked).await?;
         let theirs = decode_journal_page(&answer).unwrap_or_default();
-        Ok(theirs
-            .iter()
-            .any(|one| one.sequence == ours.sequence && one.payload == ours.payload))
+        Ok(counts_as(&theirs, &ours))
     }
 
     /// The next backfill: records from `from` to `upto` at most.
@@ -305,6 +303,17 @@ pub(super) fn first_to_send(oldest: u64, held: u64, is_ours: bool, sent: Option<
     // Another history: ours goes beside it from the beginning. What it lost again does not count as sent.
     let sent = sent.filter(|sent| *sent <= held);
     sent.map_or(oldest, |sent| sent.max(oldest))
+}
+
+/// Whether a rebuild from `theirs` would find `ours` in its place: records of earlier epochs do not count, and of
+/// rivals within one epoch none is believed.
+pub(super) fn counts_as(theirs: &[JournalRecord], ours: &JournalRecord) -> bool {
+    let there = || theirs.iter().filter(|one| one.sequence == ours.sequence);
+    let highest = there().map(|one| one.fence.epoch).max();
+    highest.is_some_and(|epoch| {
+        let mut counting = there().filter(|one| one.fence.epoch == epoch);
+        counting.all(|one| one.payload == ours.payload)
+    })
 }
 
 /// Records from `from` to `upto`: no more than one backfill takes, at least one if there is one.

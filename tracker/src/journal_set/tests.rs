@@ -156,12 +156,16 @@ async fn set_over(
     };
     let engine = Arc::new(MemoryEngine::default());
     let catalog = Catalog::open(engine, config).await.unwrap();
-    let silent = prometheus::IntCounter::new("silent", "silent").unwrap();
-    let silence = SilenceWatch::new(http.clone(), silent);
-    let paused = prometheus::IntCounter::new("paused", "paused").unwrap();
-    let set = JournalSet::new(http, silence, clock, watch::Sender::new(None), paused);
+    let set = new_set(http, clock);
     set.attach(catalog, Arc::downgrade(source));
     set
+}
+
+fn new_set(http: HttpClient, clock: SharedClock) -> Arc<JournalSet> {
+    let counter = |name| prometheus::IntCounter::new(name, name).unwrap();
+    let silence = SilenceWatch::new(http.clone(), counter("silent"));
+    let deposed = watch::Sender::new(None);
+    JournalSet::new(http, silence, clock, deposed, counter("paused"))
 }
 
 fn record(sequence: u64) -> JournalRecord {

@@ -19,7 +19,7 @@ struct Bench {
     /// What the catalog's tracker wrote, in order.
     ours: Vec<JournalRecord>,
     /// The set knows it for as long as this lives.
-    _source: Arc<dyn RosterSource>,
+    source: Arc<dyn RosterSource>,
 }
 
 impl Bench {
@@ -41,10 +41,18 @@ impl Bench {
             catalog,
             set,
             ours: Vec::new(),
-            _source: source,
+            source,
         };
         bench.ours = bench.kept().await;
         bench
+    }
+
+    /// What a tracker that begins now has: nothing is remembered of the member.
+    fn set(member: &Member, catalog: &Catalog, source: &Arc<dyn RosterSource>) -> Arc<JournalSet> {
+        let clock = Arc::new(VirtualClock(Instant::now()));
+        let set = new_set(HttpClient::new(Arc::new(member.clone())), clock);
+        set.attach(catalog.clone(), Arc::downgrade(source));
+        set
     }
 
     async fn kept(&self) -> Vec<JournalRecord> {
@@ -130,6 +138,26 @@ async fn fault_21_a_member_of_another_history_gets_in_although_one_try_cannot_se
 }
 
 #[tokio::test(start_paused = true)]
+async fn i02_a_member_on_which_another_trackers_record_counts_is_sent_ours_again() {
+    let mut bench = Bench::new(20).await;
+    // This tracker's predecessor wrote ours there; then one that nobody else obeyed wrote its own.
+    let mut theirs = bench.ours.clone();
+    for record in &mut theirs {
+        record.fence = fence(3, 1);
+    }
+    let overruled = bench.ours.iter().rev().take(2);
+    theirs.extend(overruled.map(of_a_deposed_tracker));
+    bench.member.journal().records = theirs;
+    bench.tries_until_in().await;
+    assert!(bench.is_whole_from(1));
+    // Where ours counts although another's is beside it, nothing but the probe is sent again.
+    bench.set = Bench::set(&bench.member, &bench.catalog, &bench.source);
+    bench.member.journal().taken.clear();
+    bench.tries_until_in().await;
+    assert_eq!(bench.member.journal().taken, [[bench.last()]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_member_lost_of_an_unfinished_backfill_is_sent_again() {
     let bench = Bench::new(1_000).await;
     bench.member.journal().delay = SLOW;
@@ -165,6 +193,33 @@ async fn a_member_is_not_sent_what_every_checkpoint_covers_although_the_catalog_
     assert_eq!(bench.tries_until_in().await, 1);
     let taken = bench.member.journal().taken.concat();
     assert_eq!(taken, [newest.sequence; 2]);
+}
+
+#[test]
+fn of_the_records_in_one_place_the_highest_epochs_counts_and_of_rivals_none() {
+    let one = |epoch, incarnation, payload: &[u8]| JournalRecord {
+        fence: fence(epoch, incarnation),
+        sequence: 7,
+        payload: payload.to_vec(),
+    };
+    let elsewhere = JournalRecord {
+        sequence: 8,
+        ..one(9, 9, b"theirs")
+    };
+    let ours = one(5, 1, b"ours");
+    for (theirs, is_ours) in [
+        (vec![], false),
+        (vec![elsewhere.clone()], false),
+        (vec![one(5, 1, b"ours"), elsewhere], true),
+        (vec![one(3, 1, b"theirs"), one(4, 1, b"ours")], true),
+        (vec![one(3, 1, b"ours"), one(4, 1, b"theirs")], false),
+        (vec![one(4, 1, b"theirs"), one(3, 1, b"ours")], false),
+        (vec![one(4, 1, b"ours"), one(4, 2, b"theirs")], false),
+        (vec![one(4, 1, b"ours"), one(4, 2, b"ours")], true),
+    ] {
+        let counts = super::super::backfill::counts_as(&theirs, &ours);
+        assert_eq!(counts, is_ours, "{theirs:?}");
+    }
 }
 
 #[test]
