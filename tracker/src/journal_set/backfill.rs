@@ -5,9 +5,9 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use dfs_client::ClientError;
-use dfs_protocol::Fence;
 use dfs_protocol::chunk::DatanodeAddress;
 use dfs_protocol::datanode::JournalRecord;
+use dfs_protocol::{ErrorCode, Fence};
 
 use super::{Attached, JournalSet, decode_journal_page, unreadable};
 use crate::store::{JournalError, Snapshot, StoreError};
@@ -31,6 +31,15 @@ pub(super) enum Shipped {
     All,
     /// The turn was over in the middle: the next one goes on there.
     Part,
+}
+
+/// What a datanode takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    /// Backfills.
+    Batches,
+    /// It is older than backfills, as in the middle of a roll: one record.
+    Records,
 }
 
 /// How long a sending may go on.
@@ -117,7 +126,9 @@ impl JournalSet {
         }
         // Whatever it already has is sent once more, so that its journal is really asked.
         let newest = self.stored(meta.sequence, 1, at).await?;
-        self.send_batch(at, meta.fence, &newest, pace).await?;
+        let mut wire = Wire::Batches;
+        self.send_batch(at, meta.fence, &newest, &mut wire, pace)
+            .await?;
         Ok(Shipped::All)
     }
 
@@ -158,8 +169,8 @@ impl JournalSet {
         } else {
             upto
         };
-        let begin = match known {
-            Some(next) => next,
+        let (begin, mut wire) = match known {
+            Some(next) => (next, Wire::Batches),
             None => self.first_missing(at, stored_upto, pace).await?,
         };
         if known.is_none() && begin <= stored_upto {
@@ -174,10 +185,11 @@ impl JournalSet {
                 self.paused.inc();
                 return Ok(Shipped::Part);
             }
-            let batch = self.batch(next, stored_upto, at).await?;
-            let Some(last) = batch.last() else { break };
-            self.send_batch(at, fence, &batch, pace).await?;
-            next = last.sequence + 1;
+            let batch = self.batch(next, stored_upto, wire, at).await?;
+            let Some(last) = self.send_batch(at, fence, &batch, &mut wire, pace).await? else {
+                break;
+            };
+            next = last + 1;
             let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
             sent.insert(at.id, next);
         }
@@ -194,41 +206,62 @@ impl JournalSet {
         Ok(Shipped::All)
     }
 
-    /// Sent by this tracker, so part of its history, whoever wrote it first.
+    /// Sends a batch, or where the datanode takes none the first record of it; gives the last sequence that
+    /// was sent. By this tracker, so it is part of its history, whoever wrote it first.
     async fn send_batch(
         &self,
         at: &DatanodeAddress,
         fence: Fence,
         batch: &[JournalRecord],
+        wire: &mut Wire,
         pace: Pace,
-    ) -> Result<(), ClientError> {
-        let bytes = batch.iter().map(|record| record.payload.len()).sum();
-        let sent = self.datanodes.journal_backfill(at, fence, batch);
-        pace.within(at, bytes, sent).await
+    ) -> Result<Option<u64>, ClientError> {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else {
+            return Ok(None);
+        };
+        if *wire == Wire::Batches {
+            let bytes = batch.iter().map(|record| record.payload.len()).sum();
+            let sent = self.datanodes.journal_backfill(at, fence, batch);
+            match pace.within(at, bytes, sent).await {
+                Err(error) if error.is(ErrorCode::NotFound) => *wire = Wire::Records,
+                sent => return sent.map(|()| Some(last.sequence)),
+            }
+        }
+        let record = JournalRecord {
+            fence,
+            ..first.clone()
+        };
+        let sent = self.datanodes.journal_append(at, &record);
+        pace.within(at, record.payload.len(), sent).await?;
+        Ok(Some(record.sequence))
     }
 
     /// Where to begin with a datanode that this tracker has not written to yet: behind what it holds without
-    /// a hole, since records are only ever sent in order, if the last of that is of this history.
+    /// a hole, since records are only ever sent in order, if the last of that is of this history. A datanode
+    /// before backfills cannot tell where it has a hole: one that has the last record is taken to have all.
     async fn first_missing(
         &self,
         at: &DatanodeAddress,
         last: u64,
         pace: Pace,
-    ) -> Result<u64, ClientError> {
+    ) -> Result<(u64, Wire), ClientError> {
         let oldest = self.read(at, oldest_wanted).await?;
         let Some(oldest) = oldest.filter(|oldest| *oldest <= last) else {
             // Nothing is kept here that it could need.
-            return Ok(last + 1);
+            return Ok((last + 1, Wire::Batches));
         };
-        let gap = self.datanodes.journal_gap(at, oldest);
-        let gap = pace.within(at, 0, gap).await?;
-        let held = last.min(gap.first_missing.saturating_sub(1));
-        let is_ours = held >= oldest && self.holds_ours(at, held, pace).await?;
+        let asked = self.datanodes.journal_gap(at, oldest);
+        let (held, wire) = match pace.within(at, 0, asked).await {
+            Ok(gap) => (last.min(gap.first_missing.saturating_sub(1)), Wire::Batches),
+            Err(error) if error.is(ErrorCode::NotFound) => (last, Wire::Records),
+            Err(error) => return Err(error),
+        };
+        let is_ours = held >= oldest && self.holds_ours(at, held, wire, pace).await?;
         let sent = {
             let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
             sent.get(&at.id).copied()
         };
-        Ok(first_to_send(oldest, held, is_ours, sent))
+        Ok((first_to_send(oldest, held, is_ours, sent), wire))
     }
 
     /// Whether what counts there as the record `sequence` is the one that is here.
@@ -236,13 +269,20 @@ impl JournalSet {
         &self,
         at: &DatanodeAddress,
         sequence: u64,
+        wire: Wire,
         pace: Pace,
     ) -> Result<bool, ClientError> {
         let Some(ours) = self.stored(sequence, 1, at).await?.into_iter().next() else {
             return Ok(false);
         };
         let asked = self.datanodes.journal_page(at, sequence);
-        let answer = pace.within(at, 0, asked).await?;
+        let answer = match pace.within(at, 0, asked).await {
+            // Older than backfills, it could not tell that it is damaged there.
+            Err(error) if wire == Wire::Records && error.is(ErrorCode::DataUnavailable) => {
+                return Ok(false);
+            }
+            answer => answer?,
+        };
         let theirs = decode_journal_page(&answer).unwrap_or_default();
         Ok(counts_as(&theirs, &ours))
     }
@@ -252,9 +292,14 @@ impl JournalSet {
         &self,
         from: u64,
         upto: u64,
+        wire: Wire,
         at: &DatanodeAddress,
     ) -> Result<Vec<JournalRecord>, ClientError> {
-        self.read(at, move |snapshot| read_batch(snapshot, from, upto))
+        let most = match wire {
+            Wire::Batches => BACKFILL_RECORDS,
+            Wire::Records => 1,
+        };
+        self.read(at, move |snapshot| read_batch(snapshot, from, upto, most))
             .await
     }
 
@@ -316,16 +361,18 @@ pub(super) fn counts_as(theirs: &[JournalRecord], ours: &JournalRecord) -> bool 
     })
 }
 
-/// Records from `from` to `upto`: no more than one backfill takes, at least one if there is one.
+/// `most` records from `from` to `upto`, and no more bytes than one backfill takes; at least one if there is one.
 fn read_batch(
     snapshot: &Snapshot<'_>,
     from: u64,
     upto: u64,
+    most: usize,
 ) -> Result<Vec<JournalRecord>, StoreError> {
     let mut batch: Vec<JournalRecord> = Vec::new();
     let (mut next, mut bytes) = (from, 0);
-    while batch.len() < BACKFILL_RECORDS {
-        let page = snapshot.journal_records(next, READ_RECORDS)?;
+    while batch.len() < most {
+        let room = READ_RECORDS.min(most - batch.len());
+        let page = snapshot.journal_records(next, room)?;
         let Some(last) = page.last() else { break };
         next = last.sequence + 1;
         for record in page {

@@ -138,6 +138,55 @@ async fn fault_21_a_member_of_another_history_gets_in_although_one_try_cannot_se
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_datanode_of_before_backfills_gets_in_record_by_record_over_many_tries() {
+    let bench = Bench::new(60).await;
+    bench.member.journal().is_old = true;
+    bench.member.journal().delay = Duration::from_millis(300);
+    let tried = bench.tries_until_in().await;
+    assert!(tried > 2, "one try sent it all");
+    assert!(bench.is_whole_from(1));
+    let newest = bench.last();
+    let taken = bench.member.journal().taken.concat();
+    assert_eq!(taken, (1..=newest).chain([newest]).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_datanode_of_before_backfills_that_has_the_newest_record_is_not_sent_all_again() {
+    let mut bench = Bench::new(60).await;
+    bench.member.journal().is_old = true;
+    bench.member.journal().records.clone_from(&bench.ours);
+    assert_eq!(bench.tries_until_in().await, 1);
+    assert_eq!(bench.member.journal().taken, [[bench.last()]]);
+    // A damaged one is, although it cannot tell where its damage is.
+    bench.set = Bench::set(&bench.member, &bench.catalog, &bench.source);
+    bench.member.journal().damaged_from = Some(30);
+    bench.member.journal().taken.clear();
+    bench.tries_until_in().await;
+    let taken = bench.member.journal().taken.concat();
+    assert_eq!(taken.first(), Some(&1));
+    assert_eq!(taken.last(), Some(&bench.last()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_rolled_back_to_before_backfills_and_forward_again_stays_one() {
+    let bench = Bench::new(60).await;
+    bench.tries_until_in().await;
+    for is_old in [true, false] {
+        bench.member.journal().is_old = is_old;
+        for number in 0..3 {
+            let more = put_datanode(1_000 + 10 * u64::from(is_old) + number);
+            bench.catalog.submit(more).await.unwrap();
+        }
+        bench.member.journal().taken.clear();
+        bench.set.try_again(&Member::at()).await;
+        assert_eq!(bench.set.members(), [Member::at().id]);
+        let newest = bench.kept().await.last().unwrap().sequence;
+        let taken = bench.member.journal().taken.concat();
+        assert_eq!(taken, [newest - 2, newest - 1, newest, newest]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn i02_a_member_on_which_another_trackers_record_counts_is_sent_ours_again() {
     let mut bench = Bench::new(20).await;
     // This tracker's predecessor wrote ours there; then one that nobody else obeyed wrote its own.

@@ -15,8 +15,9 @@ use dfs_protocol::datanode::{
     JournalAppend, JournalBackfill, JournalGap, JournalRecord, decode_backfill,
 };
 use dfs_protocol::routes::datanode;
-use dfs_protocol::{DatanodeId, Epoch, Fence, Incarnation};
+use dfs_protocol::{DatanodeId, Epoch, ErrorCode, Fence, Incarnation};
 use dfs_runtime::net::{Connection, Connector};
+use dfs_runtime::problem::ProblemResponse;
 use http::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -27,6 +28,10 @@ pub(super) struct Journal {
     pub(super) records: Vec<JournalRecord>,
     /// What one request takes.
     pub(super) delay: Duration,
+    /// A datanode of before backfills.
+    pub(super) is_old: bool,
+    /// From here on its journal is damaged.
+    pub(super) damaged_from: Option<u64>,
     /// Sequences in the order in which they came, call by call.
     pub(super) taken: Vec<Vec<u64>>,
 }
@@ -118,6 +123,7 @@ async fn answer(State(member): State<Member>, request: Request<Body>) -> Respons
     let mut journal = member.journal();
     let uri = &parts.uri;
     match (&parts.method, uri.path()) {
+        (_, datanode::JOURNAL_BACKFILL) if journal.is_old => StatusCode::NOT_FOUND.into_response(),
         (&Method::POST, datanode::JOURNAL_BACKFILL) => {
             let Query(one) = Query::<JournalBackfill>::try_from_uri(uri).unwrap();
             let fence = fence(one.epoch, one.incarnation);
@@ -137,6 +143,10 @@ async fn answer(State(member): State<Member>, request: Request<Body>) -> Respons
         }
         (&Method::GET, datanode::JOURNAL) => {
             let Query(From { from }) = Query::try_from_uri(uri).unwrap();
+            if journal.damaged_from.is_some_and(|damaged| from >= damaged) {
+                let detail = "the journal is damaged";
+                return ProblemResponse::new(ErrorCode::DataUnavailable, detail).into_response();
+            }
             journal.page(from).into_response()
         }
         _ => StatusCode::NOT_FOUND.into_response(),
