@@ -1,3 +1,6 @@
+mod rot;
+
+use dfs_protocol::datanode::JournalRecord;
 use dfs_runtime::disk::RealDisk;
 
 use super::*;
