@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dfs_protocol::backfill::is_sequence;
 use dfs_protocol::checksum::crc32c;
 use dfs_protocol::datanode::JournalAppend;
 use dfs_protocol::{ClusterId, Epoch, Fence, Incarnation};
@@ -38,11 +39,20 @@ pub enum JournalError {
     /// The fence is older than one already accepted, or could not be written down.
     #[error(transparent)]
     Fence(#[from] VolumeError),
-    /// The record is too long, or its bytes do not match their checksum.
-    #[error("the record is not acceptable: {detail}")]
-    Unacceptable {
-        /// Why.
-        detail: &'static str,
+    /// The bytes are not those that the checksum announced.
+    #[error("the record does not match its checksum")]
+    Digest,
+    /// The payload is longer than the format knows.
+    #[error("a payload of {bytes} bytes is over the limit of {MAX_PAYLOAD}")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A journal has no such place.
+    #[error("no record has the sequence {sequence}")]
+    Sequence {
+        /// Which place.
+        sequence: u64,
     },
     /// Another record has this place under the same fence.
     #[error("record {sequence} of this fence is already there with other bytes")]
@@ -129,6 +139,27 @@ struct Place {
     crc: u32,
 }
 
+/// A record that is to be written; its checksum, of the payload, was computed once.
+#[derive(Debug, Clone, Copy)]
+struct Given<'a> {
+    sequence: u64,
+    payload: &'a [u8],
+    crc: u32,
+}
+
+impl Given<'_> {
+    fn check(&self) -> Result<(), JournalError> {
+        let (sequence, bytes) = (self.sequence, self.payload.len());
+        if !is_sequence(sequence) {
+            return Err(JournalError::Sequence { sequence });
+        }
+        if bytes > MAX_PAYLOAD {
+            return Err(JournalError::TooLong { bytes });
+        }
+        Ok(())
+    }
+}
+
 impl Journal {
     /// Reads every segment. A torn tail is cut (I13); rot is kept, reported by
     /// [`Journal::damaged`] and never skipped by [`Journal::page`], also what rots later.
@@ -171,16 +202,20 @@ impl Journal {
         payload: &[u8],
         fail_stop: &FailStop,
     ) -> Result<(), JournalError> {
-        if crc32c(payload) != append.crc32c {
-            let detail = "its payload does not match its checksum";
-            return Err(JournalError::Unacceptable { detail });
+        let crc = crc32c(payload);
+        if crc != append.crc32c {
+            return Err(JournalError::Digest);
         }
         let fence = Fence {
             epoch: Epoch(append.epoch),
             incarnation: Incarnation(append.incarnation),
         };
-        let records = [(append.sequence, payload)];
-        self.append_all(volume, cluster, fence, &records, fail_stop)
+        let record = Given {
+            sequence: append.sequence,
+            payload,
+            crc,
+        };
+        self.commit(volume, cluster, fence, &[record], fail_stop)
     }
 
     /// Appends records (sequence, payload) in their order; all are durable on return, most with one
@@ -193,23 +228,35 @@ impl Journal {
         records: &[(u64, &[u8])],
         fail_stop: &FailStop,
     ) -> Result<(), JournalError> {
+        let given = records.iter().map(|(sequence, payload)| Given {
+            sequence: *sequence,
+            payload,
+            crc: crc32c(payload),
+        });
+        let given: Vec<Given<'_>> = given.collect();
+        self.commit(volume, cluster, fence, &given, fail_stop)
+    }
+
+    fn commit(
+        &self,
+        volume: &Volume,
+        cluster: ClusterId,
+        fence: Fence,
+        records: &[Given<'_>],
+        fail_stop: &FailStop,
+    ) -> Result<(), JournalError> {
         fail_stop
             .check()
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        let unacceptable =
-            |(sequence, payload): &(u64, &[u8])| *sequence == 0 || payload.len() > MAX_PAYLOAD;
-        if records.iter().any(unacceptable) {
-            let detail = "its payload is over the limit, or its sequence is 0";
-            return Err(JournalError::Unacceptable { detail });
-        }
+        records.iter().try_for_each(Given::check)?;
         let mut touched: Vec<Handles> = Vec::new();
         {
             let mut state = self.lock();
             // Under the lock: no record of a deposed tracker gets in behind a newer fence.
             volume.accept(fence)?;
-            for (sequence, payload) in records {
+            for record in records {
                 let number = self.writable_segment(&mut state, cluster, fail_stop)?;
-                let handles = write(&mut state, number, fence, *sequence, payload)?;
+                let handles = write(&mut state, number, fence, record)?;
                 if !touched
                     .iter()
                     .any(|(sync, ..)| Arc::ptr_eq(sync, &handles.0))
@@ -347,10 +394,13 @@ fn write(
     state: &mut State,
     number: u64,
     fence: Fence,
-    sequence: u64,
-    payload: &[u8],
+    record: &Given<'_>,
 ) -> Result<Handles, JournalError> {
-    let payload_crc = crc32c(payload);
+    let Given {
+        sequence,
+        payload,
+        crc: payload_crc,
+    } = *record;
     let key = (sequence, fence.epoch, fence.incarnation.0);
     if let Some(place) = state.records.get(&key) {
         if (place.crc, place.length as usize) != (payload_crc, payload.len()) {

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use dfs_client::ClientError;
+use dfs_protocol::backfill::MAX_RECORDS;
 use dfs_protocol::chunk::DatanodeAddress;
 use dfs_protocol::datanode::JournalRecord;
 use dfs_protocol::{ErrorCode, Fence};
@@ -19,6 +20,7 @@ const TRY_AGAIN_PATIENCE: Duration = Duration::from_secs(2);
 const SLOWEST_LINK: u32 = 512 * 1024;
 /// Records of one backfill at most.
 const BACKFILL_RECORDS: usize = 256;
+const _: () = assert!(BACKFILL_RECORDS <= MAX_RECORDS, "what a datanode takes");
 /// Bytes of one backfill, but for a single record that is longer.
 const BACKFILL_BYTES: usize = 4 * 1024 * 1024;
 /// Records read from the catalog at a time: what a backfill may hold in memory beyond its bytes.

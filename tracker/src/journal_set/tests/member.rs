@@ -10,10 +10,9 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse as _, Response};
+use dfs_protocol::backfill;
 use dfs_protocol::chunk::DatanodeAddress;
-use dfs_protocol::datanode::{
-    JournalAppend, JournalBackfill, JournalGap, JournalRecord, decode_backfill,
-};
+use dfs_protocol::datanode::{JournalAppend, JournalBackfill, JournalGap, JournalRecord};
 use dfs_protocol::routes::datanode;
 use dfs_protocol::{DatanodeId, Epoch, ErrorCode, Fence, Incarnation};
 use dfs_runtime::net::{Connection, Connector};
@@ -127,7 +126,7 @@ async fn answer(State(member): State<Member>, request: Request<Body>) -> Respons
         (&Method::POST, datanode::JOURNAL_BACKFILL) => {
             let Query(one) = Query::<JournalBackfill>::try_from_uri(uri).unwrap();
             let fence = fence(one.epoch, one.incarnation);
-            journal.take(fence, &decode_backfill(&body).unwrap());
+            journal.take(fence, &backfill::decode(&body).unwrap());
             StatusCode::NO_CONTENT.into_response()
         }
         (&Method::POST, datanode::JOURNAL) => {
