@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use dfs_protocol::backfill;
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, DatanodeAddress, Replica};
 use dfs_protocol::datanode::{
     ChunkState, CopyRequest, CopyResponse, Identity, JournalAppend, JournalBackfill, JournalGap,
-    JournalRecord, encode_backfill,
+    JournalRecord,
 };
 use dfs_protocol::routes::{DATANODE_HEADER, datanode};
 use dfs_protocol::{ChunkId, DatanodeId, Fence};
@@ -99,8 +100,8 @@ impl DatanodeClient {
         fence: Fence,
         records: &[JournalRecord],
     ) -> Result<(), ClientError> {
-        let body = encode_backfill(records);
-        let backfill = JournalBackfill {
+        let body = backfill::encode(records);
+        let query = JournalBackfill {
             epoch: fence.epoch.0,
             incarnation: fence.incarnation.0,
             crc32c: dfs_protocol::checksum::crc32c(&body),
@@ -108,9 +109,9 @@ impl DatanodeClient {
         let path = format!(
             "{}?epoch={}&incarnation={}&crc32c={}",
             datanode::JOURNAL_BACKFILL,
-            backfill.epoch,
-            backfill.incarnation,
-            backfill.crc32c
+            query.epoch,
+            query.incarnation,
+            query.crc32c
         );
         self.append_to_journal(to, &path, body).await
     }

@@ -181,7 +181,9 @@ impl Context {
         let text = error.to_string();
         match error {
             JournalError::Fence(error) => self.volume_problem(error),
-            JournalError::Unacceptable { .. } => Problem::new(ErrorCode::BadDigest, text),
+            JournalError::Digest => Problem::new(ErrorCode::BadDigest, text),
+            JournalError::TooLong { .. } => Problem::new(ErrorCode::TooLarge, text),
+            JournalError::Sequence { .. } => Problem::new(ErrorCode::BadRequest, text),
             JournalError::Conflict { .. } => Problem::new(ErrorCode::Conflict, text),
             JournalError::Damaged { .. } => Problem::new(ErrorCode::DataUnavailable, text)
                 .next("read the rest of the journal from another datanode"),

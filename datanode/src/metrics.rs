@@ -48,6 +48,8 @@ pub struct DatanodeMetrics {
     pub oldest_unverified: IntGauge,
     /// Journal records appended.
     pub journal_records: IntCounter,
+    /// Journal appends and backfills refused: over a limit of bytes or records.
+    pub journal_refused: IntCounter,
     /// Journal segments with damage in the middle.
     pub journal_damaged: IntGauge,
     hop_faults: IntCounterVec,
@@ -101,6 +103,10 @@ impl DatanodeMetrics {
                 "Age of the replica verified longest ago",
             )?,
             journal_records: c("journal_records_total", "Journal records appended")?,
+            journal_refused: c(
+                "journal_refused_total",
+                "Journal records refused: over a limit of bytes or records",
+            )?,
             journal_damaged: g("journal_damaged_segments", "Journal segments with damage")?,
             hop_faults,
         })

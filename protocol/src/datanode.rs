@@ -383,7 +383,7 @@ pub struct JournalAppend {
     pub crc32c: u32,
 }
 
-/// Appends records that a datanode lacks (`POST /journal/backfill`); the body is [`encode_backfill`]'s,
+/// Appends records that a datanode lacks (`POST /journal/backfill`); the body is [`crate::backfill::encode`]'s,
 /// these are the query parameters. Answered after one fsync for all. Otherwise as [`JournalAppend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -402,32 +402,6 @@ pub struct JournalBackfill {
 pub struct JournalGap {
     /// The first sequence from there on of which no record can be read.
     pub first_missing: u64,
-}
-
-/// Records as the body of a [`JournalBackfill`]: for each its sequence, u64, the length of its
-/// payload, u32, both little-endian, and the payload.
-pub fn encode_backfill(records: &[JournalRecord]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for record in records {
-        let length = u32::try_from(record.payload.len()).unwrap_or(u32::MAX);
-        body.extend_from_slice(&record.sequence.to_le_bytes());
-        body.extend_from_slice(&length.to_le_bytes());
-        body.extend_from_slice(&record.payload);
-    }
-    body
-}
-
-/// Sequences and payloads of a [`JournalBackfill`]'s body; `None` when the bytes are not that.
-pub fn decode_backfill(mut body: &[u8]) -> Option<Vec<(u64, &[u8])>> {
-    let mut records = Vec::new();
-    while !body.is_empty() {
-        let (sequence, rest) = body.split_first_chunk::<8>()?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let (payload, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        records.push((u64::from_le_bytes(*sequence), payload));
-        body = rest;
-    }
-    Some(records)
 }
 
 /// One journal record as `GET /journal?from=SEQUENCE` streams them: a postcard sequence, each

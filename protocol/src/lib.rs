@@ -2,6 +2,7 @@
 //! the chunk stream. Pure data: nothing in this crate opens a socket or a file.
 
 pub mod admission;
+pub mod backfill;
 pub mod calls;
 pub mod checksum;
 pub mod chunk;

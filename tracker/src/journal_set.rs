@@ -5,10 +5,11 @@
 //! newest record" implies "has all that a rebuild needs".
 
 mod append;
+mod backfill;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -18,20 +19,15 @@ use dfs_client::silence::SilenceWatch;
 use dfs_client::{ClientError, HttpClient};
 use dfs_protocol::chunk::DatanodeAddress;
 use dfs_protocol::datanode::JournalRecord;
-use dfs_protocol::{DatanodeId, ErrorCode, Fence};
+use dfs_protocol::{DatanodeId, ErrorCode};
 use dfs_runtime::clock::SharedClock;
+use prometheus::IntCounter;
 use tokio::sync::watch;
 
 use crate::store::{Catalog, JournalError, StoreError};
 
 /// How long a member may fail before it is left out although it is heard: longer than a restart.
 const FAILING_PATIENCE: Duration = Duration::from_secs(5);
-/// How long one try of a member that was left out may take.
-const TRY_AGAIN_PATIENCE: Duration = Duration::from_secs(2);
-/// Records of one page when a member is brought up to date.
-const BACKFILL_PAGE: usize = 256;
-/// Bytes of one backfill, but for a single record that is longer.
-const BACKFILL_BYTES: usize = 4 * 1024 * 1024;
 
 /// Says who may keep the journal, at the moment of the question: an answer of the last tick would let
 /// the first writes of a cluster pass while nobody kept a journal.
@@ -82,6 +78,9 @@ pub(crate) struct JournalSet {
     attached: OnceLock<Attached>,
     /// Each member and the first sequence that it may lack.
     members: std::sync::Mutex<BTreeMap<DatanodeId, u64>>,
+    /// How far those that are not members yet were brought: the first sequence that this tracker did
+    /// not send them. What ended in the middle goes on there.
+    sent: std::sync::Mutex<BTreeMap<DatanodeId, u64>>,
     /// Since when a datanode takes no record.
     failing: std::sync::Mutex<BTreeMap<DatanodeId, Duration>>,
     /// Set once a member took a record in this tracker's life, or a client's change was let in.
@@ -89,6 +88,8 @@ pub(crate) struct JournalSet {
     /// Set when the tracker stops: members that fail now are not waited for.
     closing: AtomicBool,
     deposed: watch::Sender<Option<String>>,
+    /// Backfills that ended in the middle because their turn was over.
+    paused: IntCounter,
 }
 
 impl JournalSet {
@@ -98,6 +99,7 @@ impl JournalSet {
         silence: SilenceWatch,
         clock: SharedClock,
         deposed: watch::Sender<Option<String>>,
+        paused: IntCounter,
     ) -> Arc<Self> {
         Arc::new(Self {
             datanodes: DatanodeClient::new(http),
@@ -105,10 +107,12 @@ impl JournalSet {
             clock,
             attached: OnceLock::new(),
             members: std::sync::Mutex::default(),
+            sent: std::sync::Mutex::default(),
             failing: std::sync::Mutex::default(),
             required: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             deposed,
+            paused,
         })
     }
 
@@ -130,30 +134,6 @@ impl JournalSet {
     fn roster(&self) -> Roster {
         let source = self.source();
         source.map_or_else(Roster::default, |source| source.roster())
-    }
-
-    /// Sends the newest stored record to a datanode that was left out: it is back once it takes it.
-    pub(crate) async fn try_again(&self, at: &DatanodeAddress) {
-        let Some(Attached { catalog, .. }) = self.attached.get() else {
-            return;
-        };
-        let Ok(meta) = catalog.meta().await else {
-            return;
-        };
-        let sent = self.ship(at, meta.fence, meta.sequence, None);
-        // Whatever it already has is sent once more, so that its journal is really asked.
-        let probed = async {
-            sent.await?;
-            let newest = self.stored(meta.sequence, 1, at).await?;
-            self.datanodes
-                .journal_backfill(at, meta.fence, &newest)
-                .await
-        };
-        match tokio::time::timeout(TRY_AGAIN_PATIENCE, probed).await {
-            Ok(Ok(())) => self.took(at.id),
-            Ok(Err(error)) if error.is(ErrorCode::Fenced) => drop(self.judge(at, &error)),
-            Ok(Err(_)) | Err(_) => {}
-        }
     }
 
     fn took(&self, id: DatanodeId) {
@@ -181,6 +161,15 @@ impl JournalSet {
         }
     }
 
+    /// Drops what is remembered of datanodes that are not among `serving` any more.
+    pub(crate) fn forget_others(&self, serving: &BTreeSet<DatanodeId>) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.retain(|id, _| serving.contains(id));
+        drop(sent);
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.retain(|id, _| serving.contains(id));
+    }
+
     /// The tracker stops: an append that its members do not confirm at once is given up. Its record
     /// stays in the catalog and is sent after the next start.
     pub(crate) fn close(&self) {
@@ -197,23 +186,6 @@ impl JournalSet {
             .collect()
     }
 
-    /// Brings members up to date when nothing is written: a newly chosen one gets the tail.
-    ///
-    /// Errors: [`JournalError`] as for an append; the next call goes on where this one ended.
-    pub(crate) async fn catch_up(&self) -> Result<(), JournalError> {
-        let Some(Attached { catalog, .. }) = self.attached.get() else {
-            return Ok(());
-        };
-        let meta = catalog.meta().await.map_err(|error| unreadable(&error))?;
-        let roster = self.roster();
-        for at in self.choose(&roster, &[]) {
-            self.ship(&at, meta.fence, meta.sequence, None)
-                .await
-                .map_err(|error| self.judge(&at, &error))?;
-        }
-        Ok(())
-    }
-
     /// The members to write to: those that stand, then others, as many as are wanted; `last` ones,
     /// which failed or are waited for already, only when nobody else is left.
     fn choose(&self, roster: &Roster, last: &[DatanodeId]) -> Vec<DatanodeAddress> {
@@ -225,96 +197,6 @@ impl JournalSet {
             .take(roster.factor as usize)
             .cloned()
             .collect()
-    }
-
-    /// Sends everything up to `upto` that the member may lack; `newest` is the record `upto`
-    /// itself when the catalog does not have it yet.
-    async fn ship(
-        &self,
-        at: &DatanodeAddress,
-        fence: Fence,
-        upto: u64,
-        newest: Option<&JournalRecord>,
-    ) -> Result<(), ClientError> {
-        let known = {
-            let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-            members.get(&at.id).copied()
-        };
-        let stored_upto = if newest.is_some() {
-            upto.saturating_sub(1)
-        } else {
-            upto
-        };
-        let mut next = if let Some(next) = known {
-            next
-        } else {
-            let missing = self.first_missing(at, stored_upto).await?;
-            if missing <= stored_upto {
-                tracing::info!(
-                    datanode = %at.id, from = missing, upto = stored_upto,
-                    "a journal member is sent what it lacks"
-                );
-            }
-            missing
-        };
-        while next <= stored_upto {
-            let mut page = self.stored(next, BACKFILL_PAGE, at).await?;
-            page.retain(|record| record.sequence <= stored_upto);
-            page.truncate(one_backfill(&page));
-            let Some(last) = page.last() else { break };
-            next = last.sequence + 1;
-            // Sent by this tracker, so part of its history, whoever wrote it first.
-            self.datanodes.journal_backfill(at, fence, &page).await?;
-        }
-        if let Some(record) = newest {
-            self.datanodes.journal_append(at, record).await?;
-        }
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = members.entry(at.id).or_default();
-        *next = (*next).max(upto + 1);
-        self.require();
-        Ok(())
-    }
-
-    /// Where to begin with a datanode that this tracker has not written to yet: behind what it holds without
-    /// a hole, since records are only ever sent in order, if the last of that is of this history.
-    async fn first_missing(&self, at: &DatanodeAddress, last: u64) -> Result<u64, ClientError> {
-        let kept = self.stored(1, 1, at).await?;
-        let oldest = kept.first().map(|record| record.sequence);
-        let Some(oldest) = oldest.filter(|oldest| *oldest <= last) else {
-            // Nothing is kept here that could be sent.
-            return Ok(last + 1);
-        };
-        let gap = self.datanodes.journal_gap(at, oldest).await?;
-        let held = last.min(gap.first_missing.saturating_sub(1));
-        if held < oldest {
-            return Ok(oldest);
-        }
-        let Some(ours) = self.stored(held, 1, at).await?.into_iter().next() else {
-            return Ok(oldest);
-        };
-        let page = self.datanodes.journal_page(at, held).await?;
-        let theirs = decode_journal_page(&page).unwrap_or_default();
-        let is_ours = theirs
-            .iter()
-            .any(|one| one.sequence == ours.sequence && one.payload == ours.payload);
-        Ok(if is_ours { held + 1 } else { oldest })
-    }
-
-    async fn stored(
-        &self,
-        from: u64,
-        most: usize,
-        at: &DatanodeAddress,
-    ) -> Result<Vec<JournalRecord>, ClientError> {
-        let Some(Attached { catalog, .. }) = self.attached.get() else {
-            return Ok(Vec::new());
-        };
-        let read = catalog.read(move |snapshot| snapshot.journal_records(from, most));
-        read.await.map_err(|error| ClientError::Malformed {
-            address: at.address.clone(),
-            detail: format!("the local journal cannot be read: {error}"),
-        })
     }
 
     fn judge(&self, at: &DatanodeAddress, error: &ClientError) -> JournalError {
@@ -351,16 +233,6 @@ impl JournalSet {
         }
         roster.min_write.min(roster.in_service) as usize
     }
-}
-
-/// How many records one backfill takes: at least one.
-fn one_backfill(records: &[JournalRecord]) -> usize {
-    let mut bytes = 0;
-    let fits = |record: &&JournalRecord| {
-        bytes += record.payload.len();
-        bytes <= BACKFILL_BYTES
-    };
-    records.iter().take_while(fits).count().max(1)
 }
 
 fn unreadable(error: &StoreError) -> JournalError {

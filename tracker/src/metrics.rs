@@ -75,6 +75,8 @@ pub struct TrackerMetrics {
     pub safe_mode: IntGauge,
     /// Members of the journal set.
     pub journal_members: IntGauge,
+    /// Backfills that ended in the middle because their turn was over.
+    pub journal_backfills_paused: IntCounter,
     /// Checkpoints taken.
     pub checkpoints: IntCounter,
     /// Checkpoints that failed.
@@ -226,6 +228,11 @@ impl TrackerMetrics {
                 registry,
                 "dfs_tracker_journal_members",
                 "Datanodes that keep the journal.",
+            )?,
+            journal_backfills_paused: counter(
+                registry,
+                "dfs_tracker_journal_backfills_paused_total",
+                "Backfills that ended in the middle, for the next turn to go on.",
             )?,
             checkpoints: counter(
                 registry,

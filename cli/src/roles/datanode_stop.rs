@@ -1,13 +1,18 @@
 //! `dfs datanode-stop`: runs before a datanode is told to end, as the hook of its pod. Announces it as away, so that
 //! nothing is copied meanwhile, and waits until the chunks can do without it. It only ever delays: whatever goes
 //! wrong is told, and the stop goes on.
+//!
+//! Hooks that run at once share nothing but what the tracker tells. Each announces its datanode, then looks who
+//! else is announced, then asks for all of these together: of two, at least one sees the other, so that no two
+//! hear yes that the chunks cannot do without. Where the answer is no, all but the one with the lowest uuid take
+//! their announcements back until it is yes.
 
 use std::time::Duration;
 
 use dfs_client::HttpClient;
 use dfs_client::http::decode;
 use dfs_protocol::DatanodeId;
-use dfs_protocol::datanode::{AdminState, Identity};
+use dfs_protocol::datanode::{AdminState, Identity, Liveness};
 use dfs_protocol::routes::datanode::IDENTITY;
 use dfs_protocol::status::DatanodeStatus;
 use dfs_runtime::net::SharedConnector;
@@ -55,32 +60,88 @@ async fn until_safe(
     if let Some(why) = needs_no_word(id, &nodes) {
         return Ok(why);
     }
-    session
-        .call("announce that the datanode stops", || {
-            session.store.maintain(id, Some(AWAY))
-        })
-        .await?;
-    let stopping = [id];
+    announce(&session, id, Some(AWAY)).await?;
     let mut told = String::new();
     loop {
+        let nodes = session
+            .call("ask who else stops", || session.store.nodes())
+            .await?;
+        let others = others(id, &nodes);
+        let stopping: Vec<DatanodeId> = others.iter().copied().chain([id]).collect();
         let verdict = session
             .call("ask whether the datanode may stop", || {
                 session.store.ok_to_stop(&stopping)
             })
             .await?;
-        if verdict.safe {
-            return Ok(format!(
-                "datanode {} may stop: {}",
-                id.short(),
-                verdict.reason
-            ));
+        let announced = is_announced(id, &nodes);
+        match next_step(id, announced, &others, verdict.safe) {
+            Step::Stop => {
+                let (short, reason) = (id.short(), verdict.reason);
+                return Ok(format!("datanode {short} may stop: {reason}"));
+            }
+            Step::Announce => announce(&session, id, Some(AWAY)).await?,
+            // Also what a human announced for longer: two that stand fast would both wait in vain.
+            Step::TakeBack => announce(&session, id, None).await?,
+            Step::Wait => {}
         }
-        if verdict.reason != told {
+        if verdict.reason != told && !verdict.safe {
             out.note(&format!("datanode-stop: waits: {}", verdict.reason));
             told = verdict.reason;
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
+}
+
+/// Announces the datanode as away, or takes that back.
+async fn announce(
+    session: &Session,
+    id: DatanodeId,
+    away: Option<Duration>,
+) -> Result<(), Failure> {
+    session
+        .call("announce that the datanode stops", || {
+            session.store.maintain(id, away)
+        })
+        .await
+}
+
+/// What a hook does after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The datanode may stop.
+    Stop,
+    /// Its announcement is to be made, again where it was taken back or forgotten.
+    Announce,
+    /// It gives way: as long as it is announced, the one before it may not stop.
+    TakeBack,
+    /// Nothing but to ask again.
+    Wait,
+}
+
+/// `announced` and `others` as the tracker told them before it was asked; `safe`: whether they may stop with it.
+fn next_step(id: DatanodeId, announced: bool, others: &[DatanodeId], safe: bool) -> Step {
+    let is_first = others.iter().all(|other| id < *other);
+    match (safe, announced) {
+        (true, true) => Step::Stop,
+        // A yes without an announcement is none: another may hear it as well.
+        (true, false) => Step::Announce,
+        (false, false) if is_first => Step::Announce,
+        (false, true) if !is_first => Step::TakeBack,
+        (false, true | false) => Step::Wait,
+    }
+}
+
+/// Others that are announced and still heard: those that are gone already count in no answer.
+fn others(id: DatanodeId, nodes: &[DatanodeStatus]) -> Vec<DatanodeId> {
+    let stopping = nodes.iter().filter(|node| {
+        node.id != id && node.maintenance_until.is_some() && node.liveness == Liveness::Live
+    });
+    stopping.map(|node| node.id).collect()
+}
+
+fn is_announced(id: DatanodeId, nodes: &[DatanodeStatus]) -> bool {
+    let own = nodes.iter().find(|node| node.id == id);
+    own.is_some_and(|node| node.maintenance_until.is_some())
 }
 
 /// The uuid on the volume of the datanode there.
@@ -142,10 +203,10 @@ mod tests {
         let identity = json!({"cluster": null, "datanode": id,
             "instance": 1,
             "fence": {"epoch": 1, "incarnation": 1}, "tracker": "t:6000", "version": "1"});
-        let nodes = json!([datanode(0xab, "h:1")]);
+        let nodes = |announced| json!([node(0xab, announced)]);
         fake.doings().answers = [
             ("/identity", [identity].into()),
-            ("/nodes", [nodes].into()),
+            ("/nodes", [nodes(false), nodes(true)].into()),
             ("/ok-to-stop", [verdict(false), verdict(true)].into()),
         ]
         .into();
@@ -154,9 +215,162 @@ mod tests {
         let asked = fake.doings().changes.join("\n");
         let expected = format!(
             "GET /identity?\nGET /nodes?\nPOST /nodes/{id}/maintenance?seconds=300\n\
-             POST /ok-to-stop?\nPOST /ok-to-stop?"
+             GET /nodes?\nPOST /ok-to-stop?\nGET /nodes?\nPOST /ok-to-stop?"
         );
         assert_eq!(asked, expected, "{told}");
+    }
+
+    fn node(id: u128, announced: bool) -> DatanodeStatus {
+        DatanodeStatus {
+            maintenance_until: announced.then(|| "2026-05-04T03:02:01Z".parse().unwrap()),
+            ..datanode(id, "h:1")
+        }
+    }
+
+    #[test]
+    fn a_hook_stops_on_a_yes_that_holds_for_everybody_announced_and_gives_way_to_a_lower_uuid() {
+        let id = DatanodeId::from_u128;
+        let (none, lower, higher, both) = (vec![], vec![id(1)], vec![id(9)], vec![id(9), id(1)]);
+        for (announced, others, safe, step) in [
+            (true, &none, true, Step::Stop),
+            (true, &both, true, Step::Stop),
+            (true, &none, false, Step::Wait),
+            (true, &higher, false, Step::Wait),
+            (true, &lower, false, Step::TakeBack),
+            (true, &both, false, Step::TakeBack),
+            // What was taken back, or what a tracker forgot that started again.
+            (false, &none, true, Step::Announce),
+            (false, &lower, true, Step::Announce),
+            (false, &none, false, Step::Announce),
+            (false, &higher, false, Step::Announce),
+            (false, &lower, false, Step::Wait),
+            (false, &both, false, Step::Wait),
+        ] {
+            let next = next_step(id(5), announced, others, safe);
+            assert_eq!(next, step, "{announced} {others:?} {safe}");
+        }
+    }
+
+    #[test]
+    fn asked_for_together_are_those_that_are_announced_and_heard() {
+        let silent = DatanodeStatus {
+            liveness: Liveness::Suspect,
+            ..node(3, true)
+        };
+        let nodes = [
+            node(1, true),
+            node(2, false),
+            silent,
+            node(4, true),
+            node(5, true),
+        ];
+        let expected = [1, 4].map(DatanodeId::from_u128);
+        assert_eq!(others(DatanodeId::from_u128(5), &nodes), expected);
+    }
+
+    /// A tracker with some datanodes, of which the chunks can do without one.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+    struct World {
+        announced: Vec<bool>,
+        hooks: Vec<Hook>,
+    }
+
+    /// How far a hook is: its two looks at the tracker are not one.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+    enum Hook {
+        /// It announces next.
+        #[default]
+        Begins,
+        /// It looks who else is announced next.
+        Looks,
+        /// It asks next; bits of those it asks for besides itself, and whether it is announced.
+        Asks(u8, bool),
+        /// It decides next, on this answer.
+        Decides(u8, bool, bool),
+        Stopped,
+        Back,
+    }
+
+    impl World {
+        fn of(hooks: usize) -> Self {
+            Self {
+                announced: vec![false; hooks],
+                hooks: vec![Hook::default(); hooks],
+            }
+        }
+
+        fn stopped(&self) -> usize {
+            self.hooks
+                .iter()
+                .filter(|hook| **hook == Hook::Stopped)
+                .count()
+        }
+
+        /// The world after hook `at` did one thing.
+        fn step(&self, at: usize) -> Self {
+            let mut next = self.clone();
+            next.hooks[at] = match self.hooks[at] {
+                Hook::Begins => {
+                    next.announced[at] = true;
+                    Hook::Looks
+                }
+                Hook::Looks => {
+                    let others = (0..self.hooks.len()).filter(|other| *other != at);
+                    let seen = others.filter(|other| self.announced[*other]);
+                    Hook::Asks(
+                        seen.fold(0, |bits, other| bits | 1 << other),
+                        self.announced[at],
+                    )
+                }
+                // Those that stopped a moment ago are still taken for live.
+                Hook::Asks(others, announced) => Hook::Decides(others, announced, others == 0),
+                Hook::Decides(others, announced, safe) => {
+                    let id = |number: usize| DatanodeId::from_u128(number as u128);
+                    let all = 0..self.hooks.len();
+                    let others: Vec<_> = all
+                        .filter(|other| others >> other & 1 == 1)
+                        .map(id)
+                        .collect();
+                    match next_step(id(at), announced, &others, safe) {
+                        Step::Stop => Hook::Stopped,
+                        Step::Announce => Hook::Begins,
+                        Step::TakeBack => {
+                            next.announced[at] = false;
+                            Hook::Looks
+                        }
+                        Step::Wait => Hook::Looks,
+                    }
+                }
+                // A new run of the process ends the announcement.
+                Hook::Stopped => {
+                    next.announced[at] = false;
+                    Hook::Back
+                }
+                Hook::Back => Hook::Back,
+            };
+            next
+        }
+    }
+
+    #[test]
+    fn i29_however_hooks_take_turns_no_two_datanodes_are_away_and_each_gets_its_turn() {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut open = vec![World::of(3)];
+        while let Some(world) = open.pop() {
+            assert!(world.stopped() <= 1, "{world:?}");
+            if seen.insert(world.clone()) {
+                open.extend((0..3).map(|at| world.step(at)));
+            }
+        }
+        // From wherever they are: turn by turn, not at any one order's mercy.
+        for world in seen {
+            let mut now = world.clone();
+            for turn in 0..200 {
+                now = now.step(turn / 5 % 3);
+            }
+            let all_were = now.hooks.iter().all(|hook| *hook == Hook::Back);
+            assert!(all_were, "{world:?} ends as {now:?}");
+        }
     }
 
     #[test]

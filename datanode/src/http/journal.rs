@@ -2,11 +2,12 @@
 //! lacks many.
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
+use dfs_protocol::backfill::{BackfillError, MAX_RECORDS, RECORD_HEAD_LEN, decode};
 use dfs_protocol::checksum::crc32c;
-use dfs_protocol::datanode::{JournalAppend, JournalBackfill, JournalGap, decode_backfill};
+use dfs_protocol::datanode::{JournalAppend, JournalBackfill, JournalGap};
 use dfs_protocol::{Epoch, ErrorCode, Fence, Incarnation, Problem};
 use dfs_runtime::problem::{ApiQuery, ProblemResponse, body_problem};
 use http::StatusCode;
@@ -14,6 +15,8 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
 use super::{Ctx, binary};
+use crate::context::Context;
+use crate::journal::JournalError;
 use crate::journal::format::MAX_PAYLOAD;
 
 /// Appends; answered after fsync.
@@ -23,8 +26,7 @@ pub async fn append(
     body: Body,
 ) -> Result<StatusCode, ProblemResponse> {
     let cluster = ctx.admitted()?;
-    let body = Limited::new(body, MAX_PAYLOAD).collect().await;
-    let payload = body.map_err(|error| body_problem(&*error))?.to_bytes();
+    let payload = limited(&ctx, body, MAX_PAYLOAD).await?;
     let appended = ctx
         .blocking(move |ctx| {
             let stop = ctx.store.fail_stop();
@@ -32,13 +34,13 @@ pub async fn append(
                 .append(&ctx.volume, cluster, &append, &payload, stop)
         })
         .await?;
-    appended.map_err(|error| ctx.journal_problem(&error))?;
+    appended.map_err(|error| refused(&ctx, ctx.journal_problem(&error)))?;
     ctx.metrics.journal_records.inc();
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Bytes of a backfill beyond its longest payload.
-const BACKFILL_SLACK: usize = 8 * 1024 * 1024;
+/// Bytes of a backfill: one record may be as long as any.
+const BACKFILL_BYTES: usize = MAX_PAYLOAD + MAX_RECORDS * RECORD_HEAD_LEN;
 
 /// Appends what this datanode lacks; answered after fsync.
 pub async fn backfill(
@@ -47,33 +49,52 @@ pub async fn backfill(
     body: Body,
 ) -> Result<StatusCode, ProblemResponse> {
     let cluster = ctx.admitted()?;
-    let body = Limited::new(body, MAX_PAYLOAD + BACKFILL_SLACK)
-        .collect()
-        .await;
-    let body = body.map_err(|error| body_problem(&*error))?.to_bytes();
-    let malformed = |detail: &str| ProblemResponse(Problem::new(ErrorCode::BadRequest, detail));
-    if crc32c(&body) != backfill.crc32c {
-        return Err(malformed("the records do not match their checksum"));
-    }
+    let body = limited(&ctx, body, BACKFILL_BYTES).await?;
     let fence = Fence {
         epoch: Epoch(backfill.epoch),
         incarnation: Incarnation(backfill.incarnation),
     };
     let appended = ctx
         .blocking(move |ctx| {
-            let records = decode_backfill(&body)?;
+            if crc32c(&body) != backfill.crc32c {
+                return Err(ctx.journal_problem(&JournalError::Digest));
+            }
+            let records = decode(&body).map_err(backfill_problem)?;
             let stop = ctx.store.fail_stop();
-            let (volume, count) = (&ctx.volume, records.len());
-            let appended = ctx
-                .journal
-                .append_all(volume, cluster, fence, &records, stop);
-            Some(appended.map(|()| count as u64))
+            let (volume, journal) = (&ctx.volume, &ctx.journal);
+            let appended = journal.append_all(volume, cluster, fence, &records, stop);
+            appended.map_err(|error| ctx.journal_problem(&error))?;
+            Ok(records.len() as u64)
         })
         .await?;
-    let appended = appended.ok_or_else(|| malformed("the body is no sequence of records"))?;
-    let count = appended.map_err(|error| ctx.journal_problem(&error))?;
+    let count = appended.map_err(|problem| refused(&ctx, problem))?;
     ctx.metrics.journal_records.inc_by(count);
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn backfill_problem(error: BackfillError) -> Problem {
+    let code = match error {
+        BackfillError::TooMany => ErrorCode::TooLarge,
+        BackfillError::Truncated | BackfillError::Empty | BackfillError::OutOfOrder { .. } => {
+            ErrorCode::BadRequest
+        }
+    };
+    Problem::new(code, error.to_string())
+}
+
+/// A whole body of `most` bytes at most.
+async fn limited(ctx: &Context, body: Body, most: usize) -> Result<Bytes, ProblemResponse> {
+    let read = Limited::new(body, most).collect().await;
+    let read = read.map_err(|error| refused(ctx, body_problem(&*error)))?;
+    Ok(read.to_bytes())
+}
+
+/// Counts what was over a limit.
+fn refused(ctx: &Context, problem: Problem) -> ProblemResponse {
+    if problem.is(ErrorCode::TooLarge) {
+        ctx.metrics.journal_refused.inc();
+    }
+    ProblemResponse(problem)
 }
 
 /// Where the search for a hole begins.

@@ -1,3 +1,5 @@
+mod journal;
+
 use dfs_client::ClientError;
 use dfs_client::http::whole;
 use dfs_protocol::chunk::{BLOCK_SIZE, ChunkKind, ChunkOrigin, Replica, SealedChunk};

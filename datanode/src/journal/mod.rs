@@ -3,6 +3,7 @@
 //! journal decides by fence. All calls block.
 
 pub mod format;
+mod read;
 
 #[cfg(test)]
 mod tests;
@@ -13,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dfs_protocol::backfill::is_sequence;
 use dfs_protocol::checksum::crc32c;
-use dfs_protocol::datanode::{JournalAppend, JournalRecord};
+use dfs_protocol::datanode::JournalAppend;
 use dfs_protocol::{ClusterId, Epoch, Fence, Incarnation};
 use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk, read_whole};
 
@@ -28,8 +30,6 @@ use crate::store::{FailStop, Volume, VolumeError};
 
 /// Segments end at about this length.
 pub const DEFAULT_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-/// A page of records ends at about this length.
-const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// A segment longer than this is not one of ours.
 const MAX_SEGMENT: u64 = 1024 * 1024 * 1024;
 
@@ -39,11 +39,20 @@ pub enum JournalError {
     /// The fence is older than one already accepted, or could not be written down.
     #[error(transparent)]
     Fence(#[from] VolumeError),
-    /// The record is too long, or its bytes do not match their checksum.
-    #[error("the record is not acceptable: {detail}")]
-    Unacceptable {
-        /// Why.
-        detail: &'static str,
+    /// The bytes are not those that the checksum announced.
+    #[error("the record does not match its checksum")]
+    Digest,
+    /// The payload is longer than the format knows.
+    #[error("a payload of {bytes} bytes is over the limit of {MAX_PAYLOAD}")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A journal has no such place.
+    #[error("no record has the sequence {sequence}")]
+    Sequence {
+        /// Which place.
+        sequence: u64,
     },
     /// Another record has this place under the same fence.
     #[error("record {sequence} of this fence is already there with other bytes")]
@@ -85,9 +94,17 @@ pub struct Journal {
 #[derive(Debug, Default)]
 struct State {
     segments: BTreeMap<u64, Segment>,
-    /// By sequence, then fence: the order in which a reader wants them.
-    records: BTreeMap<(u64, Epoch, u64), Place>,
+    /// Those that read, by sequence, then fence: the order in which a reader wants them.
+    records: BTreeMap<Key, Place>,
+    /// Those that were found damaged since the start, with nothing later in their places: what is lost
+    /// until it is sent again. The segment of each.
+    rotten: BTreeMap<Key, u64>,
+    /// The sequence before which records were last verified.
+    verified: u64,
 }
+
+/// Sequence, epoch, incarnation.
+type Key = (u64, Epoch, u64);
 
 #[derive(Debug)]
 struct Segment {
@@ -100,6 +117,8 @@ struct Segment {
     lost_from: Option<u64>,
     /// Where that ends, if it is known.
     lost_before: Option<u64>,
+    /// Whether a record in it was found damaged since the start.
+    is_rotten: bool,
 }
 
 /// What an append needs to become durable, without the lock.
@@ -120,9 +139,30 @@ struct Place {
     crc: u32,
 }
 
+/// A record that is to be written; its checksum, of the payload, was computed once.
+#[derive(Debug, Clone, Copy)]
+struct Given<'a> {
+    sequence: u64,
+    payload: &'a [u8],
+    crc: u32,
+}
+
+impl Given<'_> {
+    fn check(&self) -> Result<(), JournalError> {
+        let (sequence, bytes) = (self.sequence, self.payload.len());
+        if !is_sequence(sequence) {
+            return Err(JournalError::Sequence { sequence });
+        }
+        if bytes > MAX_PAYLOAD {
+            return Err(JournalError::TooLong { bytes });
+        }
+        Ok(())
+    }
+}
+
 impl Journal {
     /// Reads every segment. A torn tail is cut (I13); rot is kept, reported by
-    /// [`Journal::damaged`] and never skipped by [`Journal::page`].
+    /// [`Journal::damaged`] and never skipped by [`Journal::page`], also what rots later.
     pub fn open(disk: SharedDisk, dir: &Path, segment_bytes: u64) -> io::Result<Self> {
         let mut numbers: Vec<u64> = disk
             .list(dir)?
@@ -149,7 +189,7 @@ impl Journal {
     /// Segments with damage in the middle.
     pub fn damaged(&self) -> u64 {
         let state = self.lock();
-        let damaged = state.segments.values().filter(|s| s.lost_from.is_some());
+        let damaged = state.segments.values().filter(|s| s.is_damaged());
         damaged.count() as u64
     }
 
@@ -162,16 +202,20 @@ impl Journal {
         payload: &[u8],
         fail_stop: &FailStop,
     ) -> Result<(), JournalError> {
-        if crc32c(payload) != append.crc32c {
-            let detail = "its payload does not match its checksum";
-            return Err(JournalError::Unacceptable { detail });
+        let crc = crc32c(payload);
+        if crc != append.crc32c {
+            return Err(JournalError::Digest);
         }
         let fence = Fence {
             epoch: Epoch(append.epoch),
             incarnation: Incarnation(append.incarnation),
         };
-        let records = [(append.sequence, payload)];
-        self.append_all(volume, cluster, fence, &records, fail_stop)
+        let record = Given {
+            sequence: append.sequence,
+            payload,
+            crc,
+        };
+        self.commit(volume, cluster, fence, &[record], fail_stop)
     }
 
     /// Appends records (sequence, payload) in their order; all are durable on return, most with one
@@ -184,23 +228,35 @@ impl Journal {
         records: &[(u64, &[u8])],
         fail_stop: &FailStop,
     ) -> Result<(), JournalError> {
+        let given = records.iter().map(|(sequence, payload)| Given {
+            sequence: *sequence,
+            payload,
+            crc: crc32c(payload),
+        });
+        let given: Vec<Given<'_>> = given.collect();
+        self.commit(volume, cluster, fence, &given, fail_stop)
+    }
+
+    fn commit(
+        &self,
+        volume: &Volume,
+        cluster: ClusterId,
+        fence: Fence,
+        records: &[Given<'_>],
+        fail_stop: &FailStop,
+    ) -> Result<(), JournalError> {
         fail_stop
             .check()
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        let unacceptable =
-            |(sequence, payload): &(u64, &[u8])| *sequence == 0 || payload.len() > MAX_PAYLOAD;
-        if records.iter().any(unacceptable) {
-            let detail = "its payload is over the limit, or its sequence is 0";
-            return Err(JournalError::Unacceptable { detail });
-        }
+        records.iter().try_for_each(Given::check)?;
         let mut touched: Vec<Handles> = Vec::new();
         {
             let mut state = self.lock();
             // Under the lock: no record of a deposed tracker gets in behind a newer fence.
             volume.accept(fence)?;
-            for (sequence, payload) in records {
+            for record in records {
                 let number = self.writable_segment(&mut state, cluster, fail_stop)?;
-                let handles = write(&mut state, number, fence, *sequence, payload)?;
+                let handles = write(&mut state, number, fence, record)?;
                 if !touched
                     .iter()
                     .any(|(sync, ..)| Arc::ptr_eq(sync, &handles.0))
@@ -215,23 +271,6 @@ impl Journal {
         touched.iter().try_for_each(make_durable)
     }
 
-    /// The first sequence from `from` on of which no record can be read.
-    pub fn first_missing(&self, from: u64) -> u64 {
-        let state = self.lock();
-        let mut next = from;
-        for (sequence, ..) in state
-            .records
-            .range((from, Epoch(0), 0)..)
-            .map(|(key, _)| key)
-        {
-            if *sequence > next {
-                break;
-            }
-            next = sequence + 1;
-        }
-        state.first_lost(from).map_or(next, |lost| lost.min(next))
-    }
-
     /// The last segment, or a new one when that is full or damaged.
     fn writable_segment(
         &self,
@@ -242,7 +281,7 @@ impl Journal {
         let last = state.segments.last_key_value();
         let next = match last {
             Some((number, segment))
-                if segment.lost_from.is_none() && segment.end < self.segment_bytes =>
+                if !segment.is_damaged() && segment.end < self.segment_bytes =>
             {
                 return Ok(*number);
             }
@@ -271,40 +310,6 @@ impl Journal {
         Ok(next)
     }
 
-    /// Records from sequence `from` on in order of sequence and fence, about 8 MiB at most, whole
-    /// sequences only: the next page begins after the last sequence. Empty at the end. Ends before
-    /// what damage took and nobody sent again, unless `past_damage`: then the reader must find out by
-    /// itself what is missing.
-    pub fn page(&self, from: u64, past_damage: bool) -> Result<Vec<JournalRecord>, JournalError> {
-        let state = self.lock();
-        let lost = state.first_lost(from).filter(|_| !past_damage);
-        let mut page: Vec<JournalRecord> = Vec::new();
-        let mut bytes = 0;
-        for ((sequence, epoch, incarnation), place) in state.records.range((from, Epoch(0), 0)..) {
-            if lost.is_some_and(|lost| *sequence >= lost) {
-                break;
-            }
-            let same = page.last().is_some_and(|last| last.sequence == *sequence);
-            if bytes >= PAGE_BYTES && !same {
-                return Ok(page);
-            }
-            let payload = state.read(place)?;
-            bytes += payload.len() + RECORD_HEADER_LEN;
-            page.push(JournalRecord {
-                fence: Fence {
-                    epoch: *epoch,
-                    incarnation: Incarnation(*incarnation),
-                },
-                sequence: *sequence,
-                payload,
-            });
-        }
-        match lost {
-            Some(from) if page.is_empty() => Err(JournalError::Damaged { from }),
-            _ => Ok(page),
-        }
-    }
-
     /// Removes whole segments that hold only records below `floor`; never the last segment.
     pub fn trim(&self, floor: u64) -> Result<u64, JournalError> {
         let mut state = self.lock();
@@ -325,6 +330,7 @@ impl Journal {
             }
             state.segments.remove(&number);
             state.records.retain(|_, place| place.segment != number);
+            state.rotten.retain(|_, segment| *segment != number);
             removed += 1;
         }
         Ok(removed)
@@ -332,42 +338,6 @@ impl Journal {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// The first sequence from `from` on that damage took and of which no record can be read.
-    fn first_lost(&self, from: u64) -> Option<u64> {
-        let first_of = |(number, segment): (&u64, &Segment)| {
-            let begin = segment.lost_from?.max(from);
-            // Records are sent in order: what lies behind tells where the hole ends at the latest.
-            let behind = self.records.iter().filter(|(_, at)| at.segment > *number);
-            let end = behind.map(|((sequence, ..), _)| *sequence).min();
-            let end = end.unwrap_or(u64::MAX);
-            let mut lost = begin..segment.lost_before.unwrap_or(u64::MAX).min(end);
-            lost.find(|sequence| !self.holds(*sequence))
-        };
-        self.segments.iter().filter_map(first_of).min()
-    }
-
-    fn holds(&self, sequence: u64) -> bool {
-        let of_it = (sequence, Epoch(0), 0)..(sequence + 1, Epoch(0), 0);
-        self.records.range(of_it).next().is_some()
-    }
-
-    fn read(&self, place: &Place) -> Result<Vec<u8>, JournalError> {
-        let file = self.segments.get(&place.segment).map(|s| &s.file);
-        let mut payload = vec![0; place.length as usize];
-        let read = file.map_or_else(
-            || Err(io::ErrorKind::NotFound.into()),
-            |file| file.read_exact_at(&mut payload, place.at + RECORD_HEADER_LEN as u64),
-        );
-        read.map_err(|e| disk_error("reading", e))?;
-        if crc32c(&payload) != place.crc {
-            let source = io::Error::new(io::ErrorKind::InvalidData, "a record is damaged");
-            return Err(disk_error("reading", source));
-        }
-        Ok(payload)
     }
 }
 
@@ -403,7 +373,12 @@ impl Segment {
             highest,
             lost_from: None,
             lost_before: None,
+            is_rotten: false,
         }
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.is_rotten || self.lost_from.is_some()
     }
 
     fn handles(&self) -> Handles {
@@ -419,10 +394,13 @@ fn write(
     state: &mut State,
     number: u64,
     fence: Fence,
-    sequence: u64,
-    payload: &[u8],
+    record: &Given<'_>,
 ) -> Result<Handles, JournalError> {
-    let payload_crc = crc32c(payload);
+    let Given {
+        sequence,
+        payload,
+        crc: payload_crc,
+    } = *record;
     let key = (sequence, fence.epoch, fence.incarnation.0);
     if let Some(place) = state.records.get(&key) {
         if (place.crc, place.length as usize) != (payload_crc, payload.len()) {
@@ -456,6 +434,8 @@ fn write(
     segment.highest = segment.highest.max(sequence);
     segment.sync.written.store(segment.end, Ordering::Release);
     let handles = segment.handles();
+    // Whatever was damaged in this place, this one counts.
+    state.rotten.retain(|(lost, ..), _| *lost != sequence);
     state.records.insert(
         key,
         Place {
@@ -501,12 +481,13 @@ fn load(
         mapped,
     } = found.tail
     {
-        segment.lost_from = Some(highest + 1);
-        segment.highest = highest.max(behind.unwrap_or(0)).max(highest + 1);
-        segment.lost_before = mapped.then_some(segment.highest + 1);
+        let from = highest.saturating_add(1);
+        segment.lost_from = Some(from);
+        segment.highest = from.max(behind.unwrap_or(0));
+        segment.lost_before = mapped.then_some(segment.highest.saturating_add(1));
         tracing::error!(
             segment = number,
-            from = highest + 1,
+            from,
             "the journal is damaged; a rebuild must read these records from other datanodes"
         );
     }

@@ -1,3 +1,6 @@
+mod rot;
+
+use dfs_protocol::datanode::JournalRecord;
 use dfs_runtime::disk::RealDisk;
 
 use super::*;
@@ -176,7 +179,7 @@ fn i20_a_deposed_trackers_record_is_refused_and_a_newer_ones_stands_beside_the_o
 }
 
 #[test]
-fn i32_a_record_that_does_not_match_its_checksum_is_refused() {
+fn i32_a_record_that_does_not_match_its_checksum_or_has_no_place_is_refused() {
     let bench = Bench::new(1 << 20);
     let journal = bench.open();
     let append = JournalAppend {
@@ -186,7 +189,16 @@ fn i32_a_record_that_does_not_match_its_checksum_is_refused() {
         crc32c: 5,
     };
     let result = journal.append(&bench.volume, CLUSTER, &append, b"x", &bench.fail_stop);
-    assert!(matches!(result, Err(JournalError::Unacceptable { .. })));
+    for sequence in [0, u64::MAX] {
+        let refused = bench.append(&journal, (1, 1), sequence, b"x");
+        assert!(matches!(refused, Err(JournalError::Sequence { sequence: s }) if s == sequence));
+    }
+    let last = u64::MAX - 1;
+    bench.append(&journal, (1, 1), last, b"x").unwrap();
+    assert_eq!(journal.first_missing(last), u64::MAX);
+    assert_eq!(journal.first_missing(u64::MAX), u64::MAX);
+    assert_eq!(sequences(&journal.page(last, false).unwrap()), [last]);
+    assert!(matches!(result, Err(JournalError::Digest)));
 }
 
 #[test]

@@ -102,6 +102,46 @@ async fn a_stop_is_announced_and_waits_until_the_chunks_can_do_without_the_datan
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_stops_at_once_one_waits_until_the_other_datanode_is_back() {
+    let mut rng = seeded();
+    let mut fleet = Fleet::start(Options::default()).await;
+    let store = fleet.store();
+    store.put("file", bytes(&mut rng, 2 * CHUNK)).await;
+    store.wait_healthy(DEADLINE).await;
+    let tracker = fleet.tracker.address();
+    let mut hooks = [0, 1].map(|number| {
+        let datanode = fleet.datanodes[number].address();
+        hook(fleet.root.path(), &tracker, &datanode, UNTIL_SAFE)
+    });
+    let first = {
+        let hooks = std::sync::Mutex::new(&mut hooks);
+        eventually("one may stop, the other waits", DEADLINE, || async {
+            let mut hooks = hooks.lock().unwrap();
+            let ended = hooks
+                .each_mut()
+                .map(|hook| hook.status().unwrap().is_some());
+            let waits = hooks.each_ref().map(|hook| hook.log().contains("waits:"));
+            match (ended, waits) {
+                ([true, false], [_, true]) => Ok(0),
+                ([false, true], [true, _]) => Ok(1),
+                _ => Err(format!("ended: {ended:?}, waits: {waits:?}")),
+            }
+        })
+        .await
+    };
+    let [one, two] = &mut hooks;
+    let (stops, waits) = if first == 0 { (one, two) } else { (two, one) };
+    assert!(ended(stops).await.contains("may stop"));
+    fleet.datanodes[first].process.kill_9().unwrap();
+    store
+        .wait_status("it is missed", DEADLINE, |status| status.datanodes.live < 3)
+        .await;
+    assert_eq!(waits.status().unwrap(), None, "it waits: {}", waits.log());
+    fleet.datanodes[first].process.restart().unwrap();
+    assert!(ended(waits).await.contains("may stop"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_that_nobody_can_answer_for_goes_on() {
     let fleet = Fleet::start(Options::default()).await;
     let root = fleet.root.path();

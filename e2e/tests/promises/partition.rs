@@ -179,15 +179,23 @@ async fn fault_21_a_datanode_that_lacks_many_records_takes_part_again_over_a_slo
     let store = cluster.store();
     let (from, to) = ("tracker", "datanode-1");
     let cut = cluster.links.inject(from, to, LinkFault::cut());
-    for number in 0..400 {
+    let left_out = async || {
+        let nodes = store.nodes().await?;
+        let left_out = nodes.into_iter().find(|node| node.unreachable);
+        Ok::<_, String>(left_out)
+    };
+    for number in 0..800 {
         model.put(&mut cluster, &format!("n{number}"), 0).await;
+        if number >= 400 && left_out().await.unwrap().is_some() {
+            break;
+        }
     }
+    assert!(left_out().await.unwrap().is_some(), "it was never left out");
     cluster.links.remove(cut);
     let slow = LinkFault::delay(Duration::from_millis(10));
     let slow = cluster.links.inject(from, to, slow);
     eventually("it takes records again", DEADLINE, || async {
-        let nodes = store.nodes().await?;
-        let left_out = nodes.iter().find(|node| node.unreachable);
+        let left_out = left_out().await?;
         left_out.map_or(Ok(()), |node| Err(format!("{node:?}")))
     })
     .await;

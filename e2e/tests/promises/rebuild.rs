@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options, Role, SOON};
+use dfs_e2e::net::LinkFault;
 use dfs_e2e::wait::eventually;
 use dfs_protocol::ChunkId;
 use dfs_protocol::chunk::ChunkKind;
@@ -388,5 +389,50 @@ async fn i13_fault_18_journals_that_rot_in_different_places_stop_neither_a_rebui
     assert_eq!(look(&store).await, before);
     // Three datanodes, three replicas: every damaged journal has to take records again.
     store.put("after", cluster.bytes(10)).await;
+    store.wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_fault_18_a_datanode_whose_journal_rots_while_it_runs_is_sent_what_it_lost() {
+    let mut cluster = Cluster::start(Options {
+        datanodes: 3,
+        ..one_checkpoint()
+    })
+    .await;
+    let store = cluster.store();
+    for number in 0..10 {
+        store.put(&format!("f{number}"), vec![number; 700]).await;
+    }
+    let cut = LinkFault::cut();
+    let cut = cluster.links.inject("tracker", "datanode-1", cut);
+    let left_out = async || {
+        let nodes = store.nodes().await?;
+        Ok::<_, String>(nodes.iter().any(|node| node.unreachable))
+    };
+    for number in 0..400 {
+        store.put(&format!("g{number}"), vec![1; 10]).await;
+        if left_out().await.unwrap() {
+            break;
+        }
+    }
+    assert!(left_out().await.unwrap());
+    // Its last record is the one that is compared with the catalog's.
+    let path = segment(&cluster, 1);
+    flip(&path, std::fs::metadata(&path).unwrap().len() - 1);
+    cluster.links.remove(cut);
+    eventually("it takes records again", DEADLINE, async || {
+        let out = left_out().await?;
+        (!out).then_some(()).ok_or("left out".into())
+    })
+    .await;
+    store.wait_healthy(DEADLINE).await;
+    let before = look(&store).await;
+    // Its journal alone tells all.
+    cluster.wipe_tracker().await;
+    let rebuilt = cluster.rebuild_tracker(&[1], RebuildOptions::default());
+    assert_eq!(rebuilt.await.unwrap().files, before.len() as u64);
+    cluster.start_tracker().await;
+    store.wait_ready(3, DEADLINE).await;
+    assert_eq!(look(&store).await, before);
     store.wait_fsck_clean(DEADLINE).await;
 }

@@ -11,6 +11,7 @@ use dfs_protocol::datanode::JournalRecord;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::JournalSet;
+use super::backfill::Pace;
 use crate::store::{JournalError, JournalSink};
 
 /// How long a change may wait for its journals before its client hears that the outcome is unknown.
@@ -104,9 +105,14 @@ impl JournalSink for JournalSet {
 
 impl JournalSet {
     async fn send(&self, at: DatanodeAddress, since: Duration, record: &JournalRecord) -> Sent {
-        let shipped = self.ship(&at, record.fence, record.sequence, Some(record));
+        let newest = Some(record);
+        let shipped = self.ship(&at, record.fence, record.sequence, newest, Pace::WHOLE);
         let outcome = self.silence.unless_silent(&at, shipped).await;
-        Sent { at, since, outcome }
+        Sent {
+            at,
+            since,
+            outcome: outcome.map(drop),
+        }
     }
 
     fn heard(&self, sent: Sent, tally: &mut Tally) -> Result<(), JournalError> {

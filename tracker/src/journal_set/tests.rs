@@ -1,11 +1,14 @@
 //! The set over datanodes that a test answers for, in virtual time where time matters.
 
+mod backfill;
+mod member;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use dfs_protocol::{Epoch, Incarnation};
+use dfs_protocol::{Epoch, Fence, Incarnation};
 use dfs_runtime::clock::{Clock, SystemClock};
 use dfs_runtime::net::{Connection, Connector, TcpConnector};
 use dfs_runtime::rng::SharedRng;
@@ -153,11 +156,16 @@ async fn set_over(
     };
     let engine = Arc::new(MemoryEngine::default());
     let catalog = Catalog::open(engine, config).await.unwrap();
-    let silent = prometheus::IntCounter::new("silent", "silent").unwrap();
-    let silence = SilenceWatch::new(http.clone(), silent);
-    let set = JournalSet::new(http, silence, clock, watch::Sender::new(None));
+    let set = new_set(http, clock);
     set.attach(catalog, Arc::downgrade(source));
     set
+}
+
+fn new_set(http: HttpClient, clock: SharedClock) -> Arc<JournalSet> {
+    let counter = |name| prometheus::IntCounter::new(name, name).unwrap();
+    let silence = SilenceWatch::new(http.clone(), counter("silent"));
+    let deposed = watch::Sender::new(None);
+    JournalSet::new(http, silence, clock, deposed, counter("paused"))
 }
 
 fn record(sequence: u64) -> JournalRecord {

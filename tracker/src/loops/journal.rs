@@ -2,6 +2,7 @@
 //! it lacks, and the catalog notes that they are there. A loop of its own: it may wait for an append
 //! that itself waits for datanodes to come into the roster, which the pulse lets in.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -17,12 +18,13 @@ pub(super) struct JournalTail {
 
 impl Work for JournalTail {
     async fn tick(&mut self, tracker: &Arc<Tracker>) {
-        let left_out: Vec<_> = {
+        let (serving, left_out): (BTreeSet<_>, Vec<_>) = {
             let state = tracker.state();
-            let serving = state.datanodes.serving();
-            let left_out = serving.filter(|node| node.unreachable);
-            left_out.map(Datanode::at).collect()
+            let serving = state.datanodes.serving().map(|node| node.id);
+            let left_out = state.datanodes.serving().filter(|node| node.unreachable);
+            (serving.collect(), left_out.map(Datanode::at).collect())
         };
+        tracker.journal.forget_others(&serving);
         join_all(left_out.iter().map(|at| tracker.journal.try_again(at))).await;
         let unreachable = i64::try_from(left_out.len()).unwrap_or(i64::MAX);
         tracker.metrics.unreachable.set(unreachable);

@@ -124,6 +124,7 @@ impl Tracker {
             silence.clone(),
             clock.clone(),
             deposed.clone(),
+            metrics.journal_backfills_paused.clone(),
         );
         let catalog = Catalog::open(
             engine,
