@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use dfs_gateway::{Document, GatewayConfig, GatewayParts, doors};
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
+use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk};
 use dfs_runtime::server::ServerMetrics;
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
 use dfs_tracker::lost::find_or_recover;
@@ -87,7 +88,7 @@ pub async fn run_tracker(
         stopping,
     ));
     let parts = parts(&world, &registry);
-    let disk = world.disk.clone();
+    let disk = metered(&world, &registry)?;
     let found = find_or_recover(disk, &config, &parts, &readiness, listener, &shutdown);
     let what = format!("open the catalog in {}", config.dir.display());
     let found = found.await.map_err(|error| failed(&what, &error))?;
@@ -114,10 +115,21 @@ pub(super) async fn open_tracker(
     shutdown: &Shutdown,
 ) -> Result<(Running, Router), Failure> {
     let what = format!("open the catalog in {}", config.dir.display());
-    let engine = dfs_tracker::open_engine(world.disk.clone(), config)
+    let engine = dfs_tracker::open_engine(metered(world, registry)?, config)
         .await
         .map_err(|error| failed(&what, &error))?;
     start_tracker(engine, config, world, registry, shutdown).await
+}
+
+/// The disk under the catalog, its work timed.
+fn metered(world: &World, registry: &Registry) -> Result<SharedDisk, Failure> {
+    let metrics =
+        DiskMetrics::register(registry).map_err(|error| failed("register metrics", &error))?;
+    Ok(MeteredDisk::shared(
+        world.disk.clone(),
+        world.clock.clone(),
+        metrics,
+    ))
 }
 
 fn parts(world: &World, registry: &Registry) -> TrackerParts {

@@ -156,6 +156,7 @@ pub(crate) struct Node {
     pub(crate) disk: TestDisk,
     pub(crate) address: DatanodeAddress,
     pub(crate) ended: JoinHandle<Result<(), DatanodeError>>,
+    pub(crate) registry: Registry,
     trigger: ShutdownTrigger,
 }
 
@@ -181,6 +182,7 @@ impl Node {
         };
         config.limits.drain = Duration::from_millis(200);
         change(&mut config);
+        let registry = Registry::new();
         let parts = DatanodeParts {
             listener,
             admin: None,
@@ -188,7 +190,7 @@ impl Node {
             clock: SystemClock::shared(),
             rng: SharedRng::from_entropy(),
             connector: TcpConnector::shared(),
-            registry: Registry::new(),
+            registry: registry.clone(),
         };
         let (trigger, shutdown) = shutdown_pair();
         let ended = tokio::spawn(run(config, parts, shutdown));
@@ -212,6 +214,7 @@ impl Node {
             disk,
             address: DatanodeAddress { id, address },
             ended,
+            registry,
             trigger,
         }
     }
@@ -229,6 +232,13 @@ impl Node {
             tracker.tell(|s| s.heartbeats.iter().any(|h| h.datanode == id))
         })
         .await;
+    }
+
+    /// A metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.unwrap().get_metric()[0].get_gauge().get_value()
     }
 
     pub(crate) fn root(&self) -> PathBuf {
