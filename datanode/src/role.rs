@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_client::{HttpClient, HttpTracker};
@@ -14,7 +13,7 @@ use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
 use dfs_runtime::clock::SharedClock;
 use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk};
 use dfs_runtime::net::SharedConnector;
-use dfs_runtime::request::{RequestEdge, RequestMetrics};
+use dfs_runtime::request::{RequestEdge, RequestMetrics, Routes};
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::server::{ServerMetrics, serve};
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
@@ -199,7 +198,7 @@ impl Datanode {
 
     /// The routes, without the request layer: mount them on a port, alone or behind one that
     /// tells datanodes apart by `x-dfs-datanode`.
-    pub fn router(&self) -> Router {
+    pub fn router(&self) -> Routes {
         http::router(Arc::clone(&self.ctx))
     }
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use dfs_gateway::{Document, GatewayConfig, GatewayParts, doors};
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
 use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk};
+use dfs_runtime::request::Routes;
 use dfs_runtime::server::ServerMetrics;
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
 use dfs_tracker::lost::find_or_recover;
@@ -113,7 +113,7 @@ pub(super) async fn open_tracker(
     world: &World,
     registry: &Registry,
     shutdown: &Shutdown,
-) -> Result<(Running, Router), Failure> {
+) -> Result<(Running, Routes), Failure> {
     let what = format!("open the catalog in {}", config.dir.display());
     let engine = dfs_tracker::open_engine(metered(world, registry)?, config)
         .await
@@ -148,7 +148,7 @@ async fn start_tracker(
     world: &World,
     registry: &Registry,
     shutdown: &Shutdown,
-) -> Result<(Running, Router), Failure> {
+) -> Result<(Running, Routes), Failure> {
     let what = format!("open the catalog in {}", config.dir.display());
     let running = dfs_tracker::start(engine, config.clone(), parts(world, registry), shutdown)
         .await
@@ -173,6 +173,6 @@ async fn start_tracker(
 }
 
 /// The tracker's own routes beside its doors.
-pub(super) fn tracker_router(running: &Running, doors: Router) -> Router {
+pub(super) fn tracker_routes(running: &Running, doors: Routes) -> Routes {
     dfs_tracker::http::guarded(Arc::clone(&running.tracker), doors)
 }

@@ -234,11 +234,13 @@ impl Node {
         .await;
     }
 
-    /// A metric without labels.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
+    /// A metric that counts whole things and has no labels.
+    // What the gauges hold was a whole number below 2^53.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
-        family.unwrap().get_metric()[0].get_gauge().get_value()
+        family.unwrap().get_metric()[0].get_gauge().get_value() as u64
     }
 
     pub(crate) fn root(&self) -> PathBuf {
