@@ -72,6 +72,9 @@ impl DatanodeMetrics {
                 &["fault"],
             )?,
         )?;
+        for fault in HopFault::ALL {
+            hop_faults.with_label_values(&[fault.as_str()]);
+        }
         Ok(Self {
             store: StoreMetrics::register(registry)?,
             volume: VolumeMetrics::register(registry)?,

@@ -253,6 +253,15 @@ impl TrackerMetrics {
     }
 }
 
+/// Told also while there is no catalog, and therefore no tracker.
+pub fn catalog_lost(registry: &Registry) -> Result<IntGauge, prometheus::Error> {
+    gauge(
+        registry,
+        "dfs_tracker_catalog_lost",
+        "1 while the volume holds no catalog although the cluster had one.",
+    )
+}
+
 /// A number as a gauge takes it.
 pub(crate) fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
