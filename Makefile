@@ -43,14 +43,16 @@ image:
 	scripts/image.sh
 
 # Files that are made from others: the resource from its types, the charts' pages from their values, the plain
-# manifests and the plain rules file from the operator's chart, the dashboards from their source. Commit them:
-# `make lint` fails while they differ.
+# manifests and the plain rules file from the operator's chart, the dashboards from their source, the page of metrics
+# from the registries and from who uses them. Commit them: `make lint` fails while they differ.
 generate:
 	$(CARGO) run --quiet -p dfs-operator --bin dfs-crd > target/crd.yaml
 	mv target/crd.yaml deploy/crd.yaml
 	cp deploy/crd.yaml charts/dfs-operator/files/crd.yaml
 	scripts/charts-readme.sh
 	scripts/dashboards.py
+	$(CARGO) run --quiet -p dfs-cli --bin dfs-metrics > target/metrics.md
+	mv target/metrics.md docs/metrics.md
 	@if command -v helm >/dev/null; then scripts/manifests.sh; else echo "helm is not installed: deploy/operator.yaml and deploy/observability/rules.yaml are left as they are"; fi
 
 # The charts: lint, templates, bad values; with KUBECONFIG also a dry run against that API server.
@@ -67,6 +69,8 @@ lint:
 	$(CARGO) fmt --all --check
 	@$(CARGO) run --quiet -p dfs-operator --bin dfs-crd | diff deploy/crd.yaml - \
 		|| { echo "deploy/crd.yaml is not what the types say: run make generate" >&2; exit 1; }
+	@$(CARGO) run --quiet -p dfs-cli --bin dfs-metrics | diff docs/metrics.md - \
+		|| { echo "docs/metrics.md is not what the registries say: run make generate" >&2; exit 1; }
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
 	@if command -v helm >/dev/null; then scripts/test-charts.sh; else echo "helm is not installed: charts not tested"; scripts/charts-readme.sh --check; fi

@@ -200,11 +200,17 @@ impl Context {
         let aside = self.store.set_aside_count();
         let room = self.store.room();
         let failed = self.store.fail_stop().is_failed() || room.is_err();
+        if let Ok(room) = &room {
+            self.metrics.volume.set(room, used_bytes);
+        }
         let room = room.unwrap_or(crate::store::Room {
             capacity: 0,
             free: 0,
+            reserve: 0,
             read_only: true,
         });
+        let read_only = room.read_only || failed || self.store.refuses_writes();
+        self.metrics.volume.read_only.set(i64::from(read_only));
         let oldest = self.seconds() - self.oldest_verified.load(Ordering::Relaxed);
         let oldest = if chunks == 0 { 0 } else { oldest.max(0) };
         self.metrics.oldest_unverified.set(oldest);
@@ -213,7 +219,7 @@ impl Context {
             used_bytes,
             free_bytes: if room.read_only { 0 } else { room.free },
             chunks,
-            read_only: room.read_only || failed || self.store.refuses_writes(),
+            read_only,
             quarantined: aside.quarantined + aside.foreign,
             active_writes: gauge_u32(self.metrics.write_streams.get()),
             active_reads: gauge_u32(self.metrics.reads.get()),

@@ -5,11 +5,15 @@ use dfs_protocol::frame::HopFault;
 use dfs_runtime::metrics::{counter, gauge, registered};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::store::Room;
+
 /// Every metric of the role.
 #[derive(Debug, Clone)]
 pub struct DatanodeMetrics {
     /// The chunk store's.
     pub store: StoreMetrics,
+    /// The volume's.
+    pub volume: VolumeMetrics,
     /// Write streams open now.
     pub write_streams: IntGauge,
     /// Write streams and copies refused because too many were open.
@@ -70,8 +74,12 @@ impl DatanodeMetrics {
                 &["fault"],
             )?,
         )?;
+        for fault in HopFault::ALL {
+            hop_faults.with_label_values(&[fault.as_str()]);
+        }
         Ok(Self {
             store: StoreMetrics::register(registry)?,
+            volume: VolumeMetrics::register(registry)?,
             write_streams: g("write_streams", "Write streams open now")?,
             refused_busy: c("refused_busy_total", "Streams and copies refused: too many")?,
             parked_attempts: g("parked_attempts", "Attempts kept for resume now")?,
@@ -115,6 +123,58 @@ impl DatanodeMetrics {
     /// Counter of one kind of fault of a write.
     pub fn hop_fault(&self, fault: HopFault) -> IntCounter {
         self.hop_faults.with_label_values(&[fault.as_str()])
+    }
+}
+
+/// Room on the volume, as of the last heartbeat.
+#[derive(Debug, Clone)]
+pub struct VolumeMetrics {
+    capacity: IntGauge,
+    used: IntGauge,
+    free: IntGauge,
+    reserve: IntGauge,
+    /// 1 while no chunk is taken.
+    pub read_only: IntGauge,
+}
+
+impl VolumeMetrics {
+    /// Registers every metric.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let g = |name: &str, help: &str| gauge(registry, &format!("dfs_datanode_{name}"), help);
+        Ok(Self {
+            capacity: g("volume_capacity_bytes", "Bytes of the volume")?,
+            used: g(
+                "volume_used_bytes",
+                "Bytes that chunks occupy on the volume",
+            )?,
+            free: g(
+                "volume_free_bytes",
+                "Bytes that chunks may still take, without the reserve and what open writes will need",
+            )?,
+            reserve: g(
+                "volume_reserve_bytes",
+                "Bytes of the volume that chunks never take",
+            )?,
+            read_only: g(
+                "read_only",
+                "1 while no chunk is taken: too little room, or a disk that refuses writes or failed",
+            )?,
+        })
+    }
+
+    /// How it is now.
+    pub fn set(&self, room: &Room, used: u64) {
+        let Room {
+            capacity,
+            free,
+            reserve,
+            read_only: _,
+        } = *room;
+        let whole = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.capacity.set(whole(capacity));
+        self.used.set(whole(used));
+        self.free.set(whole(free));
+        self.reserve.set(whole(reserve));
     }
 }
 

@@ -5,16 +5,15 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
 use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_client::{HttpClient, HttpTracker};
 use dfs_protocol::{DatanodeId, InstanceId};
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
 use dfs_runtime::clock::SharedClock;
-use dfs_runtime::disk::SharedDisk;
+use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk};
 use dfs_runtime::net::SharedConnector;
-use dfs_runtime::request::{RequestEdge, RequestMetrics};
+use dfs_runtime::request::{RequestEdge, RequestMetrics, Routes};
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::server::{ServerMetrics, serve};
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
@@ -109,10 +108,15 @@ impl Datanode {
     /// datanode, its loops and every clone of its router are gone.
     pub async fn start(
         config: DatanodeConfig,
-        seams: DatanodeSeams,
+        mut seams: DatanodeSeams,
         shutdown: Shutdown,
     ) -> Result<Self, DatanodeError> {
         let metrics = DatanodeMetrics::register(&seams.registry)?;
+        seams.disk = MeteredDisk::shared(
+            seams.disk,
+            Arc::clone(&seams.clock),
+            DiskMetrics::register(&seams.registry)?,
+        );
         let readiness = Readiness::new();
         readiness.set("registered", Err("not registered yet".to_owned()));
         let disk = Arc::clone(&seams.disk);
@@ -162,6 +166,8 @@ impl Datanode {
             shutdown,
             config,
         });
+        // Numbers of the volume are there before the first heartbeat.
+        let _told_by_heartbeats = ctx.stats();
         let tracker = HttpTracker::new(http, ctx.config.tracker.clone());
         let mut loops = JoinSet::new();
         let beating = Arc::clone(&ctx);
@@ -192,7 +198,7 @@ impl Datanode {
 
     /// The routes, without the request layer: mount them on a port, alone or behind one that
     /// tells datanodes apart by `x-dfs-datanode`.
-    pub fn router(&self) -> Router {
+    pub fn router(&self) -> Routes {
         http::router(Arc::clone(&self.ctx))
     }
 

@@ -103,8 +103,14 @@ async fn fault_14_a_volume_that_grew_is_told_and_takes_chunks_again_without_a_re
     };
     space(10 * GIB, 0);
     eventually("a full volume is told", async || told((10 * GIB, true))).await;
+    assert_eq!(node.metric("dfs_datanode_read_only"), 1);
     space(20 * GIB, 10 * GIB);
     eventually("the room is told", async || told((20 * GIB, false))).await;
+    let metric = |name| node.metric(name);
+    let capacity = metric("dfs_datanode_volume_capacity_bytes");
+    assert_eq!((capacity, metric("dfs_datanode_read_only")), (20 * GIB, 0));
+    let reserve = metric("dfs_datanode_volume_reserve_bytes");
+    assert_eq!(metric("dfs_datanode_volume_free_bytes"), 10 * GIB - reserve);
     let chunk = put(&[&node], 1, b"abc").await;
     assert_eq!(get(&node, &chunk).await.unwrap(), b"abc");
 }

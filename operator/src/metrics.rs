@@ -1,18 +1,18 @@
 //! The operator's metrics.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+mod api;
+mod clusters;
+
+pub use api::{ApiMetrics, ApiResult, ApiVerb};
+pub use clusters::{ClusterMetrics, MAX_CLUSTERS};
+
 use std::time::Duration;
 
 use dfs_runtime::label_enum;
-use dfs_runtime::metrics::{CounterBy, DURATION_BUCKETS, counter, gauge, histogram, registered};
-use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use dfs_runtime::metrics::{CounterBy, DURATION_BUCKETS, counter, gauge, histogram};
+use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
 use crate::error::Category;
-use crate::validate::ClusterKey;
-
-/// Most clusters that have a series of their own.
-const MAX_CLUSTERS: usize = 500;
 
 label_enum! {
     /// How a reconcile ended.
@@ -44,6 +44,24 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// Why a cluster is looked at again at a certain time, although nothing happens to it.
+    pub enum RequeueReason: "reason" {
+        /// The tracker was just told something.
+        Told = "told",
+        /// Something moves.
+        Moving = "moving",
+        /// Evictions of datanodes wait.
+        EvictionsHeld = "evictions-held",
+        /// Now and then, in case a watch missed something.
+        Resync = "resync",
+        /// It had changed while it was looked at.
+        Conflict = "conflict",
+        /// The pass failed.
+        Failure = "failure",
+    }
+}
+
 /// Handed down to whoever counts.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -71,24 +89,19 @@ pub struct Metrics {
     pub events: IntCounter,
     /// Events left out: a limit, or the same one a moment ago.
     pub events_dropped: IntCounter,
-    last_success: LastSuccess,
-}
-
-/// Time of the last success of each cluster, for at most [`MAX_CLUSTERS`].
-#[derive(Debug, Clone)]
-struct LastSuccess {
-    vec: IntGaugeVec,
-    known: Arc<Mutex<BTreeSet<ClusterKey>>>,
-    left_out: IntGauge,
+    /// Of single clusters.
+    pub clusters: ClusterMetrics,
+    /// Calls to the API server.
+    pub api: ApiMetrics,
+    /// Clusters that wait for a pass.
+    pub waiting: IntGauge,
+    /// Passes that set a time for the next one.
+    pub requeues: CounterBy<RequeueReason>,
 }
 
 impl Metrics {
     /// Registers every series.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let last = Opts::new(
-            "dfs_operator_last_success_timestamp_seconds",
-            "When a cluster was last reconciled without an error",
-        );
         Ok(Self {
             reconciles: CounterBy::register(
                 registry,
@@ -148,39 +161,19 @@ impl Metrics {
                 "dfs_operator_events_dropped_total",
                 "Events left out because the same one was written a moment ago, or by a failed write",
             )?,
-            last_success: LastSuccess {
-                vec: registered(registry, IntGaugeVec::new(last, &["namespace", "cluster"])?)?,
-                known: Arc::default(),
-                left_out: gauge(
-                    registry,
-                    "dfs_operator_last_success_left_out",
-                    "Clusters beyond the number that have a series of their own",
-                )?,
-            },
+            clusters: ClusterMetrics::register(registry)?,
+            api: ApiMetrics::register(registry)?,
+            waiting: gauge(
+                registry,
+                "dfs_operator_waiting_clusters",
+                "Clusters that something happened to and whose next pass has not begun",
+            )?,
+            requeues: CounterBy::register(
+                registry,
+                "dfs_operator_requeues_total",
+                "Passes that set a time for the next one, by reason",
+            )?,
         })
-    }
-
-    /// A cluster was reconciled without an error.
-    pub fn succeeded(&self, key: &ClusterKey, at: jiff::Timestamp) {
-        let last = &self.last_success;
-        let mut known = last.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(key) && known.len() >= MAX_CLUSTERS {
-            last.left_out.inc();
-            return;
-        }
-        known.insert(key.clone());
-        last.vec
-            .with_label_values(&[&key.namespace, &key.name])
-            .set(at.as_second());
-    }
-
-    /// A cluster is gone: so is its series.
-    pub fn forget(&self, key: &ClusterKey) {
-        let last = &self.last_success;
-        let mut known = last.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.remove(key) {
-            let _gone = last.vec.remove_label_values(&[&key.namespace, &key.name]);
-        }
     }
 
     /// A call to a tracker ended.
@@ -189,27 +182,5 @@ impl Metrics {
         if failed {
             self.tracker_failures.inc();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clusters_beyond_the_limit_get_no_series_and_are_counted() {
-        let registry = Registry::new();
-        let metrics = Metrics::register(&registry).unwrap();
-        let key = |n: usize| ClusterKey {
-            namespace: "default".into(),
-            name: format!("c{n}"),
-        };
-        for n in 0..MAX_CLUSTERS + 3 {
-            metrics.succeeded(&key(n), jiff::Timestamp::UNIX_EPOCH);
-        }
-        assert_eq!(metrics.last_success.left_out.get(), 3);
-        metrics.forget(&key(0));
-        metrics.succeeded(&key(MAX_CLUSTERS + 1), jiff::Timestamp::UNIX_EPOCH);
-        assert_eq!(metrics.last_success.left_out.get(), 3);
     }
 }

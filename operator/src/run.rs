@@ -84,11 +84,12 @@ pub async fn connect() -> kube::Result<Client> {
 /// Runs until the shutdown, or until the lease is lost.
 pub async fn run(
     config: OperatorConfig,
-    parts: OperatorParts,
+    mut parts: OperatorParts,
     admin_listener: TcpListener,
     shutdown: Shutdown,
 ) -> Result<(), OperatorError> {
     let metrics = Metrics::register(&parts.registry)?;
+    parts.client = metrics.api.counting(parts.client);
     dfs_runtime::process::register(&parts.registry, "operator")?;
     let readiness = Readiness::new();
     // A standby is ready too: it is what takes over.

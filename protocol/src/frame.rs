@@ -281,6 +281,20 @@ pub enum HopFault {
 }
 
 impl HopFault {
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::Unreachable,
+        Self::NoSpace,
+        Self::Disk,
+        Self::Fenced,
+        Self::WrongDatanode,
+        Self::CannotResume,
+        Self::AlreadySealed,
+        Self::Corrupt,
+        Self::Protocol,
+        Self::Busy,
+    ];
+
     /// Metric label value.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,10 @@
 //! The disk as an argument. Everything durable goes through [`Disk`], so that a test can make a
 //! write fail, tear or vanish with the power. All calls block: run them on a blocking thread.
 
+mod metered;
+
+pub use metered::{DiskMetrics, DiskOperation, MeteredDisk};
+
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

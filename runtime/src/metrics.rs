@@ -2,6 +2,10 @@
 //! written, and every series exists (at zero) from the start, so that alerts on rates see the first
 //! event.
 
+mod each;
+
+pub use each::{GaugeOfEach, Member};
+
 use std::marker::PhantomData;
 
 use prometheus::{

@@ -3,7 +3,7 @@
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Counter, Gauge, IntGauge, IntGaugeVec, Opts, Registry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `utime` and `stime` count in these; fixed at 100 by Linux's user-space interface.
@@ -29,6 +29,7 @@ struct ProcessCollector {
     handle_limit: IntGauge,
     threads: IntGauge,
     cpu: Counter,
+    started: Gauge,
 }
 
 impl ProcessCollector {
@@ -41,6 +42,10 @@ impl ProcessCollector {
             cpu: Counter::new(
                 "process_cpu_seconds_total",
                 "User and system time since the process started",
+            )?,
+            started: Gauge::new(
+                "process_start_time_seconds",
+                "When the process started, in seconds since 1970",
             )?,
         })
     }
@@ -69,16 +74,24 @@ impl ProcessCollector {
         {
             let seconds = ticks as f64 / TICKS_PER_SECOND;
             self.cpu.inc_by((seconds - self.cpu.get()).max(0.0));
+            // Once: the moment of the boot is told anew when somebody sets the clock.
+            if self.started.get() == 0.0
+                && let Ok(machine) = std::fs::read_to_string("/proc/stat")
+                && let Some(seconds) = start_seconds(&stat, &machine)
+            {
+                self.started.set(seconds);
+            }
         }
     }
 
-    fn parts(&self) -> [&dyn Collector; 5] {
+    fn parts(&self) -> [&dyn Collector; 6] {
         [
             &self.resident,
             &self.open_handles,
             &self.handle_limit,
             &self.threads,
             &self.cpu,
+            &self.started,
         ]
     }
 }
@@ -111,6 +124,14 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// Seconds since 1970: ticks since the boot, and when that was.
+fn start_seconds(stat: &str, machine: &str) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    let boot = status_field(machine, "btime")?;
+    Some(boot as f64 + ticks as f64 / TICKS_PER_SECOND)
+}
+
 /// Raises the limit of open file handles as far as the machine allows; the usual default is meant
 /// for programs that use `select`. What it is afterwards, `None` when there is none.
 pub fn raise_handle_limit() -> Option<u64> {
@@ -141,6 +162,13 @@ mod tests {
     }
 
     #[test]
+    fn the_start_is_counted_from_the_boot() {
+        let stat = "7 (a b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 250 20";
+        assert_eq!(start_seconds(stat, "cpu 1\nbtime 1000\n"), Some(1002.5));
+        assert_eq!(start_seconds(stat, "cpu 1\n"), None);
+    }
+
+    #[test]
     fn a_scrape_sees_memory_handles_and_the_build() {
         let registry = Registry::new();
         register(&registry, "test").unwrap();
@@ -155,6 +183,8 @@ mod tests {
         assert!(value("process_open_fds") >= 3.0);
         assert!(value("process_max_fds") >= value("process_open_fds"));
         assert!(value("process_threads") >= 1.0);
+        let started = value("process_start_time_seconds");
+        assert!(started > 1e9, "{started}");
         assert!(text.contains("role=\"test\""), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use dfs_client::tracker::dispatch;
 use dfs_protocol::datanode::{
@@ -19,6 +19,7 @@ use dfs_protocol::datanode::{
 use dfs_protocol::routes::{is_public, tracker as routes};
 use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
+use dfs_runtime::request::Routes;
 use dfs_runtime::server::PeerAddr;
 use dfs_runtime::token::Guard;
 use http::header::CONTENT_TYPE;
@@ -39,12 +40,8 @@ pub fn openapi_paths() -> serde_json::Value {
 }
 
 /// The tracker's own routes.
-pub fn router(tracker: Arc<Tracker>) -> Router {
-    let mut mounted = Router::new();
-    for (path, methods) in routes() {
-        mounted = mounted.route(&path, methods);
-    }
-    mounted.with_state(tracker)
+pub fn router(tracker: Arc<Tracker>) -> Routes {
+    Routes::mount(routes(), tracker)
 }
 
 /// Every path and its methods: a table, so that a test can go over it.
@@ -77,7 +74,7 @@ pub fn paths() -> Vec<String> {
 
 /// The routes of the tracker's port: its own and `doors` (the gateway's), behind the cluster token
 /// where there is one.
-pub fn guarded(tracker: Arc<Tracker>, doors: Router) -> Router {
+pub fn guarded(tracker: Arc<Tracker>, doors: Routes) -> Routes {
     let noting = tracker.clone();
     let guard = Guard::new(tracker.config.tokens.clone(), is_public);
     let guard = guard.on_refused(Arc::new(move |request: &Request, problem: &Problem| {
@@ -87,7 +84,8 @@ pub fn guarded(tracker: Arc<Tracker>, doors: Router) -> Router {
             noting.note_wrong_token(peer.map(|peer| peer.0.ip()), problem);
         }
     }));
-    guard.wrap(router(tracker).merge(doors))
+    let both = router(tracker).merge(doors);
+    both.map(|router| guard.wrap(router))
 }
 
 #[derive(Debug, Deserialize)]

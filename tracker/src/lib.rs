@@ -19,9 +19,8 @@ pub use service::{StartError, Tracker, TrackerParts};
 
 use std::sync::Arc;
 
-use axum::Router;
 use dfs_runtime::disk::SharedDisk;
-use dfs_runtime::request::{RequestEdge, RequestMetrics};
+use dfs_runtime::request::{RequestEdge, RequestMetrics, Routes};
 use dfs_runtime::server::{ServerMetrics, serve};
 use dfs_runtime::shutdown::Shutdown;
 use tokio::net::TcpListener;
@@ -100,7 +99,7 @@ impl Running {
 /// Errors: metrics that cannot be registered.
 pub async fn run(
     running: Running,
-    doors: Router,
+    doors: Routes,
     listener: TcpListener,
     registry: &prometheus::Registry,
     shutdown: Shutdown,

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::metrics::catalog_lost;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -14,7 +15,6 @@ use dfs_protocol::routes::{is_public, tracker as routes};
 use dfs_protocol::{ClusterId, ErrorCode, Problem};
 use dfs_runtime::admin::Readiness;
 use dfs_runtime::disk::SharedDisk;
-use dfs_runtime::metrics::gauge;
 use dfs_runtime::problem::{ApiJson, ProblemResponse};
 use dfs_runtime::request::{RequestEdge, RequestMetrics};
 use dfs_runtime::server::{ServerMetrics, serve};
@@ -148,11 +148,7 @@ pub async fn find_or_recover(
     listener: TcpListener,
     shutdown: &Shutdown,
 ) -> Result<Option<(Arc<dyn Engine>, TcpListener)>, CatalogError> {
-    let is_lost = gauge(
-        &parts.registry,
-        "dfs_tracker_catalog_lost",
-        "1 while the volume holds no catalog although the cluster had one.",
-    )?;
+    let is_lost = catalog_lost(&parts.registry)?;
     let socket = listener.into_std()?;
     loop {
         let (cluster, detail) = match find(disk.clone(), config).await? {

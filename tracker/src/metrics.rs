@@ -1,12 +1,18 @@
 //! The tracker's numbers. Those that describe the present are set by the loops on every tick.
 
+mod checkpoint;
 mod limits;
 mod shortage;
 mod story;
+#[cfg(test)]
+mod tests;
+mod volumes;
 
+pub use checkpoint::{CheckpointAge, CheckpointAgeMetrics};
 pub use limits::LimitMetrics;
 pub use shortage::ShortageMetrics;
 pub use story::{EventMetrics, RebalanceMetrics};
+pub use volumes::VolumeMetrics;
 
 use dfs_protocol::admission::RefusalReason;
 use dfs_protocol::datanode::Damage;
@@ -67,6 +73,8 @@ pub struct TrackerMetrics {
     pub condemned: IntCounter,
     /// Trash entries purged by age or pressure.
     pub purged: IntCounter,
+    /// Volumes, by datanode and together.
+    pub volumes: VolumeMetrics,
     /// Datanodes, by liveness.
     pub datanodes: IntGaugeVec,
     /// 1 while repair and collection are held.
@@ -81,6 +89,8 @@ pub struct TrackerMetrics {
     pub checkpoints: IntCounter,
     /// Checkpoints that failed.
     pub checkpoint_failures: IntCounter,
+    /// How old the newest checkpoint is.
+    pub checkpoint_age: CheckpointAgeMetrics,
 }
 
 impl TrackerMetrics {
@@ -211,6 +221,7 @@ impl TrackerMetrics {
                 "dfs_tracker_purged_versions_total",
                 "Versions purged from the trash by age or pressure.",
             )?,
+            volumes: VolumeMetrics::register(registry)?,
             datanodes: gauges(
                 registry,
                 "dfs_tracker_datanodes",
@@ -244,8 +255,23 @@ impl TrackerMetrics {
                 "dfs_tracker_checkpoint_failures_total",
                 "Checkpoints that could not be written.",
             )?,
+            checkpoint_age: CheckpointAgeMetrics::register(registry)?,
         })
     }
+}
+
+/// Told also while there is no catalog, and therefore no tracker.
+pub fn catalog_lost(registry: &Registry) -> Result<IntGauge, prometheus::Error> {
+    gauge(
+        registry,
+        "dfs_tracker_catalog_lost",
+        "1 while the volume holds no catalog although the cluster had one.",
+    )
+}
+
+/// A number as a gauge takes it.
+pub(crate) fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn counters(

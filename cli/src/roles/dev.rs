@@ -26,7 +26,7 @@ use super::World;
 use super::board::Board;
 use super::place::{bind, blocking, failed, lock, prepare};
 use super::switchboard::{Hosted, switchboard};
-use super::tracker::{open_tracker, tracker_config, tracker_router};
+use super::tracker::{open_tracker, tracker_config, tracker_routes};
 use crate::args::{DevArgs, PolicyArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -153,7 +153,7 @@ impl Dev {
         let readiness = Readiness::new();
         readiness.set("catalog", Ok(()));
         let board = switchboard(
-            edge.wrap(tracker_router(&running, doors)),
+            edge.wrap(tracker_routes(&running, doors)),
             admin_router(readiness, registries),
             hosted,
             shutdown.clone(),

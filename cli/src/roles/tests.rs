@@ -12,6 +12,8 @@ use crate::args::{DevArgs, parse};
 use crate::testing::Captured;
 use crate::verbs::{self, Environment};
 
+mod series;
+
 struct Store {
     dev: Dev,
     address: String,

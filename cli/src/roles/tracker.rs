@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use dfs_gateway::{Document, GatewayConfig, GatewayParts, doors};
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
+use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk};
+use dfs_runtime::request::Routes;
 use dfs_runtime::server::ServerMetrics;
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
 use dfs_tracker::lost::find_or_recover;
@@ -87,7 +88,7 @@ pub async fn run_tracker(
         stopping,
     ));
     let parts = parts(&world, &registry);
-    let disk = world.disk.clone();
+    let disk = metered(&world, &registry)?;
     let found = find_or_recover(disk, &config, &parts, &readiness, listener, &shutdown);
     let what = format!("open the catalog in {}", config.dir.display());
     let found = found.await.map_err(|error| failed(&what, &error))?;
@@ -112,12 +113,23 @@ pub(super) async fn open_tracker(
     world: &World,
     registry: &Registry,
     shutdown: &Shutdown,
-) -> Result<(Running, Router), Failure> {
+) -> Result<(Running, Routes), Failure> {
     let what = format!("open the catalog in {}", config.dir.display());
-    let engine = dfs_tracker::open_engine(world.disk.clone(), config)
+    let engine = dfs_tracker::open_engine(metered(world, registry)?, config)
         .await
         .map_err(|error| failed(&what, &error))?;
     start_tracker(engine, config, world, registry, shutdown).await
+}
+
+/// The disk under the catalog, its work timed.
+fn metered(world: &World, registry: &Registry) -> Result<SharedDisk, Failure> {
+    let metrics =
+        DiskMetrics::register(registry).map_err(|error| failed("register metrics", &error))?;
+    Ok(MeteredDisk::shared(
+        world.disk.clone(),
+        world.clock.clone(),
+        metrics,
+    ))
 }
 
 fn parts(world: &World, registry: &Registry) -> TrackerParts {
@@ -136,7 +148,7 @@ async fn start_tracker(
     world: &World,
     registry: &Registry,
     shutdown: &Shutdown,
-) -> Result<(Running, Router), Failure> {
+) -> Result<(Running, Routes), Failure> {
     let what = format!("open the catalog in {}", config.dir.display());
     let running = dfs_tracker::start(engine, config.clone(), parts(world, registry), shutdown)
         .await
@@ -161,6 +173,6 @@ async fn start_tracker(
 }
 
 /// The tracker's own routes beside its doors.
-pub(super) fn tracker_router(running: &Running, doors: Router) -> Router {
+pub(super) fn tracker_routes(running: &Running, doors: Routes) -> Routes {
     dfs_tracker::http::guarded(Arc::clone(&running.tracker), doors)
 }

@@ -11,17 +11,18 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
 use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, Identity};
 use dfs_protocol::frame::WRITE_STREAM_PROTOCOL;
 use dfs_protocol::routes::{DATANODE_HEADER, FENCE_HEADER, datanode};
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Fence, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
+use dfs_runtime::request::Routes;
 use dfs_runtime::token::Guard;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -37,14 +38,10 @@ pub type Ctx = State<Arc<Context>>;
 
 /// The routes of one datanode, without the request layer. Where the cluster has a token, every one of
 /// them needs it, and it is looked at before anything else: an order's fence is acted upon.
-pub fn router(ctx: Arc<Context>) -> Router {
+pub fn router(ctx: Arc<Context>) -> Routes {
     let guard = Guard::new(ctx.config.tokens.clone(), |_, _| false);
-    let mut mounted = Router::new();
-    for (path, methods) in routes() {
-        mounted = mounted.route(path, methods);
-    }
-    let mounted = mounted.layer(from_fn_with_state(Arc::clone(&ctx), gate));
-    guard.wrap(mounted).with_state(ctx)
+    let gate = from_fn_with_state(Arc::clone(&ctx), gate);
+    Routes::mount(routes(), ctx).map(|router| guard.wrap(router.layer(gate)))
 }
 
 /// Every path and its methods: a table, so that a test can go over it.

@@ -46,6 +46,8 @@ pub struct Room {
     pub capacity: u64,
     /// That chunks may still take.
     pub free: u64,
+    /// That chunks never take.
+    pub reserve: u64,
     /// No new chunk is taken.
     pub read_only: bool,
 }
@@ -87,6 +89,7 @@ impl SpaceGuard {
         Ok(Room {
             capacity: space.total,
             free,
+            reserve: self.hard(space.total),
             read_only,
         })
     }

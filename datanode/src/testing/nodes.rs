@@ -156,8 +156,8 @@ pub(crate) struct Node {
     pub(crate) disk: TestDisk,
     pub(crate) address: DatanodeAddress,
     pub(crate) ended: JoinHandle<Result<(), DatanodeError>>,
+    pub(crate) registry: Registry,
     trigger: ShutdownTrigger,
-    registry: Registry,
 }
 
 impl Node {
@@ -214,8 +214,8 @@ impl Node {
             disk,
             address: DatanodeAddress { id, address },
             ended,
-            trigger,
             registry,
+            trigger,
         }
     }
 
@@ -239,6 +239,15 @@ impl Node {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
         family.unwrap().get_metric()[0].get_counter().get_value()
+    }
+
+    /// A metric that counts whole things and has no labels.
+    // What the gauges hold was a whole number below 2^53.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.unwrap().get_metric()[0].get_gauge().get_value() as u64
     }
 
     pub(crate) fn root(&self) -> PathBuf {

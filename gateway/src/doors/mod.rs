@@ -16,8 +16,8 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-use axum::Router;
 use axum::routing::MethodRouter;
+use dfs_runtime::request::Routes;
 
 use crate::config::GatewayConfig;
 use crate::gateway::{Gateway, GatewayParts, SharedGateway};
@@ -29,9 +29,9 @@ type Route = (&'static str, MethodRouter<SharedGateway>);
 #[derive(Debug)]
 pub struct Doors {
     /// Files and read-only status: for everybody.
-    pub public: Router,
+    pub public: Routes,
     /// What the tracker's own port serves besides. Needs the cluster token wherever there is one.
-    pub admin: Router,
+    pub admin: Routes,
 }
 
 /// Makes the doors and starts the lease renewal, which ends with `parts.shutdown`. Call it once
@@ -40,8 +40,8 @@ pub struct Doors {
 pub fn doors(parts: GatewayParts, config: GatewayConfig) -> Result<Doors, prometheus::Error> {
     let gateway = Gateway::start(parts, config)?;
     Ok(Doors {
-        public: router(public_routes(&gateway.config), gateway.clone()),
-        admin: router(admin::routes(), gateway),
+        public: Routes::mount(public_routes(&gateway.config), gateway.clone()),
+        admin: Routes::mount(admin::routes(), gateway),
     })
 }
 
@@ -51,12 +51,4 @@ fn public_routes(config: &GatewayConfig) -> Vec<Route> {
     routes.extend(status::routes());
     routes.extend(openapi::routes(&config.document));
     routes
-}
-
-fn router(routes: Vec<Route>, gateway: SharedGateway) -> Router {
-    let mut mounted = Router::new();
-    for (path, methods) in routes {
-        mounted = mounted.route(path, methods);
-    }
-    mounted.with_state(gateway)
 }

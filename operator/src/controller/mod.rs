@@ -2,6 +2,7 @@
 //! cluster, a few at once in all. One scope is one namespace, or all of them.
 
 mod pace;
+mod queue;
 mod watches;
 
 use std::collections::BTreeSet;
@@ -10,23 +11,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_runtime::shutdown::Shutdown;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
 use kube::api::Resource as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{
     Action, Config, Error as ControllerError, ReconcileRequest, applier,
 };
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{Lookup, ObjectRef, Store};
 use kube::runtime::watcher;
 
 pub use pace::{backoff, with_jitter};
+use queue::Queue;
 
 use crate::crd::DfsCluster;
 use crate::ctx::Ctx;
 use crate::error::{Category, ReconcileError};
 use crate::events::{EventReason, Note};
-use crate::metrics::ReconcileResult;
+use crate::metrics::{ReconcileResult, RequeueReason};
 use crate::observe::Uid;
 use crate::observe::inventory::CachedInventory;
 use crate::reconcile::reconcile;
@@ -73,13 +75,17 @@ pub async fn run_scope(
     // are driven by the queue, so the waiting happens inside each reconcile.
     let ready = Arc::new(ready);
     let ending = shutdown.clone();
+    let waiting = Arc::new(Queue::new(ctx.metrics.waiting.clone()));
+    let (entering, leaving) = (Arc::clone(&waiting), Arc::clone(&waiting));
     let queue: Triggers = Box::pin(
         stream::select_all(triggers)
             .filter_map(|trigger| async move { logged(trigger) })
+            .inspect_ok(move |request| entering.entered(key_of(&request.obj_ref)))
             .take_until(async move { ending.triggered().await }),
     );
     let reconciler = move |object: Arc<Guarded>, ctx: Arc<Ctx>| {
         let ready = Arc::clone(&ready);
+        leaving.left(&key_of(&ObjectRef::from_obj(object.as_ref())));
         Box::pin(async move {
             ready.wait().await;
             pass(&object, &ctx).await
@@ -94,7 +100,11 @@ pub async fn run_scope(
     };
     applier(reconciler, policy, Arc::clone(&ctx), store, queue, config)
         .for_each(|ended| {
-            settle(ended, &ctx, &clusters);
+            if let Err(ControllerError::ObjectNotFound(gone)) = &ended {
+                let key = key_of(gone);
+                waiting.left(&key);
+                settle(&key, &ctx, &clusters);
+            }
             std::future::ready(())
         })
         .await;
@@ -152,10 +162,11 @@ async fn pass(object: &Guarded, ctx: &Ctx) -> Result<Action, ReconcileError> {
             namespace: namespace.clone(),
             name: name.clone(),
         };
-        ctx.metrics.succeeded(&key, ctx.clock.wall());
+        ctx.metrics.clusters.succeeded(&key, ctx.clock.wall());
     }
-    Ok(outcome.requeue.map_or_else(Action::await_change, |after| {
-        Action::requeue(with_jitter(after, ctx.rng.u64()))
+    Ok(outcome.requeue.map_or_else(Action::await_change, |next| {
+        ctx.metrics.requeues.inc(next.why);
+        Action::requeue(with_jitter(next.after, ctx.rng.u64()))
     }))
 }
 
@@ -176,23 +187,26 @@ fn error_policy(object: &Guarded, error: &ReconcileError, ctx: &Ctx) -> Action {
     } else {
         tracing::warn!(namespace, name, failures, %error, "cannot reconcile");
     }
-    let after = backoff(failures, category == Category::Conflict);
+    let changed = category == Category::Conflict;
+    ctx.metrics.requeues.inc(if changed {
+        RequeueReason::Conflict
+    } else {
+        RequeueReason::Failure
+    });
+    let after = backoff(failures, changed);
     Action::requeue(with_jitter(after, ctx.rng.u64()))
 }
 
-type Ended = Result<(ObjectRef<Guarded>, Action), ControllerError<ReconcileError, watcher::Error>>;
+fn key_of<K: Lookup>(object: &ObjectRef<K>) -> ClusterKey {
+    ClusterKey {
+        namespace: object.namespace.clone().unwrap_or_default(),
+        name: object.name.clone(),
+    }
+}
 
-/// Clean-up after each reconcile.
-fn settle(ended: Ended, ctx: &Ctx, clusters: &Store<Guarded>) {
-    let Err(ControllerError::ObjectNotFound(gone)) = ended else {
-        return;
-    };
-    // Deleted: owner references clean up, here only what is remembered goes.
-    let key = ClusterKey {
-        namespace: gone.namespace.clone().unwrap_or_default(),
-        name: gone.name.clone(),
-    };
-    ctx.metrics.forget(&key);
+/// A cluster was deleted: owner references clean up, here only what is remembered goes.
+fn settle(gone: &ClusterKey, ctx: &Ctx, clusters: &Store<Guarded>) {
+    ctx.metrics.clusters.forget(gone);
     let state = clusters.state();
     let present: BTreeSet<Uid> = state
         .iter()

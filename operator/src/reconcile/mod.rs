@@ -27,7 +27,7 @@ use crate::decide::conditions::{Trouble, invalid, registered};
 use crate::decide::{self, Input, Judgement, Kind, Plan, Step, Stop, Truth};
 use crate::error::ReconcileError;
 use crate::events::{EventReason, Note, transitions};
-use crate::metrics::ReconcileResult;
+use crate::metrics::{ReconcileResult, RequeueReason};
 use crate::observe::{Inventory, Observed, Part, Verdicts, observe, read_tracker, verdicts};
 use crate::status::{self, Change, Numbers};
 use crate::tracker_client::Endpoint;
@@ -48,7 +48,16 @@ pub struct Outcome {
     /// For metrics.
     pub result: ReconcileResult,
     /// When to look again at the latest; none waits for a change of the object.
-    pub requeue: Option<Duration>,
+    pub requeue: Option<Requeue>,
+}
+
+/// When to look again, and why then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requeue {
+    /// From the end of the pass on.
+    pub after: Duration,
+    /// For metrics.
+    pub why: RequeueReason,
 }
 
 /// What a pass carries from step to step.
@@ -148,13 +157,20 @@ pub async fn reconcile(ctx: &Ctx, object: &DfsCluster) -> Result<Outcome, Reconc
     error.map_or(Ok(()), Err)?;
     Ok(Outcome {
         result: ReconcileResult::Ok,
-        requeue: Some(match (told, moving) {
-            (0, true) => MOVING,
-            (0, false) if looked.plan.budget.held.is_some() => ctx.resync.min(HELD),
-            (0, false) => ctx.resync,
-            _ => SOON,
-        }),
+        requeue: Some(requeue(told, moving, &looked.plan, ctx.resync)),
     })
+}
+
+fn requeue(told: usize, moving: bool, plan: &Plan, resync: Duration) -> Requeue {
+    let (after, why) = match (told, moving) {
+        (0, true) => (MOVING, RequeueReason::Moving),
+        (0, false) if plan.budget.held.is_some() => {
+            (resync.min(HELD), RequeueReason::EvictionsHeld)
+        }
+        (0, false) => (resync, RequeueReason::Resync),
+        _ => (SOON, RequeueReason::Told),
+    };
+    Requeue { after, why }
 }
 
 /// A spec that makes no sense: nothing is touched, its status says why. The object's own change
@@ -351,6 +367,7 @@ impl Pass<'_> {
         judgements: &[Judgement],
     ) -> Result<Change, ReconcileError> {
         let ctx = self.ctx;
+        ctx.metrics.clusters.judged(&self.cluster.key, judgements);
         let next = status::compose(&self.object, numbers, judgements, ctx.clock.wall());
         let change = status::change(self.object.status.as_ref(), &next);
         let mut notes = self.notes.clone();

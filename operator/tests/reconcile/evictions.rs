@@ -56,7 +56,7 @@ async fn the_budget_follows_the_chunks_and_not_the_pods() {
     });
     let outcome = world.reconcile(&ctx).await.unwrap();
     assert_eq!(budget(&world), 0);
-    assert!(outcome.requeue.unwrap() <= std::time::Duration::from_secs(10));
+    assert!(outcome.requeue.unwrap().after <= std::time::Duration::from_secs(10));
     let message = world.condition("Degraded").2;
     assert!(
         message.contains("evictions of datanodes wait: 1 chunks"),

@@ -1,5 +1,7 @@
 //! Counts and durations of requests.
 
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -7,6 +9,7 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use super::endpoints::Endpoint;
 use crate::metrics::{DURATION_BUCKETS, Label, counter, gauge, registered};
 
 crate::label_enum! {
@@ -24,7 +27,7 @@ crate::label_enum! {
         Delete = "DELETE",
         /// OPTIONS.
         Options = "OPTIONS",
-        /// Any other token.
+        /// Any other token, or one that the route does not take.
         Other = "other",
     }
 }
@@ -73,9 +76,18 @@ impl StatusClass {
     }
 }
 
-/// `dfs_http_requests_*`. Routes are the router's patterns, never raw paths.
+/// Statuses that every endpoint has series of before the first request.
+const EXPECTED: [StatusClass; 3] = [
+    StatusClass::Success,
+    StatusClass::ClientError,
+    StatusClass::ServerError,
+];
+
+/// `dfs_http_requests_*`. Routes are the router's patterns, never raw paths, and methods those that the
+/// route takes: clients cannot make series.
 #[derive(Debug, Clone)]
 pub struct RequestMetrics {
+    endpoints: Arc<OnceLock<HashSet<Endpoint>>>,
     requests: IntCounterVec,
     seconds: HistogramVec,
     sent: IntCounter,
@@ -93,13 +105,17 @@ impl RequestMetrics {
             "From the end of the request's header to the end of its answer",
         );
         Ok(Self {
+            endpoints: Arc::default(),
             requests: registered(
                 registry,
                 IntCounterVec::new(requests, &[MethodLabel::NAME, "route", StatusClass::NAME])?,
             )?,
             seconds: registered(
                 registry,
-                HistogramVec::new(seconds.buckets(DURATION_BUCKETS.to_vec()), &["route"])?,
+                HistogramVec::new(
+                    seconds.buckets(DURATION_BUCKETS.to_vec()),
+                    &[MethodLabel::NAME, "route"],
+                )?,
             )?,
             sent: counter(
                 registry,
@@ -139,6 +155,30 @@ impl RequestMetrics {
         self.panics.get()
     }
 
+    /// Makes the series of these endpoints, at zero, so that a rate sees the first error too. From then
+    /// on the methods of others are counted as [`MethodLabel::Other`]. Only the first call counts.
+    pub(super) fn expect(&self, endpoints: Vec<Endpoint>) {
+        if endpoints.is_empty() {
+            return;
+        }
+        for Endpoint { route, method } in &endpoints {
+            for status in EXPECTED {
+                self.requests
+                    .with_label_values(&[method.as_str(), route, status.as_str()]);
+            }
+        }
+        let _first = self.endpoints.set(endpoints.into_iter().collect());
+    }
+
+    /// The method as it is counted.
+    fn method_at(&self, method: MethodLabel, route: &str) -> MethodLabel {
+        let taken = self.endpoints.get().is_none_or(|endpoints| {
+            let route = route.to_owned();
+            endpoints.contains(&Endpoint { route, method })
+        });
+        if taken { method } else { MethodLabel::Other }
+    }
+
     pub(super) fn refused(&self) {
         self.refused.inc();
     }
@@ -151,6 +191,11 @@ impl RequestMetrics {
         self.in_flight.inc();
     }
 
+    #[cfg(test)]
+    fn requests_at(&self, labels: [&str; 3]) -> u64 {
+        self.requests.with_label_values(&labels).get()
+    }
+
     pub(super) fn ended(
         &self,
         method: MethodLabel,
@@ -161,12 +206,53 @@ impl RequestMetrics {
     ) {
         self.in_flight.dec();
         let class = StatusClass::of(status);
+        let method = self.method_at(method, route);
         self.requests
             .with_label_values(&[method.as_str(), route, class.as_str()])
             .inc();
         self.seconds
-            .with_label_values(&[route])
+            .with_label_values(&[method.as_str(), route])
             .observe(duration.as_secs_f64());
         self.sent.inc_by(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(registry: &Registry) -> usize {
+        let families = registry.gather();
+        let ours = families
+            .iter()
+            .filter(|f| f.name() == "dfs_http_requests_total");
+        ours.map(|family| family.get_metric().len()).sum()
+    }
+
+    #[test]
+    fn every_endpoint_has_its_series_before_the_first_error_and_clients_make_none() {
+        let registry = Registry::new();
+        let metrics = RequestMetrics::register(&registry).unwrap();
+        let endpoint = |method| Endpoint {
+            route: "/files/{*path}".to_owned(),
+            method,
+        };
+        metrics.expect(vec![endpoint(MethodLabel::Get), endpoint(MethodLabel::Put)]);
+        assert_eq!(series(&registry), 2 * EXPECTED.len());
+        let end = |method, status| {
+            metrics.started();
+            metrics.ended(method, "/files/{*path}", status, 0, Duration::ZERO);
+        };
+        end(MethodLabel::Get, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(series(&registry), 2 * EXPECTED.len());
+        assert_eq!(metrics.requests_at(["GET", "/files/{*path}", "5xx"]), 1);
+        for method in MethodLabel::ALL {
+            end(*method, StatusCode::METHOD_NOT_ALLOWED);
+        }
+        assert_eq!(
+            series(&registry),
+            2 * EXPECTED.len() + 1,
+            "all others are one"
+        );
     }
 }

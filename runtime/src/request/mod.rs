@@ -2,9 +2,11 @@
 //! net under panics. What every answer gets: the id, and problems finished for the client.
 
 mod body;
+mod endpoints;
 mod metrics;
 
 use body::{Observed, RequestEnd};
+pub use endpoints::{Endpoint, Routes};
 pub use metrics::{MethodLabel, RequestMetrics, StatusClass};
 
 use std::panic::AssertUnwindSafe;
@@ -71,8 +73,11 @@ impl RequestEdge {
         self
     }
 
-    /// Puts the layer around all routes of a router, fallbacks included. Call it once, last.
-    pub fn wrap<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
+    /// Puts the layer around all routes of a router, fallbacks included. Call it once, last. The
+    /// metrics have series for every endpoint from here on.
+    pub fn wrap(&self, routes: impl Into<Routes>) -> Router {
+        let Routes { router, endpoints } = routes.into();
+        self.metrics.expect(endpoints);
         problem::with_fallbacks(router)
             .layer(axum::middleware::from_fn_with_state(self.clone(), handle))
     }

@@ -4,6 +4,7 @@
 mod checkpoint;
 mod collect;
 mod journal;
+mod publish;
 mod pulse;
 mod rebalance;
 mod repair;

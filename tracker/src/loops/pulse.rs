@@ -7,11 +7,12 @@ use std::time::Duration;
 use dfs_protocol::ErrorCode;
 use dfs_protocol::datanode::Liveness;
 use dfs_protocol::events::EventKind;
-use dfs_protocol::status::{ChunkHealth, RepairPriority};
+use dfs_protocol::status::RepairPriority;
 
 use futures_util::future::join_all;
 
 use super::Work;
+use super::publish::publish;
 use crate::decode_journal_page;
 use crate::model::below_factor::BelowFactor;
 use crate::model::datanodes::Datanode;
@@ -84,6 +85,9 @@ impl Work for Pulse {
             if state.safe_mode.tick(&state.datanodes, &state.replicas, now) {
                 tracing::info!("safe mode is over: repair and collection begin");
             }
+            if state.safe_mode.is_over() {
+                state.replicas.watch_shortages();
+            }
             if let Some((before, copied)) = self.last {
                 let seconds = now.saturating_sub(before).as_secs_f64();
                 if seconds > 0.0 {
@@ -105,7 +109,7 @@ impl Work for Pulse {
             }
         }
         compare_journals(tracker).await;
-        publish(tracker, now);
+        publish(tracker, now).await;
     }
 }
 
@@ -156,47 +160,4 @@ async fn compare_journals(tracker: &Tracker) {
     } = &mut *state;
     let now = tracker.clock.monotonic();
     comparison.tick(datanodes, policy.min_write(policy.factor), now);
-}
-
-fn publish(tracker: &Tracker, now: Duration) {
-    let state = tracker.state();
-    let metrics = &tracker.metrics;
-    let counters = state.replicas.counters();
-    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    for health in ChunkHealth::ALL {
-        let count = whole(counters.of_health(health));
-        metrics
-            .chunks
-            .with_label_values(&[health.as_str()])
-            .set(count);
-    }
-    metrics.shortage.set(counters);
-    for priority in RepairPriority::ALL {
-        let count = whole(counters.of_priority(priority));
-        metrics
-            .repair_queue
-            .with_label_values(&[priority.as_str()])
-            .set(count);
-    }
-    metrics
-        .repair_active
-        .set(i64::from(state.tasks.repair_copies()));
-    metrics.repair_remaining.set(whole(counters.repair_bytes));
-    metrics.held.set(i64::from(state.hold(now).is_some()));
-    metrics.pending.set(whole(state.pending.len() as u64));
-    metrics.safe_mode.set(i64::from(state.in_safe_mode()));
-    let mut by_liveness = [0; 3];
-    for node in state.datanodes.serving() {
-        by_liveness[state.datanodes.liveness(node, now) as usize] += 1;
-    }
-    for (liveness, label) in [
-        (Liveness::Live, "live"),
-        (Liveness::Suspect, "suspect"),
-        (Liveness::Dead, "dead"),
-    ] {
-        metrics
-            .datanodes
-            .with_label_values(&[label])
-            .set(by_liveness[liveness as usize]);
-    }
 }

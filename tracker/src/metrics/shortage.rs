@@ -1,17 +1,20 @@
 //! Chunks below their factor: how many, for how long, why.
 
+use std::time::Duration;
+
 use dfs_protocol::status::Shortage;
 use dfs_runtime::metrics::{gauge, registered};
 use prometheus::{CounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::gauges;
-use crate::model::replicas::Counters;
+use super::{gauges, whole};
+use crate::model::replicas::{Counters, ReplicaMap};
 
 /// Numbers of chunks below their factor.
 #[derive(Debug, Clone)]
 pub struct ShortageMetrics {
     chunks: IntGaugeVec,
     seconds: CounterVec,
+    oldest: IntGaugeVec,
     raising: IntGauge,
 }
 
@@ -33,6 +36,14 @@ impl ShortageMetrics {
                 &causes,
             )?,
             seconds: registered(registry, CounterVec::new(seconds, &["cause"])?)?,
+            oldest: gauges(
+                registry,
+                "dfs_tracker_oldest_shortage_seconds",
+                "Time since the chunk that fell short first, of those that still do, fell short, by \
+                 cause; 0 when none does. Counts from the end of this tracker's safe mode at the earliest.",
+                "cause",
+                &causes,
+            )?,
             raising: gauge(
                 registry,
                 "dfs_tracker_raising_remaining_bytes",
@@ -58,11 +69,20 @@ impl ShortageMetrics {
 
     /// How it is now.
     pub fn set(&self, counters: &Counters) {
-        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for cause in Shortage::ALL {
             let gauge = self.chunks.with_label_values(&[cause.as_str()]);
             gauge.set(whole(counters.of_shortage(cause)));
         }
         self.raising.set(whole(counters.raising_bytes));
+    }
+
+    /// How old the oldest shortages are; `now` is monotonic.
+    pub fn set_oldest(&self, replicas: &ReplicaMap, now: Duration) {
+        for cause in Shortage::ALL {
+            let since = replicas.short_since(cause);
+            let age = since.map_or(0, |since| now.saturating_sub(since).as_secs());
+            let gauge = self.oldest.with_label_values(&[cause.as_str()]);
+            gauge.set(whole(age));
+        }
     }
 }

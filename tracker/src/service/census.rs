@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_protocol::calls::FileRequest;
 use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::status::{
-    Capacity, ChunkDetail, ChunkHealth, ClusterStatus, DatanodeCounts, DatanodeStatus, FileChunks,
+    ChunkDetail, ChunkHealth, ClusterStatus, DatanodeCounts, DatanodeStatus, FileChunks,
     JournalStatus, ReplicaDetail, ReplicaState, ShortageStatus, TrashStatus,
 };
 use dfs_protocol::{DatanodeId, Problem};
@@ -46,7 +46,7 @@ impl Tracker {
             .of_health(ChunkHealth::MisReplicated);
         let spread = spread::status(&state.datanodes, factor, badly_spread, now);
         let datanodes = count_datanodes(&state, now);
-        let capacity = capacity(&state, now);
+        let capacity = state.capacity(now);
         drop(state);
         let CatalogMeta {
             cluster,
@@ -232,18 +232,6 @@ fn count_datanodes(state: &State, now: Duration) -> DatanodeCounts {
         counts.placeable += u64::from(state.datanodes.placeable(node, 0, now));
     }
     counts
-}
-
-fn capacity(state: &State, now: Duration) -> Capacity {
-    let mut sum = Capacity::default();
-    for node in state.datanodes.serving() {
-        if state.datanodes.liveness(node, now) != Liveness::Dead {
-            sum.total_bytes += node.stats.capacity_bytes;
-            sum.used_bytes += node.stats.used_bytes;
-            sum.free_bytes += node.stats.free_bytes;
-        }
-    }
-    sum
 }
 
 /// Whether all is well, and the sentence that says it, worst first.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
 use dfs_protocol::datanode::{FinishedTask, Liveness, TaskOutcome};
-use dfs_protocol::status::{RebalanceStatus, RepairPriority};
+use dfs_protocol::status::{Capacity, RebalanceStatus, RepairPriority};
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TrashId};
 
 use crate::model::comparison::Comparison;
@@ -343,6 +343,19 @@ impl State {
             }
         }
         usage
+    }
+
+    /// What the volumes of all datanodes that are not dead have together.
+    pub fn capacity(&self, now: Duration) -> Capacity {
+        let mut sum = Capacity::default();
+        for node in self.datanodes.serving() {
+            if self.datanodes.liveness(node, now) != Liveness::Dead {
+                sum.total_bytes += node.stats.capacity_bytes;
+                sum.used_bytes += node.stats.used_bytes;
+                sum.free_bytes += node.stats.free_bytes;
+            }
+        }
+        sum
     }
 
     /// Whether the volumes are so full that the trash is emptied early.

@@ -21,6 +21,7 @@ use super::keys::{self, Counters};
 use super::kv::{Direction, Engine, Span, Table, WriteTxn};
 use super::metrics::CatalogMetrics;
 use super::snapshot::{CatalogMeta, Snapshot};
+use crate::metrics::whole;
 use crate::model::op::{ChunkRecord, DatanodeRecord, Op, OpOutcome};
 
 /// Limits of the catalog. Each one that is met is counted.
@@ -203,6 +204,17 @@ impl Catalog {
         // A method's path is not general enough over the snapshot's lifetime.
         #[allow(clippy::redundant_closure_for_method_calls)]
         self.read(|snapshot| snapshot.datanodes()).await
+    }
+
+    /// Brings the numbers that nothing else sets up to date; gives the single values.
+    pub async fn publish(&self) -> Result<CatalogMeta, StoreError> {
+        let meta = self.meta().await?;
+        let engine = self.engine();
+        let size = blocking(move || engine.size_bytes()).await?;
+        let metrics = &self.inner.metrics;
+        metrics.epoch.set(whole(meta.fence.epoch.0));
+        metrics.size.set(whole(size));
+        Ok(meta)
     }
 
     /// The engine, for checkpoints and dumps (blocking).

@@ -208,4 +208,9 @@ pub trait Engine: Debug + Send + Sync + 'static {
     fn room(&self) -> Result<Room, StoreError> {
         Ok(Room::Ample)
     }
+
+    /// Bytes of the files that it keeps; 0 for one that keeps none.
+    fn size_bytes(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }

@@ -1,9 +1,8 @@
 //! Numbers of the catalog.
 
-use prometheus::core::Collector;
+use dfs_runtime::metrics::{counter, gauge, histogram, registered};
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    exponential_buckets,
+    Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
 };
 
 use crate::model::op::Op;
@@ -29,6 +28,10 @@ pub struct CatalogMetrics {
     pub poisoned: IntGauge,
     /// Last committed sequence.
     pub sequence: IntGauge,
+    /// The last epoch that was begun.
+    pub epoch: IntGauge,
+    /// Bytes of the engine's files.
+    pub size: IntGauge,
 }
 
 impl CatalogMetrics {
@@ -36,37 +39,25 @@ impl CatalogMetrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let seconds = exponential_buckets(0.000_25, 2.0, 16)?;
         Ok(Self {
-            batch_operations: keep(
+            batch_operations: histogram(
                 registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "dfs_tracker_catalog_batch_operations",
-                        "Changes in one durable transaction of the catalog",
-                    )
-                    .buckets(exponential_buckets(1.0, 2.0, 12)?),
-                )?,
+                "dfs_tracker_catalog_batch_operations",
+                "Changes in one durable transaction of the catalog",
+                &exponential_buckets(1.0, 2.0, 12)?,
             )?,
-            commit_seconds: keep(
+            commit_seconds: histogram(
                 registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "dfs_tracker_catalog_commit_seconds",
-                        "Seconds that the local commit of a batch took",
-                    )
-                    .buckets(seconds.clone()),
-                )?,
+                "dfs_tracker_catalog_commit_seconds",
+                "Seconds that the local commit of a batch took",
+                &seconds,
             )?,
-            answer_seconds: keep(
+            answer_seconds: histogram(
                 registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "dfs_tracker_catalog_answer_seconds",
-                        "Seconds until a batch was durable in catalog and journals",
-                    )
-                    .buckets(seconds),
-                )?,
+                "dfs_tracker_catalog_answer_seconds",
+                "Seconds until a batch was durable in catalog and journals",
+                &seconds,
             )?,
-            operations: keep(
+            operations: registered(
                 registry,
                 IntCounterVec::new(
                     Opts::new(
@@ -101,24 +92,18 @@ impl CatalogMetrics {
                 "dfs_tracker_catalog_sequence",
                 "Last committed sequence of the catalog",
             )?,
+            epoch: gauge(
+                registry,
+                "dfs_tracker_catalog_epoch",
+                "Last epoch that a tracker began: one more with each start",
+            )?,
+            size: gauge(
+                registry,
+                "dfs_tracker_catalog_size_bytes",
+                "Bytes of the catalog's file on the tracker's volume",
+            )?,
         })
     }
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    keep(registry, IntCounter::new(name, help)?)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    keep(registry, IntGauge::new(name, help)?)
-}
-
-fn keep<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }
 
 /// Metric label value of a change.

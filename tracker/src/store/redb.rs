@@ -57,6 +57,7 @@ impl RedbConfig {
 #[derive(Debug)]
 pub struct RedbEngine {
     database: Database,
+    file: Arc<dyn DiskFile>,
     quick_repair: bool,
     room: RoomKeeper,
     _lock: Box<dyn DiskLock>,
@@ -89,6 +90,7 @@ impl RedbEngine {
         let database = open_database(&file, config)?;
         Ok(Self {
             database,
+            file,
             quick_repair: config.quick_repair,
             room,
             _lock: lock,
@@ -257,6 +259,13 @@ impl Engine for RedbEngine {
     fn room(&self) -> Result<Room, StoreError> {
         self.room.room().map_err(|source| StoreError::Io {
             doing: "looking for room",
+            source,
+        })
+    }
+
+    fn size_bytes(&self) -> Result<u64, StoreError> {
+        self.file.length().map_err(|source| StoreError::Io {
+            doing: "measuring the catalog",
             source,
         })
     }

@@ -83,6 +83,7 @@ impl ReplicaMap {
             return;
         };
         self.uncount_slot(at);
+        self.short.note(at, None);
         let kind = self.slot(at).kind();
         let mut replicas = Vec::new();
         for node in self.slot(at).nodes.as_slice().to_vec() {

@@ -125,6 +125,7 @@ impl ReplicaMap {
     pub(super) fn count_slot(&mut self, at: u32) {
         let slot = &self.slots[at as usize];
         self.counters.add(slot);
+        self.short.note(at, slot.shortage());
         match slot.need() {
             Need::Nothing => {}
             Need::Repair(priority) => {
@@ -157,12 +158,14 @@ impl ReplicaMap {
     pub fn check_derived(&self) -> Result<(), String> {
         let mut fresh = Counters::default();
         let mut queues: [BitSet; 7] = Default::default();
+        let mut short = Vec::new();
         let mut digests = vec![SetDigest::default(); self.nodes.len()];
         for (at, slot) in self.occupied() {
             let (found, seen) = self.judge(at);
             let mut judged = slot.clone();
             judged.take_in(&found, seen);
             fresh.add(&judged);
+            short.extend(judged.shortage().map(|cause| (at, cause)));
             match judged.need() {
                 Need::Nothing => {}
                 Need::Repair(priority) => {
@@ -193,6 +196,7 @@ impl ReplicaMap {
                 digests[usize::from(*node)].insert(sealed);
             }
         }
+        self.short.check(&short)?;
         self.compare(&fresh, &queues, &digests)
     }
 

@@ -5,6 +5,7 @@
 mod bits;
 mod changes;
 mod counters;
+mod short;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, SealedChunk, SetDigest};
 use dfs_protocol::datanode::AdminState;
-use dfs_protocol::status::{ChunkHealth, RepairPriority};
+use dfs_protocol::status::{ChunkHealth, RepairPriority, Shortage};
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 
 use super::datanodes::DatanodeTable;
 use super::health::{HolderView, Label, ReplicaClass, SpreadRule};
 use bits::BitSet;
 pub use counters::Counters;
+use short::ShortSince;
 use slot::{Index, Need, NodeList, Slot};
 
 /// What the catalog expects of a chunk.
@@ -142,6 +144,7 @@ pub struct ReplicaMap {
     queues: [BitSet; 7],
     rule: SpreadRule,
     counters: Counters,
+    short: ShortSince,
 }
 
 #[derive(Debug, Clone)]
@@ -261,6 +264,22 @@ impl ReplicaMap {
         &self.counters
     }
 
+    /// Remembers from now on since when chunks fall short: to be called once enough was reported,
+    /// as before that chunks seem to fall short that do not. Calling it again changes nothing.
+    pub fn watch_shortages(&mut self) {
+        if self.short.begin() {
+            for (at, slot) in (0..).zip(&self.slots).filter(|(_, slot)| slot.occupied()) {
+                self.short.note(at, slot.shortage());
+            }
+        }
+    }
+
+    /// Since when the chunk that fell short first for this cause, of those that still do, has fallen
+    /// short, whatever the cause was at first; none when there is none, or nobody watches.
+    pub fn short_since(&self, cause: Shortage) -> Option<Duration> {
+        self.short.oldest(cause)
+    }
+
     /// When replicas are badly spread.
     pub fn rule(&self) -> SpreadRule {
         self.rule
@@ -270,6 +289,7 @@ impl ReplicaMap {
     /// message, so that health follows. Costs one comparison for each datanode that did not
     /// change, and one judgement for each chunk of those that did.
     pub fn sync(&mut self, datanodes: &DatanodeTable, now: Duration) {
+        self.short.now(now);
         self.set_rule(datanodes.spread_rule());
         for node in datanodes.iter() {
             self.set_view(node.id, datanodes.view(node, now));

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use dfs_protocol::chunk::{ChunkKind, Replica, SealedChunk, SetDigest};
 use dfs_protocol::datanode::AdminState;
-use dfs_protocol::status::ChunkHealth;
+use dfs_protocol::status::{ChunkHealth, Shortage};
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 use proptest::prelude::*;
 
+use super::super::datanodes::{DatanodeTable, LivenessPolicy};
 use super::super::health::{HolderView, Label, ReplicaClass, SpreadRule};
 use super::{Expected, Queue, ReplicaMap};
 
@@ -225,6 +226,7 @@ enum Step {
     Clear(u128),
     Expire,
     Deleted(u128, u128, u32),
+    Watch,
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -247,6 +249,7 @@ fn steps() -> impl Strategy<Value = Step> {
         (0u32..4).prop_map(Step::Rule),
         n.clone().prop_map(Step::Clear),
         Just(Step::Expire),
+        Just(Step::Watch),
         (n, c, v).prop_map(|(n, c, v)| Step::Deleted(n, c, v)),
     ]
 }
@@ -319,6 +322,7 @@ fn take(
         Step::Expire => {
             map.expire_promises(SECOND, 9 * SECOND);
         }
+        Step::Watch => map.watch_shortages(),
         Step::Deleted(n, c, v) => {
             let held = truth.entry(n).or_default();
             if let Some(sealed) = held.remove(&(id(c), ChunkVersion(v))) {
@@ -326,6 +330,47 @@ fn take(
             }
         }
     }
+}
+
+#[test]
+fn the_oldest_shortage_ages_until_its_chunk_is_whole_whatever_its_cause_becomes() {
+    let mut map = map(3);
+    let table = DatanodeTable::new(LivenessPolicy::default(), 9);
+    let ages = |map: &ReplicaMap| Shortage::ALL.map(|cause| map.short_since(cause));
+    let second = |n| Some(n * SECOND);
+    for n in [1, 2] {
+        map.load_chunk(expected(chunk(n, 1), 2));
+        report(&mut map, n, &[chunk(1, 1), chunk(2, 1)]);
+    }
+    map.load_chunk(expected(chunk(3, 1), 2));
+    assert_eq!(ages(&map), [None; 4], "nobody watches yet");
+    map.sync(&table, 5 * SECOND);
+    map.watch_shortages();
+    assert_eq!(ages(&map), [None, None, None, second(5)]);
+    map.sync(&table, 7 * SECOND);
+    map.set_view(node(2), view(2, false));
+    report(&mut map, 1, &[chunk(1, 1), chunk(2, 1), chunk(3, 1)]);
+    report(&mut map, 3, &[chunk(3, 1)]);
+    assert_eq!(
+        ages(&map),
+        [None, None, None, second(7)],
+        "the oldest is whole"
+    );
+    map.sync(&table, 9 * SECOND);
+    map.watch_shortages();
+    map.clear_datanode(node(1));
+    assert_eq!(
+        ages(&map),
+        [None, None, second(7), None],
+        "the same ones, for another cause"
+    );
+    map.sync(&table, 11 * SECOND);
+    map.forget_chunk(id(1), SECOND);
+    map.forget_chunk(id(2), SECOND);
+    assert_eq!(ages(&map), [None, None, second(9), None]);
+    map.forget_chunk(id(3), SECOND);
+    assert_eq!(ages(&map), [None; 4]);
+    map.check_derived().unwrap();
 }
 
 proptest! {
