@@ -245,13 +245,19 @@ async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
     world
         .kubectl(&["delete", "pvc", "data-other-datanode-0", "--timeout=120s"])
         .unwrap();
+    // Reserved for the claim that comes next: a volume that is free goes to any claim of its class, also to one
+    // of a scenario beside this one.
+    let reserve = json!([{"op": "replace", "path": "/spec/claimRef", "value": {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "namespace": world.namespace, "name": "data-store-datanode-0",
+    }}]);
     kubectl(&[
         "patch",
         "pv",
         &volume,
         "--type=json",
         "-p",
-        r#"[{"op":"remove","path":"/spec/claimRef"}]"#,
+        &reserve.to_string(),
     ])
     .unwrap();
     let mut taken: Value = json!({
@@ -263,6 +269,14 @@ async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
         "storageClassName": claim["spec"]["storageClassName"], "resources": claim["spec"]["resources"],
     });
     world.apply(&taken.to_string());
+    until("the volume is bound to it", DEADLINE, || async {
+        let claim = world.get(&["pvc", "data-store-datanode-0"])?;
+        match claim["status"]["phase"].as_str() {
+            Some("Bound") => Ok(()),
+            phase => Err(format!("{phase:?}")),
+        }
+    })
+    .await;
 
     // Its pod comes first and alone: no neighbour of its own may take the node on which the volume lies.
     let store = Cluster::apply_with(&world, "store", 1, &single);

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
+use crate::losses::agree;
 use crate::roll::set_image;
 use crate::world::{BROKEN_IMAGE, World};
 
@@ -117,9 +118,7 @@ async fn i27_killed_after_any_call_while_a_lost_catalog_is_rebuilt() {
             state.catalog = dfs_operator::tracker_client::CatalogState::Lost;
             state.cluster.to_string()
         });
-        world.api.change("dfsclusters", "a", |cluster| {
-            cluster["metadata"]["annotations"] = json!({"dfs.io/acknowledge-catalog-lost": id});
-        });
+        agree(world, &id);
     })
     .await;
 }

@@ -137,7 +137,7 @@ async fn a_copied_uuid_is_never_bound_to_a_second_volume() {
 }
 
 /// A human's word that the catalog is lost.
-fn agree(world: &World, word: &str) {
+pub fn agree(world: &World, word: &str) {
     world.api.change("dfsclusters", "a", |cluster| {
         cluster["metadata"]["annotations"] = json!({"dfs.io/acknowledge-catalog-lost": word});
     });

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::crd::DecommissionState;
-use crate::decide::tests::{cluster, observed};
+use crate::decide::tests::{cluster, leaving, observed};
 use crate::decide::{Plan, decide};
 use crate::observe::Verdicts;
 use crate::validate::Decommissioning;
@@ -156,14 +156,8 @@ fn i25_a_set_that_is_gone_for_a_moment_is_made_again_with_the_recorded_replicas(
         cluster.replacements = recorded.map(record).into_iter().collect();
         let leaving = Decommissioning {
             pod: "a-datanode-4".into(),
-            id: None,
-            volume: None,
             state: DecommissionState::Quiet,
-            started: Timestamp::UNIX_EPOCH,
-            progressed: Timestamp::UNIX_EPOCH,
-            remaining: None,
-            heard: None,
-            reason: None,
+            ..leaving()
         };
         cluster.decommissions = vec![leaving.clone()];
         let mut seen = observed(Vec::new());
