@@ -110,6 +110,12 @@ impl Lease {
         state.interval = Some(Duration::from_millis((lease_ms / 3).max(100)));
     }
 
+    /// Whether there is nothing to tell the tracker.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.in_use.is_empty() && state.abandoned.is_empty()
+    }
+
     /// Renews now. Chunks whose giving-up was not heard are told again next time.
     pub(crate) async fn renew(&self) -> Result<RenewResponse, ClientError> {
         let (chunks, abandoned) = {
@@ -156,11 +162,7 @@ impl Lease {
                 () = tokio::time::sleep(interval) => {}
                 () = gathered => {}
             }
-            let idle = {
-                let state = self.lock();
-                state.in_use.is_empty() && state.abandoned.is_empty()
-            };
-            if idle {
+            if self.is_idle() {
                 continue;
             }
             if let Err(error) = self.renew().await {

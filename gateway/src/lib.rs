@@ -23,7 +23,7 @@ mod upload;
 mod testing;
 
 pub use config::{Document, GatewayConfig};
-pub use doors::{Doors, doors};
+pub use doors::{Doors, Release, doors};
 pub use error::{DownloadError, UploadError};
 pub use gateway::GatewayParts;
 pub use metrics::{GatewayMetrics, Refusal};

@@ -20,6 +20,8 @@ use crate::suspects::Suspects;
 const MAX_BATCH: u32 = 64;
 /// Shortest pause between two looks for placements that nobody took.
 const SHORTEST_EXPIRY: Duration = Duration::from_millis(50);
+/// How long the end of a gateway waits for the tracker.
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Room for one chunk.
 #[derive(Debug)]
@@ -182,15 +184,31 @@ impl Pool {
         Ok(placed.collect())
     }
 
-    /// Gives placements up that nobody took in time, until the shutdown. Without this those of an
+    /// Gives placements up that nobody took in time, until the shutdown, and then all. Without this those of an
     /// idle gateway stay under its lease, and no datanode that they name is ever safe to remove.
     pub(crate) async fn keep_expiring(self: Arc<Self>, shutdown: Shutdown) {
         let interval = (self.max_age / 2).max(SHORTEST_EXPIRY);
         loop {
             tokio::select! {
-                () = shutdown.triggered() => return,
+                () = shutdown.triggered() => break,
                 () = tokio::time::sleep(interval) => self.expire(),
             }
+        }
+        self.give_up().await;
+    }
+
+    /// Gives all placements up and tells the tracker, for a gateway that ends: what it holds counts as being
+    /// written until the lease runs out, and until then keeps datanodes from being stopped.
+    pub(crate) async fn give_up(&self) {
+        self.drop_unless(|_| false);
+        if self.lease.is_idle() {
+            return;
+        }
+        let told = tokio::time::timeout(GIVE_UP_PATIENCE, self.lease.renew());
+        match told.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the tracker did not hear what is given up"),
+            Err(_) => tracing::debug!("the tracker did not hear in time what is given up"),
         }
     }
 

@@ -17,7 +17,7 @@ use dfs_protocol::{ChunkVersion, ErrorCode, FileId, FilePath, LeaseId, UploadId}
 use http::{Method, StatusCode};
 
 use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, Upload, chunks_of, holders, options};
-use crate::world::{copy, post, purge, records_on, trash, wait_gone};
+use crate::world::{copy, id_of, ok_to_stop, post, purge, records_on, trash, wait_gone};
 
 /// Of the slow upload.
 const LEASE: Duration = Duration::from_secs(8);
@@ -139,6 +139,29 @@ async fn i10_a_slow_upload_keeps_its_chunks_longer_than_orphans_live() {
             .iter()
             .all(|chunk| holders(&cluster, chunk).len() == 3)
     );
+    model.settle(&cluster).await;
+}
+
+/// A commit may overtake the renewal that still names its chunks.
+#[tokio::test(flavor = "multi_thread")]
+async fn i29_what_a_file_names_does_not_count_as_being_written_whatever_a_late_renewal_says() {
+    let mut cluster = Cluster::start(options(3)).await;
+    let mut model = Model::default();
+    model.put(&mut cluster, "done", 100).await;
+    let store = cluster.store();
+    let chunks = chunks_of(&store, "done").await;
+    let http = HttpClient::new(cluster.links.connector("test"));
+    let tracker = HttpTracker::new(http, cluster.tracker.address.to_string());
+    let renewal = RenewRequest {
+        lease: LeaseId::from_u128(7),
+        chunks: chunks.iter().map(|chunk| chunk.id).collect(),
+        abandoned: Vec::new(),
+    };
+    let renewed = tracker.renew(renewal).await.unwrap();
+    assert!(renewed.condemned.is_empty());
+    let id = id_of(&cluster, 0).await;
+    let verdict = ok_to_stop(&store, &[id]).await;
+    assert!(verdict.safe, "{verdict:?}");
     model.settle(&cluster).await;
 }
 

@@ -32,6 +32,19 @@ pub struct Doors {
     pub public: Routes,
     /// What the tracker's own port serves besides. Needs the cluster token wherever there is one.
     pub admin: Routes,
+    /// To be run when nothing is served any more.
+    pub release: Release,
+}
+
+/// What a gateway that ends still holds at the tracker.
+#[derive(Debug)]
+pub struct Release(SharedGateway);
+
+impl Release {
+    /// Gives it up; ends within seconds also where the tracker does not answer.
+    pub async fn run(self) {
+        self.0.pool.give_up().await;
+    }
 }
 
 /// Makes the doors and starts the lease renewal, which ends with `parts.shutdown`. Call it once
@@ -41,7 +54,8 @@ pub fn doors(parts: GatewayParts, config: GatewayConfig) -> Result<Doors, promet
     let gateway = Gateway::start(parts, config)?;
     Ok(Doors {
         public: Routes::mount(public_routes(&gateway.config), gateway.clone()),
-        admin: Routes::mount(admin::routes(), gateway),
+        admin: Routes::mount(admin::routes(), gateway.clone()),
+        release: Release(gateway),
     })
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use dfs_protocol::chunk::{ChunkKind, DatanodeAddress};
 use dfs_protocol::datanode::{FinishedTask, Liveness, TaskOutcome};
 use dfs_protocol::status::{Capacity, RebalanceStatus, RepairPriority};
-use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TrashId};
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, LeaseId, TrashId};
 
 use crate::model::comparison::Comparison;
 use crate::model::datanodes::{Datanode, DatanodeTable};
-use crate::model::leases::LeaseTable;
+use crate::model::leases::{LeaseRefused, LeaseTable};
 use crate::model::op::{CheckpointRecord, ChunkRecord};
 use crate::model::pending::PendingTable;
 use crate::model::refusals::RefusalLog;
@@ -187,6 +187,18 @@ impl State {
         ids.iter()
             .filter_map(|id| self.datanodes.get(*id).map(Datanode::at))
             .collect()
+    }
+
+    /// Renews a lease. Chunks that a file names are left out: a commit overtook the renewal, nobody writes there any
+    /// more, and what counts as being written holds stops back until the lease runs out.
+    pub fn renew(
+        &mut self,
+        lease: LeaseId,
+        mut chunks: Vec<ChunkId>,
+        now: Duration,
+    ) -> Result<(), LeaseRefused> {
+        chunks.retain(|chunk| !self.replicas.is_known(*chunk));
+        self.leases.renew(lease, &chunks, now)
     }
 
     /// The catalog names these chunks no longer: they were condemned.
