@@ -63,13 +63,12 @@ pub async fn run_scope(
     context: impl FnOnce(CachedInventory) -> Ctx + Send,
     shutdown: Shutdown,
 ) {
-    let watched = watches::watch(&scope, &client).await;
-    let ready = watched.ready();
     let watches::Watched {
         clusters,
         triggers,
         inventory,
-    } = watched;
+        ready,
+    } = watches::watch(&scope, &client).await;
     let ctx = Arc::new(context(inventory));
     // An empty cache looks like an empty cluster: nobody decides before all are filled. The watches
     // are driven by the queue, so the waiting happens inside each reconcile.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
@@ -20,14 +21,18 @@ use crate::observe::OwnedKind;
 use crate::observe::inventory::{CachedInventory, MANAGED_BY, OF_A_STORE};
 use crate::observe::views::{INSTANCE_LABEL, is_cordoned};
 
+/// Between two looks for a kind that the API server did not know.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
 /// Everything that one scope watches.
 pub(super) struct Watched {
     pub(super) clusters: Store<Guarded>,
     pub(super) triggers: Vec<Triggers>,
     pub(super) inventory: CachedInventory,
+    pub(super) ready: Ready,
 }
 
-/// Waits until every cache was filled once.
+/// Waits until every cache was filled once, but for those of kinds that the API server does not know yet.
 pub(super) struct Ready {
     pods: Store<Pod>,
     claims: Store<PersistentVolumeClaim>,
@@ -49,22 +54,6 @@ impl Ready {
     }
 }
 
-impl Watched {
-    pub(super) fn ready(&self) -> Ready {
-        let inventory = &self.inventory;
-        Ready {
-            pods: inventory.pods.clone(),
-            claims: inventory.claims.clone(),
-            nodes: inventory.nodes.clone(),
-            owned: inventory
-                .owned
-                .iter()
-                .map(|(_, store)| store.clone())
-                .collect(),
-        }
-    }
-}
-
 /// Begins every watch of a scope.
 pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
     let (clusters, main) = primary(scope, client);
@@ -73,20 +62,24 @@ pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
     let (claims, claim_changes) =
         secondary::<PersistentVolumeClaim>(typed(scope, client), OF_A_STORE, ());
     triggers.extend([pod_changes, claim_changes]);
-    let mut owned = Vec::new();
+    let (mut owned, mut served) = (Vec::new(), Vec::new());
     for kind in OwnedKind::ALL {
         let resource = kind.resource();
         let objects = dynamic(scope, client, &resource);
-        if kind.is_optional() && !is_served(&objects).await {
-            tracing::info!(
-                kind = resource.kind,
-                "the API server does not know it: not watched"
-            );
+        let plural = resource.plural.clone();
+        let (store, changes) = secondary(objects.clone(), MANAGED_BY, resource);
+        owned.push((*kind, store.clone()));
+        if !kind.is_optional() || is_served(&objects).await {
+            served.push(store);
+            triggers.push(changes);
             continue;
         }
-        let (store, changes) = secondary(objects, MANAGED_BY, resource);
-        owned.push((*kind, store));
-        triggers.push(changes);
+        tracing::info!(kind = plural, "the API server does not know it yet");
+        let known = move || {
+            let objects = objects.clone();
+            async move { is_served(&objects).await }
+        };
+        triggers.push(once(known, changes));
     }
     let nodes = nodes(client, pods.clone()).await.map(|(store, changes)| {
         triggers.push(changes);
@@ -95,6 +88,12 @@ pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
     Watched {
         clusters,
         triggers,
+        ready: Ready {
+            pods: pods.clone(),
+            claims: claims.clone(),
+            nodes: nodes.clone(),
+            owned: served,
+        },
         inventory: CachedInventory {
             pods,
             claims,
@@ -102,6 +101,20 @@ pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
             owned,
         },
     }
+}
+
+/// Begins a watch once its kind is known: who installs its CRD later restarts nothing.
+fn once<F>(known: impl Fn() -> F + Send + 'static, changes: Triggers) -> Triggers
+where
+    F: Future<Output = bool> + Send + 'static,
+{
+    let wait = async move {
+        while !known().await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        changes
+    };
+    Box::pin(stream::once(wait).flatten())
 }
 
 /// The clusters themselves. Their status is ours: only spec, annotations and deletion trigger.
@@ -237,6 +250,8 @@ fn dynamic(scope: &Scope, client: &Client, resource: &ApiResource) -> Api<Dynami
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
 
     use super::*;
@@ -245,6 +260,23 @@ mod tests {
         let pod = json!({"metadata": {"namespace": namespace, "labels": {INSTANCE_LABEL: cluster}},
             "spec": {"nodeName": node, "containers": []}});
         Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_whose_crd_comes_later_is_watched_from_then_on() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let known = {
+            let asked = Arc::clone(&asked);
+            move || std::future::ready(asked.fetch_add(1, Ordering::Relaxed) == 2)
+        };
+        let cluster = ObjectRef::<Guarded>::new("a").within("x");
+        let change: Trigger = Ok(cluster.clone().into());
+        let mut triggers = once(known, Box::pin(stream::iter([change])));
+        let begun = tokio::time::Instant::now();
+        let first = triggers.next().await.unwrap().unwrap();
+        assert_eq!(first.obj_ref, cluster);
+        assert_eq!(begun.elapsed(), 2 * LOOK_AGAIN);
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
     }
 
     #[test]

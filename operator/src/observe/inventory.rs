@@ -227,7 +227,7 @@ impl Inventory for CachedInventory {
         key: &ClusterKey,
     ) -> Result<Vec<DynamicObject>, ReconcileError> {
         let Some((_, store)) = self.owned.iter().find(|(cached, _)| *cached == kind) else {
-            // A kind that the API server did not know when the watches began.
+            // A kind that is not watched.
             return Ok(Vec::new());
         };
         let found = store.state_filter(|object| belongs(&object.metadata, key));
