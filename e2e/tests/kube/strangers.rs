@@ -201,6 +201,49 @@ async fn i21_a_copied_uuid_is_refused_and_told_of() {
     cluster.wait_whole().await;
 }
 
+/// Gives the volume of a claim to another claim, as a person might after a restore; returns its name. It is kept
+/// after its claim's end.
+async fn hand_over(world: &World, from: &str, to: &str) -> String {
+    let claim = world.get(&["pvc", from]).unwrap();
+    let volume = claim["spec"]["volumeName"].as_str().unwrap().to_owned();
+    let keep = r#"{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}"#;
+    kubectl(&["patch", "pv", &volume, "-p", keep]).unwrap();
+    world
+        .kubectl(&["delete", "pvc", from, "--timeout=120s"])
+        .unwrap();
+    // Reserved for the claim that comes next: a volume that is free goes to any claim of its class, also to one
+    // of a scenario beside this one.
+    let reserve = json!([{"op": "replace", "path": "/spec/claimRef", "value": {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": world.namespace, "name": to,
+    }}]);
+    kubectl(&[
+        "patch",
+        "pv",
+        &volume,
+        "--type=json",
+        "-p",
+        &reserve.to_string(),
+    ])
+    .unwrap();
+    let mut taken: Value = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": to},
+    });
+    taken["spec"] = json!({
+        "volumeName": volume, "accessModes": claim["spec"]["accessModes"],
+        "storageClassName": claim["spec"]["storageClassName"], "resources": claim["spec"]["resources"],
+    });
+    world.apply(&taken.to_string());
+    until("the volume is bound to it", DEADLINE, || async {
+        let claim = world.get(&["pvc", to])?;
+        match claim["status"]["phase"].as_str() {
+            Some("Bound") => Ok(()),
+            phase => Err(format!("{phase:?}")),
+        }
+    })
+    .await;
+    volume
+}
+
 /// Fault 35: the volume of another cluster under a claim of this one.
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
@@ -220,11 +263,6 @@ async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
     world
         .kubectl(&["delete", "dfs", "other", "--timeout=120s"])
         .unwrap();
-    // A person gives the volume to a claim of another store, as one might after a restore.
-    let claim = world.get(&["pvc", "data-other-datanode-0"]).unwrap();
-    let volume = claim["spec"]["volumeName"].as_str().unwrap().to_owned();
-    let keep = r#"{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}"#;
-    kubectl(&["patch", "pv", &volume, "-p", keep]).unwrap();
     until("nothing uses the volume", DEADLINE, || async {
         match world
             .kubectl(&[
@@ -242,41 +280,7 @@ async fn fault_35_a_volume_of_another_cluster_is_refused_and_told_of() {
         }
     })
     .await;
-    world
-        .kubectl(&["delete", "pvc", "data-other-datanode-0", "--timeout=120s"])
-        .unwrap();
-    // Reserved for the claim that comes next: a volume that is free goes to any claim of its class, also to one
-    // of a scenario beside this one.
-    let reserve = json!([{"op": "replace", "path": "/spec/claimRef", "value": {
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "namespace": world.namespace, "name": "data-store-datanode-0",
-    }}]);
-    kubectl(&[
-        "patch",
-        "pv",
-        &volume,
-        "--type=json",
-        "-p",
-        &reserve.to_string(),
-    ])
-    .unwrap();
-    let mut taken: Value = json!({
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "data-store-datanode-0"},
-    });
-    taken["spec"] = json!({
-        "volumeName": volume, "accessModes": claim["spec"]["accessModes"],
-        "storageClassName": claim["spec"]["storageClassName"], "resources": claim["spec"]["resources"],
-    });
-    world.apply(&taken.to_string());
-    until("the volume is bound to it", DEADLINE, || async {
-        let claim = world.get(&["pvc", "data-store-datanode-0"])?;
-        match claim["status"]["phase"].as_str() {
-            Some("Bound") => Ok(()),
-            phase => Err(format!("{phase:?}")),
-        }
-    })
-    .await;
+    let volume = hand_over(&world, "data-other-datanode-0", "data-store-datanode-0").await;
 
     // Its pod comes first and alone: no neighbour of its own may take the node on which the volume lies.
     let store = Cluster::apply_with(&world, "store", 1, &single);
