@@ -42,15 +42,14 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Ports of loopback that are free now, and that no later call in this process gives to others. They lie below
-/// the range from which the kernel takes ports for outgoing connections: whoever is killed finds its port free
-/// when it starts again.
+/// Ports of loopback that are free now, and that no later call in this process gives to others; the ports 1000
+/// above them, where roles put their admin listeners, are free as well. All lie below the range from which the
+/// kernel takes ports for outgoing connections: whoever is killed finds its port free when it starts again.
 ///
 /// # Panics
 /// When loopback has none left.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    const FIRST: u32 = 20_000;
-    const PORTS: u32 = 12_000;
+    const PORTS: u32 = 6_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Test processes that run at the same time start far apart.
     let start = std::process::id().wrapping_mul(389);
@@ -60,14 +59,35 @@ pub fn free_ports(count: usize) -> Vec<u16> {
             break;
         }
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + start.wrapping_add(next) % PORTS;
-        let port = u16::try_from(port).expect("the range lies below 65536");
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            held.push((port, listener));
+        let port = nth_port(start.wrapping_add(next) % PORTS);
+        let bound = [port, port + ADMIN_ABOVE].map(|port| TcpListener::bind(("127.0.0.1", port)));
+        if let [Ok(api), Ok(admin)] = bound {
+            held.push((port, api, admin));
         }
     }
     assert!(held.len() == count, "loopback has free ports");
-    held.into_iter().map(|(port, _)| port).collect()
+    held.into_iter().map(|(port, ..)| port).collect()
+}
+
+/// How far above its API a role's admin listener is.
+const ADMIN_ABOVE: u16 = 1000;
+
+/// From 20,000 on every other thousand: what lies 1000 above any of them is none of them.
+fn nth_port(n: u32) -> u16 {
+    let port = 20_000 + n / 1000 * 2000 + n % 1000;
+    u16::try_from(port).expect("the range lies below 65536")
+}
+
+#[test]
+fn a_port_and_its_admin_port_lie_below_those_of_outgoing_connections_and_are_nobody_elses() {
+    let ports: std::collections::BTreeSet<u16> = (0..6_000).map(nth_port).collect();
+    assert_eq!(ports.len(), 6_000);
+    assert!(
+        ports
+            .iter()
+            .all(|port| !ports.contains(&(port + ADMIN_ABOVE)))
+    );
+    assert!(ports.iter().all(|port| port + ADMIN_ABOVE < 32_768));
 }
 
 /// How to start a process.
