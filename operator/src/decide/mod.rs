@@ -14,7 +14,7 @@ pub mod roll;
 mod spread;
 pub mod stop;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod waits;
 
 use std::collections::BTreeMap;

@@ -114,7 +114,7 @@ pub(super) fn claim(ordinal: i32, uid: &str) -> ClaimView {
     }
 }
 
-pub(super) fn entry(id: u128, ordinal: i32, admin: AdminState) -> DatanodeEntry {
+pub(crate) fn entry(id: u128, ordinal: i32, admin: AdminState) -> DatanodeEntry {
     DatanodeEntry {
         id: DatanodeId::from_u128(id),
         address: format!("10.0.0.{ordinal}:6001"),

@@ -1,5 +1,8 @@
 //! From observation, plan and judgements to the status. What cannot be read now stays as it was.
 
+use std::collections::BTreeMap;
+
+use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::{AdminState, Liveness};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -167,10 +170,22 @@ fn from_tracker(status: &mut DfsClusterStatus, open: &OpenTracker) {
         total: Some(bytes(open.status.capacity.total_bytes)),
         used: Some(bytes(open.status.capacity.used_bytes)),
     });
-    let mut members: Vec<_> = open.nodes.iter().filter_map(member).collect();
+    status.members = members(&open.nodes);
+}
+
+/// One for each uuid, their key in the list: a copied volume that asks to be let in stands behind who has its uuid.
+pub(super) fn members(nodes: &[DatanodeEntry]) -> Vec<MemberStatus> {
+    let mut by_id: BTreeMap<DatanodeId, MemberStatus> = BTreeMap::new();
+    for entry in nodes {
+        let Some(one) = member(entry) else { continue };
+        if entry.admin != AdminState::Pending || !by_id.contains_key(&entry.id) {
+            by_id.insert(entry.id, one);
+        }
+    }
+    let mut members: Vec<_> = by_id.into_values().collect();
     members.sort_by(|a, b| (&a.pod, &a.datanode_id).cmp(&(&b.pod, &b.datanode_id)));
     members.truncate(500);
-    status.members = members;
+    members
 }
 
 fn member(entry: &DatanodeEntry) -> Option<MemberStatus> {

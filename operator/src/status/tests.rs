@@ -1,5 +1,8 @@
 use super::*;
-use crate::crd::{CapacityStatus, ChunkStatus, Condition, ConditionStatus};
+use crate::crd::{CapacityStatus, ChunkStatus, Condition, ConditionStatus, MemberState};
+use crate::decide::tests::entry;
+use crate::tracker_client::DatanodeEntry;
+use dfs_protocol::datanode::AdminState;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 fn status(message: &str, truth: ConditionStatus, under: i64, used: &str) -> DfsClusterStatus {
@@ -62,5 +65,31 @@ fn bytes_have_two_digits_and_a_unit() {
         (2 << 40, "2.0Ti"),
     ] {
         assert_eq!(compose::bytes(exact), text);
+    }
+}
+
+/// The API server refuses a list with one key twice, and then no word of the status arrives.
+#[test]
+fn a_copied_volume_that_asks_to_be_let_in_does_not_stand_beside_who_has_its_uuid() {
+    let copy = DatanodeEntry {
+        volume: None,
+        ..entry(1, 2, AdminState::Pending)
+    };
+    let member = entry(1, 0, AdminState::InService);
+    let newcomer = entry(2, 1, AdminState::Pending);
+    for nodes in [
+        vec![copy.clone(), member.clone(), newcomer.clone()],
+        vec![member, newcomer, copy],
+    ] {
+        let told = compose::members(&nodes);
+        let told: Vec<_> = told
+            .iter()
+            .map(|one| (one.pod.as_deref(), one.state))
+            .collect();
+        let expected = [
+            (Some("a-datanode-0"), MemberState::InService),
+            (Some("a-datanode-1"), MemberState::Pending),
+        ];
+        assert_eq!(told, expected);
     }
 }
