@@ -184,17 +184,16 @@ impl Pool {
         Ok(placed.collect())
     }
 
-    /// Gives placements up that nobody took in time, until the shutdown, and then all. Without this those of an
+    /// Gives placements up that nobody took in time, until the shutdown. Without this those of an
     /// idle gateway stay under its lease, and no datanode that they name is ever safe to remove.
     pub(crate) async fn keep_expiring(self: Arc<Self>, shutdown: Shutdown) {
         let interval = (self.max_age / 2).max(SHORTEST_EXPIRY);
         loop {
             tokio::select! {
-                () = shutdown.triggered() => break,
+                () = shutdown.triggered() => return,
                 () = tokio::time::sleep(interval) => self.expire(),
             }
         }
-        self.give_up().await;
     }
 
     /// Gives all placements up and tells the tracker, for a gateway that ends: what it holds counts as being
