@@ -65,7 +65,7 @@ impl Tracker {
         let mut state = self.state();
         let ids: Vec<ChunkId> = request.chunks.iter().map(|c| c.chunk.id).collect();
         // A tracker that restarted learns here what its predecessor leased.
-        let _renewed = state.renew(request.lease, ids.clone(), now);
+        let _renewed = state.renew(request.lease, &ids, now);
         state.leases.name(&ids);
         for chunk in &mut request.chunks {
             chunk.replicas.retain(|id| counts(&state, *id, now));

@@ -194,11 +194,12 @@ impl State {
     pub fn renew(
         &mut self,
         lease: LeaseId,
-        mut chunks: Vec<ChunkId>,
+        chunks: &[ChunkId],
         now: Duration,
     ) -> Result<(), LeaseRefused> {
-        chunks.retain(|chunk| !self.replicas.is_known(*chunk));
-        self.leases.renew(lease, &chunks, now)
+        let mut unnamed = chunks.to_vec();
+        unnamed.retain(|chunk| !self.replicas.is_known(*chunk));
+        self.leases.renew(lease, &unnamed, now)
     }
 
     /// The catalog names these chunks no longer: they were condemned.

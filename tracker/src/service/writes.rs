@@ -41,7 +41,7 @@ impl Tracker {
         let now = self.clock.monotonic();
         let mut state = self.state();
         state.leases.abandon(lease, &abandoned);
-        state.renew(lease, kept, now).map_err(|refused| {
+        state.renew(lease, &kept, now).map_err(|refused| {
             self.metrics.lease_refusals.inc();
             Problem::new(ErrorCode::TooManyRequests, refused.to_string())
         })?;
