@@ -66,20 +66,22 @@ pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
     for kind in OwnedKind::ALL {
         let resource = kind.resource();
         let objects = dynamic(scope, client, &resource);
-        let plural = resource.plural.clone();
+        let is_known = !kind.is_optional() || is_served(&objects).await;
+        if !is_known {
+            tracing::info!(kind = resource.kind, "the API server does not know it yet");
+        }
         let (store, changes) = secondary(objects.clone(), MANAGED_BY, resource);
         owned.push((*kind, store.clone()));
-        if !kind.is_optional() || is_served(&objects).await {
+        if is_known {
             served.push(store);
             triggers.push(changes);
             continue;
         }
-        tracing::info!(kind = plural, "the API server does not know it yet");
         let known = move || {
             let objects = objects.clone();
             async move { is_served(&objects).await }
         };
-        triggers.push(once(known, changes));
+        triggers.push(when_known(known, changes));
     }
     let nodes = nodes(client, pods.clone()).await.map(|(store, changes)| {
         triggers.push(changes);
@@ -104,7 +106,7 @@ pub(super) async fn watch(scope: &Scope, client: &Client) -> Watched {
 }
 
 /// Begins a watch once its kind is known: who installs its CRD later restarts nothing.
-fn once<F>(known: impl Fn() -> F + Send + 'static, changes: Triggers) -> Triggers
+fn when_known<F>(known: impl Fn() -> F + Send + 'static, changes: Triggers) -> Triggers
 where
     F: Future<Output = bool> + Send + 'static,
 {
@@ -271,7 +273,7 @@ mod tests {
         };
         let cluster = ObjectRef::<Guarded>::new("a").within("x");
         let change: Trigger = Ok(cluster.clone().into());
-        let mut triggers = once(known, Box::pin(stream::iter([change])));
+        let mut triggers = when_known(known, Box::pin(stream::iter([change])));
         let begun = tokio::time::Instant::now();
         let first = triggers.next().await.unwrap().unwrap();
         assert_eq!(first.obj_ref, cluster);

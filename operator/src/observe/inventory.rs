@@ -226,11 +226,10 @@ impl Inventory for CachedInventory {
         kind: OwnedKind,
         key: &ClusterKey,
     ) -> Result<Vec<DynamicObject>, ReconcileError> {
-        let Some((_, store)) = self.owned.iter().find(|(cached, _)| *cached == kind) else {
-            // A kind that is not watched.
-            return Ok(Vec::new());
-        };
-        let found = store.state_filter(|object| belongs(&object.metadata, key));
+        let stores = self.owned.iter().filter(|(cached, _)| *cached == kind);
+        let found: Vec<_> = stores
+            .flat_map(|(_, store)| store.state_filter(|object| belongs(&object.metadata, key)))
+            .collect();
         Ok(found.iter().map(|object| (**object).clone()).collect())
     }
 }
