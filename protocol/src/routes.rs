@@ -11,6 +11,8 @@ pub const CHUNK_ORIGIN_HEADER: &str = "x-dfs-chunk-origin";
 
 /// Start of the routes that only other roles call.
 pub const INTERNAL_PREFIX: &str = "/internal/";
+/// Start of the routes of the status page's own files.
+pub const PAGE_PREFIX: &str = "/page/";
 
 /// Whether a route of a tracker's or datanode's API port is for everybody, also where the cluster has
 /// a token: files and read-only status. Everything that is not named here needs the token.
@@ -20,7 +22,8 @@ pub fn is_public(method: &str, path: &str) -> bool {
         "/upload" | "/files" | "/uploads" => true,
         _ => {
             let files = ["/download/", "/files/", "/uploads/"];
-            files.iter().any(|prefix| path.starts_with(prefix))
+            let page = path.starts_with(PAGE_PREFIX) && matches!(method, "GET" | "HEAD");
+            page || files.iter().any(|prefix| path.starts_with(prefix))
         }
     }
 }

@@ -8,6 +8,7 @@ mod files;
 mod form;
 mod listing;
 mod openapi;
+mod page;
 mod query;
 mod seed;
 mod status;
@@ -63,6 +64,7 @@ fn public_routes(config: &GatewayConfig) -> Vec<Route> {
     let mut routes = seed::routes();
     routes.extend(files::routes());
     routes.extend(status::routes());
+    routes.extend(page::routes());
     routes.extend(openapi::routes(&config.document));
     routes
 }

@@ -1,4 +1,4 @@
-//! The seed API: `POST /upload`, `GET /download/{filename}`, and an index for people.
+//! The seed API: `POST /upload`, `GET /download/{filename}`.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -27,22 +27,11 @@ const MAX_TYPE_BYTES: usize = 255;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        ("/", get(index)),
         ("/upload", post(upload)),
         // An empty name is refused by its own name.
         ("/download/", get(download)),
         ("/download/{*path}", get(download)),
     ]
-}
-
-async fn index() -> &'static str {
-    "dfs: a replicated file store\n\n\
-     store     curl -F \"file=@NAME\" HOST/upload       or  curl -T NAME HOST/files/PATH\n\
-     fetch     curl -OJ HOST/download/NAME            or  curl HOST/files/PATH\n\
-     list      curl 'HOST/files?list'\n\
-     delete    curl -X DELETE HOST/files/PATH\n\
-     health    curl HOST/status\n\
-     all       curl HOST/openapi.json\n"
 }
 
 /// The file as an attachment.

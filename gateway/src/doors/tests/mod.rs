@@ -5,6 +5,7 @@ mod document;
 mod files;
 mod forms;
 mod listing;
+mod page;
 
 use std::collections::BTreeSet;
 
