@@ -68,16 +68,15 @@ function use(status) {
 function data(status) {
   const total = Object.values(status.chunks).reduce((sum, number) => sum + number, 0);
   const wanted = status.replication_factor;
-  if (total === 0) {
-    return [line("good", "Nothing is stored yet"),
-      make("p", { class: "quiet" }, `${count(wanted, "replica")} wanted of each chunk`)];
-  }
   const healthy = ofHealth(status, "healthy");
   const lines = HEALTH.map(([health, level, text]) => {
     const number = ofHealth(status, health);
     return number > 0 ? line(level, `${count(number, "chunk")}: ${text}`) : null;
   });
-  if (lines.every((one) => one === null)) lines.unshift(line("good", "Every chunk has all its replicas"));
+  if (lines.every((one) => one === null)) {
+    // A store without files has a chunk too: the checkpoint of its catalog.
+    lines.unshift(line("good", status.files === 0 ? "Nothing is stored yet" : "Every chunk has all its replicas"));
+  }
   return [
     ...lines, ...shortage(status.shortage ?? {}),
     make("p", { class: "quiet" },
