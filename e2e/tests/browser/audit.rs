@@ -9,14 +9,34 @@ impl Browser {
         let found = self.run(AUDIT).await;
         assert_eq!(found, serde_json::json!([]), "{what}: {found:#}");
     }
+
+    /// The audit sees what it is there for: faults are made on the page, which is loaded anew after.
+    pub(crate) async fn audit_sees_faults(&self) {
+        self.run(FAULTS).await;
+        let found = self.run(AUDIT).await.to_string();
+        for fault in [
+            "no name: <button>",
+            "a level is left out before <h4>",
+            "of p#sentence",
+            "scrolls sideways",
+        ] {
+            assert!(found.contains(fault), "{fault} is not in {found}");
+        }
+        self.run("location.reload()").await;
+    }
 }
+
+const FAULTS: &str = "document.querySelector('#again').textContent = ''; \
+    document.querySelector('#use').append(document.createElement('h4')); \
+    document.querySelector('#sentence').style.color = '#999999'; \
+    document.querySelector('footer').style.width = '4000px';";
 
 const AUDIT: &str = r##"
 const wrong = [];
 const demand = (holds, text) => { if (!holds) wrong.push(text); };
 const all = (selector) => [...document.querySelectorAll(selector)];
 const seen = (element) => element.checkVisibility({ visibilityProperty: true });
-const called = (element) => `<${element.localName} id="${element.id}"> ${element.textContent.slice(0, 40)}`;
+const called = (element) => `${element.localName}#${element.id} ${element.textContent.slice(0, 40)}`;
 
 demand(document.documentElement.lang === "en", "no language");
 demand(document.title.includes(" · dfs"), `title without state: ${document.title}`);
@@ -35,7 +55,7 @@ demand(all("[role=status][aria-live=polite]").length === 1, "not one live region
 let level = 0;
 for (const heading of all("h1, h2, h3, h4, h5, h6").filter(seen)) {
   const next = Number(heading.localName[1]);
-  demand(next <= level + 1, `a level is left out before ${called(heading)}`);
+  demand(next <= level + 1, `a level is left out before <${heading.localName}> ${heading.textContent}`);
   level = next;
 }
 demand(all("h1").length === 1, "not one h1");
@@ -48,7 +68,7 @@ const name = (element) => {
   return (label || element.textContent).trim();
 };
 for (const element of all("a[href], button, input, select, textarea, summary, pre[tabindex], [role=progressbar], [role=meter]").filter(seen)) {
-  demand(name(element), `no name: ${called(element)}`);
+  demand(name(element), `no name: <${element.localName}> ${element.outerHTML.slice(0, 80)}`);
   const { width, height } = element.getBoundingClientRect();
   demand(!element.matches("button, input") || (width >= 24 && height >= 24), `too small to touch: ${called(element)}`);
   demand(element.tabIndex >= 0 || element.matches("[role]"), `not reached by key: ${called(element)}`);
@@ -81,7 +101,7 @@ const check = (element, pseudo) => {
   const least = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700) ? 3 : 4.5;
   const [one, other] = [light(style.color), light(ground(element))];
   const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-  demand(ratio >= least, `contrast ${ratio.toFixed(2)} of ${pseudo ?? ""} ${called(element)}`);
+  demand(ratio >= least, `contrast ${ratio.toFixed(2)} of ${called(element)} ${pseudo ?? ""}`);
 };
 let texts = 0;
 for (const element of all("body *").filter(seen)) {

@@ -22,7 +22,7 @@ const REQUIRED: &str = "DFS_BROWSER_TESTS";
 /// How long a browser may take to start on a busy machine.
 const START: Duration = Duration::from_secs(120);
 /// How long a page may take to show what is waited for.
-pub(crate) const SHOWN: Duration = Duration::from_secs(90);
+pub(crate) const SHOWN: Duration = Duration::from_secs(60);
 /// The key of an element's reference (W3C WebDriver, section 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 

@@ -39,6 +39,9 @@ async fn a_lost_datanode_and_a_silent_tracker_are_seen_and_so_is_their_return() 
 
     words(&browser).await;
     partial(&browser).await;
+    browser.audit_sees_faults().await;
+    wait_state(&browser, "Fine").await;
+    hidden(&browser, &cluster).await;
 
     cluster.kill_datanode(0).await;
     wait_state(&browser, "Degraded").await;
@@ -73,6 +76,34 @@ async fn words(browser: &Browser) {
         counts.map(|count| human::count(count, "file")),
     ];
     assert_eq!(browser.run(&script).await, serde_json::json!(wanted));
+}
+
+/// Nobody looks: nothing is asked, and nothing waits to be. Somebody looks again: it is asked at once.
+async fn hidden(browser: &Browser, cluster: &Cluster) {
+    let watched = "window.pending = new Set(); \
+        const [set, clear] = [setTimeout, clearTimeout]; \
+        window.setTimeout = (run, after) => { \
+            const id = set(() => { pending.delete(id); run(); }, after); \
+            pending.add(id); return id; }; \
+        window.clearTimeout = (id) => { pending.delete(id); clear(id); }; \
+        Object.defineProperty(document, 'hidden', { get: () => window.away === true });";
+    browser.run(watched).await;
+    browser.click("#again").await;
+    let waits = "document.querySelector('#word').textContent === 'Fine' && pending.size === 1";
+    browser.wait("the next question waits", waits).await;
+    let turn = |away: bool| {
+        format!(
+            "window.away = {away}; document.dispatchEvent(new Event('visibilitychange')); \
+             return pending.size"
+        )
+    };
+    browser.run(&turn(true)).await;
+    browser.wait("nothing waits", "pending.size === 0").await;
+    cluster.store().put("meanwhile", "x").await;
+    assert_eq!(browser.run("return pending.size").await, 0);
+    // The limit of the question that is asked at once.
+    assert_eq!(browser.run(&turn(false)).await, 1);
+    browser.shows("#listing", "meanwhile").await;
 }
 
 /// What an answer leaves out is said to be left out; the rest is shown.
