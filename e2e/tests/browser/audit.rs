@@ -31,7 +31,7 @@ const FAULTS: &str = "document.querySelector('#again').textContent = ''; \
     document.querySelector('#sentence').style.color = '#999999'; \
     document.querySelector('footer').style.width = '4000px';";
 
-const AUDIT: &str = r##"
+const AUDIT: &str = r#"
 const wrong = [];
 const demand = (holds, text) => { if (!holds) wrong.push(text); };
 const all = (selector) => [...document.querySelectorAll(selector)];
@@ -117,4 +117,4 @@ demand(texts > 15, `only ${texts} texts`);
 const wide = document.documentElement.scrollWidth;
 demand(wide <= innerWidth, `scrolls sideways: ${wide} of ${innerWidth}`);
 return wrong;
-"##;
+"#;

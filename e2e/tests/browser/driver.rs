@@ -20,9 +20,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 /// Makes a missing browser a failure.
 const REQUIRED: &str = "DFS_BROWSER_TESTS";
 /// How long a browser may take to start on a busy machine.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 /// How long a page may take to show what is waited for.
-pub(crate) const SHOWN: Duration = Duration::from_secs(60);
+pub(crate) const SHOWN: Duration = Duration::from_mins(1);
 /// The key of an element's reference (W3C WebDriver, section 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -33,7 +33,7 @@ pub(crate) struct Browser {
     http: Http,
     session: Option<String>,
     /// Profile and logs.
-    _dir: TempDir,
+    dir: TempDir,
     /// One browser at a time: CI has two cores.
     _turn: OwnedMutexGuard<()>,
 }
@@ -67,7 +67,7 @@ impl Browser {
             driver,
             http: Http::new(&format!("127.0.0.1:{port}")),
             session: None,
-            _dir: dir,
+            dir,
             _turn: turn,
         };
         eventually("chromedriver answers", START, || async {
@@ -75,7 +75,7 @@ impl Browser {
             reply.map(drop).map_err(|error| error.to_string())
         })
         .await;
-        let wanted = capabilities(&chromium, &browser._dir.path().join("profile"));
+        let wanted = capabilities(&chromium, &browser.dir.path().join("profile"));
         let made = browser.call(Method::POST, "/session", wanted).await;
         browser.session = Some(made["sessionId"].as_str().unwrap().to_owned());
         Some(browser)
