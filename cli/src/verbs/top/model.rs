@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::Liveness;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus};
 use dfs_protocol::traffic::{DatanodeTraffic, HotFiles};
-use dfs_protocol::{DatanodeId, InstanceId};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -135,8 +135,7 @@ fn told_of(node: &DatanodeStatus) -> Option<DatanodeTraffic> {
 /// What passed between two tellings of one run of a process. None when it started anew in between, when
 /// the tellings are the same one, or when they came out of order.
 pub(super) fn rates_between(then: &DatanodeTraffic, now: &DatanodeTraffic) -> Option<Rates> {
-    let same_run = |instance: InstanceId| instance == then.instance;
-    if !same_run(now.instance) {
+    if now.instance != then.instance {
         return None;
     }
     let passed = now.at_ms.checked_sub(then.at_ms)?;
