@@ -55,5 +55,6 @@ pub(crate) fn datanode(id: u128, address: &str) -> DatanodeStatus {
         refused: None,
         unreachable: false,
         maintenance_until: None,
+        traffic: None,
     }
 }

@@ -13,6 +13,7 @@ use dfs_protocol::factor::{FactorPage, FactorRequest};
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::routes;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
+use dfs_protocol::traffic::DatanodeTraffic;
 use dfs_protocol::upload::{
     AllocateRequest, AllocateResponse, CommitRequest, CommitResponse, DeleteRequest,
     DeleteResponse, ListRequest, ListResponse, LocateRequest, LocateResponse, RenewRequest,
@@ -143,11 +144,22 @@ impl HttpTracker {
             .await
     }
 
-    /// A datanode is alive. Errors: `not-found` (register first), `wrong-cluster`, `conflict`.
-    pub async fn heartbeat(&self, request: &Heartbeat) -> Result<HeartbeatReply, ClientError> {
+    /// A datanode is alive, and tells what it moved where it counts that. Errors: `not-found`
+    /// (register first), `wrong-cluster`, `conflict`.
+    pub async fn heartbeat(
+        &self,
+        request: &Heartbeat,
+        traffic: Option<&DatanodeTraffic>,
+    ) -> Result<HeartbeatReply, ClientError> {
         let path = routes::tracker::HEARTBEAT;
+        let traffic = traffic.map(serde_json::to_string).transpose();
+        let traffic = traffic.map_err(|error| malformed(&self.address, &error))?;
+        let headers: Vec<_> = traffic
+            .map(|json| (routes::TRAFFIC_HEADER, json))
+            .into_iter()
+            .collect();
         self.http
-            .call(&self.address, path, &[], request, HEARTBEAT_TIMEOUT)
+            .call(&self.address, path, &headers, request, HEARTBEAT_TIMEOUT)
             .await
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dfs_client::HttpClient;
 use dfs_client::write_stream::WriteStreams;
 use dfs_protocol::datanode::{DatanodeStats, FinishedTask};
+use dfs_protocol::traffic::DatanodeTraffic;
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Fence, InstanceId, Problem, TaskId};
 use dfs_runtime::admin::Readiness;
 use dfs_runtime::clock::SharedClock;
@@ -224,6 +225,18 @@ impl Context {
             active_writes: gauge_u32(self.metrics.write_streams.get()),
             active_reads: gauge_u32(self.metrics.reads.get()),
             oldest_unverified_seconds: u64::try_from(oldest).unwrap_or(0),
+        }
+    }
+
+    /// What this run of the process moved, for people who look.
+    pub fn traffic(&self) -> DatanodeTraffic {
+        let metrics = &self.metrics;
+        DatanodeTraffic {
+            instance: self.instance,
+            at_ms: u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX),
+            read_bytes: metrics.read_bytes.get(),
+            written_bytes: metrics.received_bytes.get(),
+            copied_bytes: metrics.copied_bytes.get(),
         }
     }
 

@@ -260,7 +260,7 @@ async fn heartbeat(
         corrupt: delta.corrupt,
         finished,
     };
-    let reply = tracker.heartbeat(&heartbeat).await?;
+    let reply = tracker.heartbeat(&heartbeat, Some(&ctx.traffic())).await?;
     if !obey(ctx, workers, &reply).await {
         return Ok(Step::Admitted);
     }

@@ -26,6 +26,8 @@ pub struct DatanodeMetrics {
     pub reads: IntGauge,
     /// Bytes of chunks sent to readers.
     pub read_bytes: IntCounter,
+    /// Bytes of chunks received from writers.
+    pub received_bytes: IntCounter,
     /// Requests refused for naming another datanode.
     pub wrong_datanode: IntCounter,
     /// Orders refused for an older fence.
@@ -86,6 +88,10 @@ impl DatanodeMetrics {
             expired_attempts: c("expired_attempts_total", "Attempts dropped unresumed")?,
             reads: g("reads", "Reads being served now")?,
             read_bytes: c("read_bytes_total", "Bytes of chunks sent to readers")?,
+            received_bytes: c(
+                "received_bytes_total",
+                "Bytes of chunks received from writers, sealed or not",
+            )?,
             wrong_datanode: c(
                 "wrong_datanode_total",
                 "Requests meant for another datanode",

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod problem;
 pub mod routes;
 pub mod status;
+pub mod traffic;
 pub mod upload;
 
 pub use ids::{

@@ -6,6 +6,8 @@ pub const DATANODE_HEADER: &str = "x-dfs-datanode";
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 /// Carries the acting tracker's fence on orders to datanodes.
 pub const FENCE_HEADER: &str = "x-dfs-fence";
+/// Carries what a datanode moved ([`crate::traffic::DatanodeTraffic`] as JSON) on its heartbeats.
+pub const TRAFFIC_HEADER: &str = "x-dfs-traffic";
 /// Carries where a chunk belongs ([`crate::chunk::ChunkOrigin`] as JSON) on the answer to a read.
 pub const CHUNK_ORIGIN_HEADER: &str = "x-dfs-chunk-origin";
 
@@ -74,6 +76,8 @@ pub mod tracker {
     pub const CATALOG_REBUILD: &str = "/catalog/rebuild";
     /// What happened, as server-sent events or one JSON array.
     pub const EVENTS: &str = "/events";
+    /// Which files were read and written most lately.
+    pub const HOT: &str = "/hot";
     /// What would be without some datanodes (`?lose=`), or with so many (`?scale=`).
     pub const PLAN: &str = "/plan";
     /// May this datanode stop, may it go for ever: both verdicts, with files.

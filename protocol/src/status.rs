@@ -9,6 +9,7 @@ use crate::chunk::SealedChunk;
 use crate::datanode::{AdminState, DatanodeStats, Liveness};
 use crate::ids::{ChunkId, ChunkVersion, ClusterId, DatanodeId, Fence, TrashId};
 use crate::path::FilePath;
+use crate::traffic::DatanodeTraffic;
 
 /// Health of one chunk. Metric label values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -348,6 +349,9 @@ pub struct DatanodeStatus {
     /// Until when it was announced as away, while that is not over.
     #[serde(default)]
     pub maintenance_until: Option<Timestamp>,
+    /// What it moved, where it tells.
+    #[serde(default)]
+    pub traffic: Option<DatanodeTraffic>,
 }
 
 /// `GET /chunks?file=`.

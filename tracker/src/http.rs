@@ -3,6 +3,7 @@
 
 mod admission;
 mod events;
+mod hot;
 mod plans;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
 use dfs_runtime::request::Routes;
 use dfs_runtime::server::PeerAddr;
 use dfs_runtime::token::Guard;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
@@ -64,6 +66,7 @@ fn routes() -> Vec<(String, MethodRouter<Arc<Tracker>>)> {
     all.push((routes::EVENTS.to_owned(), get(events::events)));
     all.extend(admission::routes());
     all.extend(plans::routes());
+    all.extend(hot::routes());
     all
 }
 
@@ -114,9 +117,15 @@ async fn register(
 
 async fn heartbeat(
     State(tracker): State<Arc<Tracker>>,
+    headers: HeaderMap,
     ApiJson(heartbeat): ApiJson<Heartbeat, CALL_LIMIT>,
 ) -> Result<Json<HeartbeatReply>, ProblemResponse> {
-    Ok(Json(tracker.heartbeat(heartbeat).await?))
+    let id = heartbeat.datanode;
+    let reply = tracker.heartbeat(heartbeat).await?;
+    if let Some(traffic) = hot::traffic(&headers) {
+        tracker.note_traffic(id, traffic);
+    }
+    Ok(Json(reply))
 }
 
 async fn chunk_report(

@@ -1,6 +1,7 @@
 //! The tracker's numbers. Those that describe the present are set by the loops on every tick.
 
 mod checkpoint;
+mod hot;
 mod limits;
 mod shortage;
 mod story;
@@ -9,6 +10,7 @@ mod tests;
 mod volumes;
 
 pub use checkpoint::{CheckpointAge, CheckpointAgeMetrics};
+pub use hot::HotMetrics;
 pub use limits::LimitMetrics;
 pub use shortage::ShortageMetrics;
 pub use story::{EventMetrics, RebalanceMetrics};
@@ -65,6 +67,8 @@ pub struct TrackerMetrics {
     pub tasks_expired: IntCounter,
     /// Limits of the loops.
     pub limits: LimitMetrics,
+    /// Hot files.
+    pub hot: HotMetrics,
     /// Moves to emptier datanodes.
     pub rebalance: RebalanceMetrics,
     /// Replicas whose deletion was ordered, by reason.
@@ -203,6 +207,7 @@ impl TrackerMetrics {
                 "Orders to datanodes given up after their timeout.",
             )?,
             limits: LimitMetrics::register(registry)?,
+            hot: HotMetrics::register(registry)?,
             rebalance: RebalanceMetrics::register(registry)?,
             deletes: counters(
                 registry,

@@ -1,8 +1,15 @@
 //! Options of the verbs that look around: sizes, trees, events; and of the shells.
 
+use std::time::Duration;
+
 use clap::{ArgAction, Args};
+use dfs_runtime::units::parse_duration;
 
 use super::ClientArgs;
+
+/// Bounds of the time between two looks of `dfs top`: each look is three requests.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
+const LONGEST_INTERVAL: Duration = Duration::from_hours(1);
 
 /// `dfs du [PATH...]`.
 #[derive(Debug, Args)]
@@ -76,6 +83,34 @@ pub struct EventsArgs {
     /// Only events after this one
     #[arg(long, value_name = "ID")]
     pub since: Option<u64>,
+}
+
+/// `dfs top`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Keys: q or Esc ends it, ? shows the others. Where standard output is no terminal it writes one frame, as
+with --once; with -o json that is one JSON document. NO_COLOR is honoured.
+Rates are what datanodes counted between two heartbeats; hot files are what the tracker was asked for in the
+last minutes, older accesses counting less.")]
+pub struct TopArgs {
+    /// Where the store is.
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// Between two looks at the store
+    #[arg(short, long, value_name = "DURATION", default_value = "2s", value_parser = parse_interval)]
+    pub interval: Duration,
+    /// Write one frame as plain text, after two looks
+    #[arg(long)]
+    pub once: bool,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    if (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("write 200ms to 1h".to_owned())
+    }
 }
 
 /// `dfs completions SHELL`.

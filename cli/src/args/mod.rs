@@ -21,7 +21,7 @@ pub use client::{
     StatArgs, StatusArgs, TransferArgs, TrashArgs, TrashCommand,
 };
 pub use factor::SetrepArgs;
-pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TreeArgs};
+pub use look::{CompletionsArgs, DiskUsageArgs, EventsArgs, TopArgs, TreeArgs};
 pub use normalise::normalise;
 pub use operator::OperatorArgs;
 pub use plan::{PlanArgs, PlanCommand, ProofArgs};
@@ -104,6 +104,8 @@ pub enum Command {
     Nodes(StatusArgs),
     /// Show the replicas of a file's chunks
     Chunks(ChunksArgs),
+    /// Watch the store live: datanodes, throughput, repair, hot files
+    Top(TopArgs),
     /// Check the whole store: every finding, then one verdict
     Fsck(FsckArgs),
     /// Show what happened: datanodes, repair, rebalance

@@ -84,7 +84,7 @@ pub fn command() -> clap::Command {
         .bin_name("kubectl dfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Use a DfsCluster: the verbs of dfs, through a port-forward made by itself")
-        .after_help("The cluster's gateway serves files; its tracker serves status, nodes, chunks, fsck,\ntrash, events, plan, proof, decommission and maintenance, with the token of the Secret NAME-token.\nExit codes and patterns are those of dfs; see `dfs --help`.")
+        .after_help("The cluster's gateway serves files; its tracker serves status, nodes, top, chunks,\nfsck, trash, events, plan, proof, decommission and maintenance, with the token of the Secret NAME-token.\nExit codes and patterns are those of dfs; see `dfs --help`.")
         .disable_help_subcommand(true)
         .propagate_version(true)
         .subcommand_required(true)
@@ -209,6 +209,7 @@ impl Target {
             | Command::Setrep(_) => Self::Gateway,
             Command::Status(_) => Self::Status,
             Command::Nodes(_)
+            | Command::Top(_)
             | Command::Chunks(_)
             | Command::Fsck(_)
             | Command::Events(_)

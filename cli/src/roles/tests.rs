@@ -155,3 +155,49 @@ async fn health_and_metrics_share_the_port() {
     assert!(metrics.contains("role=\"dev\""));
     stop(store).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_shows_the_datanodes_and_the_file_that_was_just_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = vec![7; 300_000];
+    let store = start(dir.path(), "--datanodes 3").await.unwrap();
+    assert_eq!(
+        dfs(&store, "dfs put - films/a", &content).await.0,
+        Exit::Done
+    );
+    assert_eq!(dfs(&store, "dfs put - cold", b"x").await.0, Exit::Done);
+    let (exit, captured) = dfs(&store, "dfs cat films/a", b"").await;
+    assert_eq!(exit, Exit::Done, "{}", captured.stderr());
+    let (_, captured) = dfs(&store, "dfs nodes -o json", b"").await;
+    let nodes: Vec<dfs_protocol::status::DatanodeStatus> =
+        serde_json::from_str(&captured.stdout()).unwrap();
+    assert_eq!(nodes.len(), 3);
+    let (exit, captured) = dfs(&store, "dfs top --once --interval 1s", b"").await;
+    assert_eq!(exit, Exit::Done, "{}", captured.stderr());
+    let text = captured.stdout();
+    for node in nodes {
+        assert!(text.contains(&node.id.short()), "{text}");
+    }
+    let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+    // Read and written once, against written once: the hotter one is first.
+    assert!(place("films/a") < place("cold"), "{text}");
+    // Heartbeats tell what was moved: every replica was written once, one of them was read.
+    let told = async {
+        loop {
+            let (_, captured) = dfs(&store, "dfs top -o json -i 200ms", b"").await;
+            let picture: serde_json::Value = serde_json::from_str(&captured.stdout()).unwrap();
+            let sum = |what: &str| -> u64 {
+                let nodes = picture["nodes"].as_array().unwrap().iter();
+                nodes
+                    .filter_map(|node| node["traffic"][what].as_u64())
+                    .sum()
+            };
+            if sum("read_bytes") >= 300_000 && sum("written_bytes") >= 900_000 {
+                break;
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_mins(1), told).await;
+    assert!(told.is_ok(), "heartbeats did not tell of traffic");
+    stop(store).await;
+}

@@ -8,6 +8,7 @@ use dfs_protocol::admission::LostRequest;
 use dfs_protocol::plan::{PlanAnswer, PlanQuestion, Proof};
 use dfs_protocol::routes::tracker;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
+use dfs_protocol::traffic::HotFiles;
 use dfs_protocol::{DatanodeId, FilePath, TrashId};
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -27,6 +28,11 @@ impl Store {
     /// `GET /nodes`.
     pub async fn nodes(&self) -> Result<Vec<DatanodeStatus>, ClientError> {
         self.http.get(&self.address, tracker::NODES, &[]).await
+    }
+
+    /// `GET /hot`.
+    pub async fn hot(&self) -> Result<HotFiles, ClientError> {
+        self.http.get(&self.address, tracker::HOT, &[]).await
     }
 
     /// `GET /chunks?file=PATH`.

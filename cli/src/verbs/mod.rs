@@ -12,6 +12,7 @@ mod plan;
 mod put;
 mod setrep;
 mod status;
+mod top;
 mod trash;
 mod tree;
 mod usage;
@@ -102,6 +103,7 @@ async fn dispatch(
         Command::Setrep(args) => setrep::setrep(session, args).await,
         Command::Status(_) => status::status(session).await,
         Command::Nodes(_) => nodes::nodes(session).await,
+        Command::Top(args) => Box::pin(top::top(session, &args)).await,
         Command::Chunks(args) => nodes::chunks(session, &args.path).await,
         Command::Fsck(_) => fsck::fsck(session).await,
         Command::Decommission(args) => nodes::decommission(session, &args).await,
@@ -139,6 +141,7 @@ fn client_of(command: &Command) -> Option<&ClientArgs> {
         Command::Mv(args) => &args.client,
         Command::Setrep(args) => &args.client,
         Command::Status(args) | Command::Nodes(args) => &args.client,
+        Command::Top(args) => &args.client,
         Command::Chunks(args) => &args.client,
         Command::Fsck(args) => &args.client,
         Command::Decommission(args) => &args.node.client,

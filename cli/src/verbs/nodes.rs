@@ -73,7 +73,7 @@ fn or_dash(text: Option<&String>) -> String {
         .map_or_else(|| "-".to_owned(), Clone::clone)
 }
 
-const fn liveness(liveness: Liveness) -> &'static str {
+pub(super) const fn liveness(liveness: Liveness) -> &'static str {
     match liveness {
         Liveness::Live => "live",
         Liveness::Suspect => "suspect",
@@ -81,7 +81,7 @@ const fn liveness(liveness: Liveness) -> &'static str {
     }
 }
 
-fn state(node: &DatanodeStatus) -> String {
+pub(super) fn state(node: &DatanodeStatus) -> String {
     let admin = match node.admin {
         AdminState::Pending => "pending",
         AdminState::InService => "in service",

@@ -88,7 +88,7 @@ fn dashboard(status: &ClusterStatus) -> String {
     lines.join("\n")
 }
 
-fn datanodes(counts: DatanodeCounts) -> String {
+pub(super) fn datanodes(counts: DatanodeCounts) -> String {
     let DatanodeCounts {
         registered,
         live,
@@ -114,7 +114,7 @@ fn datanodes(counts: DatanodeCounts) -> String {
 }
 
 /// Worst first, so that the eye meets it.
-fn chunks(status: &ClusterStatus) -> String {
+pub(super) fn chunks(status: &ClusterStatus) -> String {
     const ORDER: [ChunkHealth; 6] = [
         ChunkHealth::Missing,
         ChunkHealth::AtRisk,

@@ -70,7 +70,7 @@ pub async fn upload(
     let disk = begin(Arc::clone(&ctx.store), Begin::Fresh(new, parked))
         .await
         .map_err(Problem::from)?;
-    let received = receive(body, &disk.orders).await;
+    let received = receive(&ctx, body, &disk.orders).await;
     let whole = match received {
         Ok(whole) => whole,
         Err(problem) => return Err(abandon(&ctx, disk).await.unwrap_or(problem).into()),
@@ -87,6 +87,7 @@ pub async fn upload(
 
 /// Cuts the body into blocks and hands them to the disk. The whole body's checksum is returned.
 async fn receive(
+    ctx: &Context,
     mut body: Body,
     orders: &mpsc::Sender<DiskOrder>,
 ) -> Result<RunningCrc32c, Problem> {
@@ -111,6 +112,7 @@ async fn receive(
             }
             let crc32c = crc32c(&data);
             whole.push(crc32c, data.len() as u64);
+            ctx.metrics.received_bytes.inc_by(data.len() as u64);
             let order = DiskOrder::Block {
                 offset,
                 crc32c,

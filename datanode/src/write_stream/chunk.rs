@@ -317,6 +317,7 @@ async fn take(ctx: &Context, write: &mut Write, frame: Frame) -> Option<BodyEnd>
             return Some(BodyEnd::Failed(failure(own, HopFault::Protocol, &detail)));
         }
     }
+    ctx.metrics.received_bytes.inc_by(payload.len() as u64);
     let order = DiskOrder::Block {
         offset: header.offset,
         crc32c: header.crc32c,

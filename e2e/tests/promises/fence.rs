@@ -233,7 +233,7 @@ async fn fault_24_old_repeated_and_foreign_messages_change_nothing() {
         finished: Vec::new(),
     };
     for _ in 0..3 {
-        let reply = tracker.heartbeat(&late).await.unwrap();
+        let reply = tracker.heartbeat(&late, None).await.unwrap();
         assert!(!reply.full_report);
     }
     let empty_report = |sequence| ChunkReport {
@@ -252,7 +252,7 @@ async fn fault_24_old_repeated_and_foreign_messages_change_nothing() {
     other.sequence = u64::MAX;
     assert!(
         tracker
-            .heartbeat(&other)
+            .heartbeat(&other, None)
             .await
             .unwrap_err()
             .is(ErrorCode::NotFound)
@@ -261,7 +261,7 @@ async fn fault_24_old_repeated_and_foreign_messages_change_nothing() {
     foreign.cluster = dfs_protocol::ClusterId::from_u128(1);
     assert!(
         tracker
-            .heartbeat(&foreign)
+            .heartbeat(&foreign, None)
             .await
             .unwrap_err()
             .is(ErrorCode::WrongCluster)

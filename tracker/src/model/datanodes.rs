@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use dfs_protocol::chunk::DatanodeAddress;
 use dfs_protocol::datanode::{AdminState, DatanodeStats, Liveness};
+use dfs_protocol::traffic::DatanodeTraffic;
 use dfs_protocol::{DatanodeId, Fence, InstanceId};
 
 use super::health::{HolderView, Label, SpreadRule};
@@ -89,6 +90,8 @@ pub struct Datanode {
     pub fence: Fence,
     /// Version of its program.
     pub version: String,
+    /// What its process moved, as it last told.
+    pub traffic: Option<DatanodeTraffic>,
     /// Kubernetes pod, as it last announced it.
     pub pod: Option<String>,
     /// How well its chunk set is known.
@@ -308,6 +311,18 @@ impl DatanodeTable {
         }
     }
 
+    /// Notes what the registered run of its process moved; a message that was overtaken changes nothing.
+    pub fn set_traffic(&mut self, id: DatanodeId, traffic: DatanodeTraffic) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        let newest = node.traffic.filter(|old| old.instance == traffic.instance);
+        let overtaken = newest.is_some_and(|old| old.at_ms > traffic.at_ms);
+        if node.instance == Some(traffic.instance) && !overtaken {
+            node.traffic = Some(traffic);
+        }
+    }
+
     /// Says how well the chunk set is known after a delta or a report.
     pub fn set_picture(&mut self, id: DatanodeId, in_sync: bool) {
         if let Some(node) = self.nodes.get_mut(&id) {
@@ -506,6 +521,7 @@ fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
         stats: DatanodeStats::default(),
         fence: Fence::default(),
         version: String::new(),
+        traffic: None,
         pod: None,
         picture: Picture::Unknown,
         reserved_bytes: 0,

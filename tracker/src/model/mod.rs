@@ -5,6 +5,7 @@ pub mod comparison;
 pub mod datanodes;
 pub mod health;
 pub mod hearing;
+pub mod hot;
 pub mod leases;
 pub mod op;
 pub mod pending;

@@ -445,5 +445,6 @@ fn described(state: &State, newcomer: &Newcomer, now: std::time::Duration) -> Da
         refused,
         unreachable: false,
         maintenance_until: None,
+        traffic: None,
     }
 }

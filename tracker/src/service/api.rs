@@ -28,11 +28,20 @@ impl TrackerApi for Tracker {
     }
 
     async fn commit(&self, request: CommitRequest) -> Result<CommitResponse, ClientError> {
-        Ok(self.make_visible(request).await?)
+        let response = self.make_visible(request).await?;
+        if let CommitResponse::Committed { file, .. } = &response {
+            self.note_write(file);
+        }
+        Ok(response)
     }
 
     async fn locate(&self, request: LocateRequest) -> Result<LocateResponse, ClientError> {
-        Ok(self.find(request).await?)
+        let is_read = request.locations;
+        let found = self.find(request).await?;
+        if is_read {
+            self.note_read(&found.file);
+        }
+        Ok(found)
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListResponse, ClientError> {

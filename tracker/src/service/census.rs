@@ -207,6 +207,7 @@ fn describe(
             .maintenance
             .filter(|_| state.datanodes.in_maintenance(node, now))
             .map(|away| away.until),
+        traffic: node.traffic,
     }
 }
 

@@ -9,6 +9,7 @@ mod committing;
 pub(crate) mod events;
 mod factor;
 mod fsck;
+mod hot;
 mod membership;
 mod placing;
 mod plans;
@@ -40,6 +41,7 @@ use crate::journal_set::{JournalSet, Roster, RosterSource};
 use crate::metrics::{EventMetrics, TrackerMetrics};
 use crate::model::comparison::Comparison;
 use crate::model::datanodes::Picture;
+use crate::model::hot::{HALF_LIFE, HOT_FILES, HotSketch};
 use crate::model::op::Op;
 use crate::plan::removal::{ok_to_stop, one_more_may_stop, safe_to_remove};
 use crate::store::{
@@ -81,6 +83,7 @@ pub struct Tracker {
     raising: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     deposed: watch::Sender<Option<String>>,
+    hot: Mutex<HotSketch>,
 }
 
 /// Why the tracker did not start.
@@ -158,6 +161,7 @@ impl Tracker {
                 Comparison::new(meta.sequence, meta.fence),
             )),
             deposed,
+            hot: Mutex::new(HotSketch::new(HOT_FILES, HALF_LIFE, clock.monotonic())),
             config,
             clock,
             rng,

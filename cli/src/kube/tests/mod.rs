@@ -121,6 +121,8 @@ async fn files_go_through_the_gateway_and_administration_through_the_tracker_wit
         let sent = site.fake.doings().authorizations.pop().unwrap();
         assert_eq!(sent.as_deref(), authorization, "{line}");
     }
+    let (_, top) = site.parse("kubectl-dfs top -n b");
+    assert_eq!(Target::of(&top), Target::Tracker);
     assert!(!site.lines("children").is_empty());
 }
 

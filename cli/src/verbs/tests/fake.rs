@@ -46,6 +46,8 @@ pub(crate) struct Doings {
     pub(crate) events: String,
     /// What other routes answer, one after the other; the last one stays.
     pub(crate) answers: BTreeMap<&'static str, VecDeque<serde_json::Value>>,
+    /// Routes that this door does not have.
+    pub(crate) missing: BTreeSet<&'static str>,
     /// `Authorization` of each request.
     pub(crate) authorizations: Vec<Option<String>>,
     /// Listings served: prefixes, with `*` behind those without a delimiter.
@@ -164,6 +166,10 @@ fn factor(doings: &mut Doings, method: &Method, path: &str, query: &str) -> Resp
 }
 
 fn other(doings: &mut Doings, method: &Method, route: &str, query: &str) -> Response {
+    if doings.missing.contains(route) {
+        let problem = Problem::new(ErrorCode::NotFound, format!("there is no `{route}`"));
+        return ProblemResponse(problem).into_response();
+    }
     if route == "/fsck" {
         return doings.fsck.clone().into_response();
     }

@@ -39,7 +39,7 @@ async fn dfs(fake: &Fake, dir: &Path, line: &str, stdin: &[u8]) -> (Exit, Captur
     (finish(&out, ended), captured)
 }
 
-async fn run(fake: &Fake, dir: &Path, line: &str) -> (Exit, Captured) {
+pub(crate) async fn run(fake: &Fake, dir: &Path, line: &str) -> (Exit, Captured) {
     dfs(fake, dir, line, b"").await
 }
 

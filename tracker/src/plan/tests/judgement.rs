@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dfs_protocol::datanode::{AdminState, DatanodeStats, Liveness};
 use dfs_protocol::status::Verdict;
+use dfs_protocol::traffic::DatanodeTraffic;
 use dfs_protocol::{Fence, InstanceId, LeaseId};
 use jiff::Timestamp;
 
@@ -101,6 +102,33 @@ fn fault_24_late_and_repeated_messages_and_other_runs_are_not_applied() {
         table.heard(node(8), message(2, 1), now, wall),
         Heard::Unknown
     );
+}
+
+#[test]
+fn traffic_is_the_newest_that_the_registered_run_of_a_datanode_told() {
+    let mut cluster = Cluster::new(1, 0, 1, 2);
+    cluster.beat();
+    let told = |instance, at_ms| DatanodeTraffic {
+        instance: InstanceId(instance),
+        at_ms,
+        read_bytes: at_ms * 10,
+        written_bytes: 0,
+        copied_bytes: 0,
+    };
+    for (traffic, stands) in [
+        (told(1, 5), told(1, 5)),
+        (told(1, 9), told(1, 9)),
+        // It was overtaken on its way.
+        (told(1, 7), told(1, 9)),
+        // Of a run that is over, or that did not register yet.
+        (told(2, 50), told(1, 9)),
+    ] {
+        cluster.table.set_traffic(node(1), traffic);
+        let known = cluster.table.get(node(1)).unwrap().traffic;
+        assert_eq!(known, Some(stands));
+    }
+    cluster.table.set_traffic(node(8), told(1, 1));
+    assert_eq!(cluster.table.get(node(8)), None);
 }
 
 #[test]
