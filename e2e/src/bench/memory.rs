@@ -38,17 +38,17 @@ pub(super) async fn slope(settings: &Settings, report: &mut Report) -> io::Resul
         let fleet = Fleet::start(binary, &settings.dir).await?;
         // The first upload also brings in code and arenas that every later one shares.
         put_files(&fleet, &source, LEAST, 1, 0).await?;
-        fleet.reset_peaks();
+        fleet.group.reset_peaks();
         put_files(&fleet, &source, LEAST, 1, 1).await?;
-        let after_least = fleet.peaks();
-        fleet.reset_peaks();
+        let after_least = fleet.group.peaks();
+        fleet.group.reset_peaks();
         put_files(&fleet, &source, settings.largest, 1, 3).await?;
-        let after_largest = fleet.peaks();
+        let after_largest = fleet.group.peaks();
         // After the slope: the allocator keeps some of what many streams took, and a peak never
         // begins below what is resident.
-        fleet.reset_peaks();
+        fleet.group.reset_peaks();
         put_files(&fleet, &source, LEAST, MANY, 2).await?;
-        let after_many = fleet.peaks();
+        let after_many = fleet.group.peaks();
         let gib = (settings.largest - LEAST) as f64 / (1024.0 * 1024.0 * 1024.0);
         let slopes = differences(&after_largest, &after_least, gib);
         let streams = differences(&after_many, &after_least, (MANY - 1) as f64);
