@@ -40,12 +40,19 @@ fn every_row_of_the_bench_produces_its_line_and_leaves_nothing_behind() {
     let dir = scratch();
     let only = "dev,write,read,small,lookup,names,list,repair,mixed,herd,synced,memory";
     let (lines, text) = lines(only, dir.path());
-    let ids: Vec<&str> = lines.iter().filter_map(|line| line["id"].as_str()).collect();
+    let ids: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line["id"].as_str())
+        .collect();
     for row in ROWS.iter().chain(&["D2", "RSS slope"]) {
         assert!(ids.contains(row), "no line of {row}: {text}");
     }
     let measured = lines.iter().filter(|line| line.get("rate").is_some());
-    assert!(measured.clone().all(|line| line["rate"].as_f64() > Some(0.0)));
+    assert!(
+        measured
+            .clone()
+            .all(|line| line["rate"].as_f64() > Some(0.0))
+    );
     assert!(measured.clone().all(|line| line["class"].is_string()));
     assert!(measured.clone().all(|line| line["cpu"].is_object()));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -60,5 +67,8 @@ fn a_workload_that_does_not_exist_is_refused_with_those_that_do() {
         .unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(told.contains("`wirte`") && told.contains("write,read"), "{told}");
+    assert!(
+        told.contains("`wirte`") && told.contains("write,read"),
+        "{told}"
+    );
 }

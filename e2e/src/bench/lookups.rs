@@ -161,7 +161,9 @@ async fn fill_with(
     fill(door, group, load, async |session, number| {
         let body = source.slice(length(bytes), number);
         let key = key(number);
-        Ok(Done::after(session.put(&key, || whole(body.clone())).await?))
+        Ok(Done::after(
+            session.put(&key, || whole(body.clone())).await?,
+        ))
     })
     .await
 }

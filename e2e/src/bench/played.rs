@@ -13,7 +13,7 @@ use dfs_protocol::ids::{
     ChunkVersion, ClusterId, DatanodeId, Fence, FileId, InstanceId, LeaseId, UploadId,
 };
 use dfs_protocol::path::FilePath;
-use dfs_protocol::routes::datanode::JOURNAL_BACKFILL;
+use dfs_protocol::routes::datanode::{INVENTORY, JOURNAL, JOURNAL_BACKFILL};
 use dfs_protocol::upload::{
     AllocateRequest, CommitRequest, CommitResponse, Placement, Precondition, WrittenChunk,
 };
@@ -324,7 +324,7 @@ async fn answer_all(listener: TcpListener) {
     }
 }
 
-/// Journal records are taken, a journal has no gap, nothing else is there.
+/// Journal records are taken and forgotten: whatever is asked for is missing.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     // A body that breaks is a call that nobody waits for.
@@ -333,20 +333,14 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     if head.method == http::Method::POST {
         return Ok(response);
     }
-    let from = head
-        .uri
-        .query()
-        .and_then(|query| query.strip_prefix("from="));
-    let from = from.and_then(|from| from.parse::<u64>().ok());
-    match from.filter(|_| head.uri.path() == JOURNAL_BACKFILL) {
-        Some(from) => {
-            let gap = dfs_protocol::datanode::JournalGap {
-                first_missing: from,
-            };
-            let text = serde_json::to_vec(&gap).unwrap_or_default();
-            *response.body_mut() = Full::from(text);
+    match head.uri.path() {
+        JOURNAL | INVENTORY => {}
+        JOURNAL_BACKFILL => {
+            let query = head.uri.query().unwrap_or_default();
+            let from = query.strip_prefix("from=").unwrap_or("0");
+            *response.body_mut() = Full::from(format!(r#"{{"first_missing":{from}}}"#));
         }
-        None => *response.status_mut() = StatusCode::NOT_FOUND,
+        _ => *response.status_mut() = StatusCode::NOT_FOUND,
     }
     Ok(response)
 }

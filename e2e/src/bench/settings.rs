@@ -80,6 +80,8 @@ pub struct Settings {
     pub scale: Scale,
     /// Bytes of a large file.
     pub large: u64,
+    /// Bytes of the smallest file of the memory slope.
+    pub least: u64,
     /// Bytes of the largest file of the memory slope.
     pub largest: u64,
     /// Small PUTs in one sample at each concurrency.
@@ -167,6 +169,7 @@ impl Settings {
             rounds: 7,
             scale,
             large: 128 * MIB,
+            least: 64 * MIB,
             largest: 4096 * MIB,
             small: vec![(1, 100), (16, 600), (64, 1200)],
             small_bytes: vec![4 * KIB],
@@ -226,6 +229,7 @@ impl Settings {
         Self {
             rounds: 2,
             large: 512 * KIB,
+            least: 512 * KIB,
             largest: 2 * MIB,
             small: vec![(2, 6)],
             streams: vec![1],

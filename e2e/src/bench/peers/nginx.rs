@@ -25,7 +25,7 @@ const START: Duration = Duration::from_secs(30);
 const SHARED: &str = "worker_processes 2; daemon off; pid nginx.pid; error_log stderr warn;\n\
     events { worker_connections 1024; }\n";
 /// What the server of plain files is told.
-const FILES: &str = "sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 100000000;\n\
+const FILES: &str = "sendfile on; tcp_nodelay on; keepalive_requests 100000000;\n\
     open_file_cache max=200000 inactive=10m; open_file_cache_valid 10m; access_log off;\n";
 /// What the server in front is told: it passes on what comes, and keeps its connections.
 const FRONT: &str = "tcp_nodelay on; keepalive_requests 100000000; access_log off;\n\
@@ -63,7 +63,7 @@ impl Pair {
             report.note("nginx", text, &json!(null))?;
             return Ok(None);
         };
-        let told = format!("{SHARED}{FILES}");
+        let told = format!("{SHARED}{FILES} in front: {FRONT}").replace('\n', " ");
         report.note("nginx", &format!("runs with: {told}"), &json!(binary))?;
         let plain = Nginx::start(settings, &binary, files, false).await?;
         let two_hops = Nginx::start(settings, &binary, files, true).await?;
