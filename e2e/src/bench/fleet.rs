@@ -246,10 +246,7 @@ pub(super) fn spec(binary: &Path, name: &str, args: Vec<String>) -> ProcessSpec 
         name: name.to_owned(),
         binary: binary.to_path_buf(),
         args,
-        env: vec![(
-            "DFS_LOG".to_owned(),
-            std::env::var("DEBUGLOG").unwrap_or("warn".to_owned()),
-        )],
+        env: vec![("DFS_LOG".to_owned(), "warn".to_owned())],
         handle_limit: None,
     }
 }

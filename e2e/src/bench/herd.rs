@@ -53,9 +53,10 @@ async fn reports(
         herd.heartbeat().await?;
     }
     let resident = fleet.group.resident_bytes("tracker");
+    let reporters = herd.len();
     let later = &rates[1..];
     let text = format!(
-        "{name}: {entries} report entries of {REPORTERS} played datanodes: first {:.0}/s, {:.2} CPU s \
+        "{name}: {entries} report entries of {reporters} played datanodes: first {:.0}/s, {:.2} CPU s \
          for a million; later {:.0}/s ({:.0}..{:.0}), {:.2} CPU s for a million; tracker {:.0} MiB \
          ({:.0} bytes for each replica)",
         rates[0],

@@ -81,12 +81,12 @@ fn differences(after: &[(String, u64)], before: &[(String, u64)], by: f64) -> Ve
         .collect()
 }
 
-/// `dfs dev`: from its start to the first 200 of `/readyz`, and its memory at rest. Five times.
+/// `dfs dev`: from its start to the first 200 of `/readyz`, and its memory at rest; a few times.
 pub(super) async fn dev(settings: &Settings, report: &mut Report) -> io::Result<()> {
     for (name, binary) in &settings.binaries {
         let mut seconds = Vec::new();
         let mut resident = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..settings.starts {
             let dir = tempfile::Builder::new()
                 .prefix("dfs-bench.")
                 .tempdir_in(&settings.dir)?;
@@ -114,12 +114,13 @@ pub(super) async fn dev(settings: &Settings, report: &mut Report) -> io::Result<
             super::rounds::median(&resident),
         );
         let text = format!(
-            "{name} dev: ready after {ready:.2} s ({}), idle RSS {idle:.0} MiB, five starts",
+            "{name} dev: ready after {ready:.2} s ({}), idle RSS {idle:.0} MiB, {} starts",
             seconds
                 .iter()
                 .map(|s| format!("{s:.2}"))
                 .collect::<Vec<_>>()
-                .join(" ")
+                .join(" "),
+            settings.starts
         );
         let figures = json!({ "ready_s": seconds, "idle_mib": resident });
         report.note("dev", &text, &figures)?;

@@ -114,6 +114,8 @@ pub struct Settings {
     pub mixed: usize,
     /// Datanodes that are played, chunks that each of them reports.
     pub herd: (usize, usize),
+    /// Starts of `dfs dev`.
+    pub starts: usize,
     /// PUTs that are traced.
     pub traced: usize,
     /// No sample begins an operation later than this after its start.
@@ -186,6 +188,7 @@ impl Settings {
             repair_files: [(4, 64 * MIB), (1_000, 64 * KIB)],
             mixed: 600,
             herd: (100, 2_000),
+            starts: 5,
             traced: 200,
             limit: Duration::from_secs(20),
             fill_limit: Duration::from_mins(5),
@@ -243,6 +246,7 @@ impl Settings {
             repair_files: [(2, 256 * KIB), (10, 4 * KIB)],
             mixed: 40,
             herd: (5, 200),
+            starts: 1,
             traced: 5,
             limit: Duration::from_secs(20),
             fill_limit: Duration::from_mins(2),

@@ -59,8 +59,8 @@ pub(super) async fn measure(
             ((name, kind, class, group), run)
         })
         .unzip();
-    for (.., group) in &facts {
-        group.iter().for_each(|group| group.reset_peaks());
+    for group in facts.iter().filter_map(|(.., group)| *group) {
+        group.reset_peaks();
     }
     let samples = interleave(&mut runs, settings.rounds, settings.seed).await?;
     let all: Vec<Measured<'_>> = facts.into_iter().zip(samples).collect();
