@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::fleet::{Cpu, REPLICAS};
+use super::fleet::REPLICAS;
+use super::group::Cpu;
 use super::rounds::Sample;
 
 /// Of O_DIRECT: address, offset and length.
@@ -99,10 +100,64 @@ fn read_all(paths: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// Three append-only logs. A writer is answered when its bytes are durable in all three; a log
-/// writes what has gathered while the batch before was synced, with one fdatasync.
+/// Reads ranges of random places, `streams` at once, through the page cache.
+pub(super) fn read_ranges(
+    paths: &[PathBuf],
+    range: u64,
+    streams: usize,
+    count: usize,
+    seed: u64,
+) -> io::Result<Sample> {
+    let files = paths.iter().map(|path| {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok::<_, io::Error>((file, length))
+    });
+    let mut files: Vec<(File, u64)> = files.collect::<io::Result<_>>()?;
+    files.retain(|(_, length)| *length >= range);
+    if files.is_empty() {
+        return Err(io::Error::other("no chunk file is as long as a range"));
+    }
+    let cpu = Cpu::of_client();
+    let started = Instant::now();
+    let each = count.div_ceil(streams);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..streams)
+            .map(|stream| {
+                let rng = fastrand::Rng::with_seed(seed.wrapping_add(stream as u64));
+                scope.spawn(|| read_some(&files, range, each, rng))
+            })
+            .collect();
+        readers.into_iter().try_for_each(joined)
+    })?;
+    Ok(Sample {
+        seconds: started.elapsed().as_secs_f64(),
+        amount: (range * (each * streams) as u64) as f64,
+        cpu: Cpu::of_client().since(&cpu),
+        ..Sample::default()
+    })
+}
+
+#[allow(clippy::cast_possible_truncation)] // Mebibytes.
+fn read_some(
+    files: &[(File, u64)],
+    range: u64,
+    count: usize,
+    mut rng: fastrand::Rng,
+) -> io::Result<()> {
+    let mut buffer = vec![0; range as usize];
+    for _ in 0..count {
+        let (file, length) = &files[rng.usize(..files.len())];
+        file.read_exact_at(&mut buffer, rng.u64(0..=length - range))?;
+    }
+    Ok(())
+}
+
+/// So many append-only logs. A writer is answered when its bytes are durable in all; a log writes what
+/// has gathered while the batch before was synced, with one fdatasync.
 pub(super) fn append_logs(
     dir: &Path,
+    logs: u16,
     body: &Bytes,
     writers: usize,
     operations: usize,
@@ -111,21 +166,21 @@ pub(super) fn append_logs(
     let started = Instant::now();
     let each = operations.div_ceil(writers);
     thread::scope(|scope| {
-        let mut logs = Vec::new();
+        let mut submits = Vec::new();
         let mut running = Vec::new();
-        for number in 0..REPLICAS {
+        for number in 0..logs {
             let (submit, queue) = mpsc::channel::<(Bytes, mpsc::Sender<()>)>();
             let path = dir.join(format!("baseline-log-{number}"));
             running.push(scope.spawn(move || keep_log(&path, &queue)));
-            logs.push(submit);
+            submits.push(submit);
         }
         let submitters: Vec<_> = (0..writers)
             .map(|_| {
-                let logs = logs.clone();
-                scope.spawn(move || submit_all(&logs, body, each))
+                let submits = submits.clone();
+                scope.spawn(move || submit_all(&submits, body, each))
             })
             .collect();
-        drop(logs);
+        drop(submits);
         submitters.into_iter().try_for_each(joined)?;
         running.into_iter().try_for_each(joined)
     })?;
@@ -175,7 +230,7 @@ fn keep_log(path: &Path, queue: &mpsc::Receiver<(Bytes, mpsc::Sender<()>)>) -> i
     std::fs::remove_file(path)
 }
 
-fn joined(thread: thread::ScopedJoinHandle<'_, io::Result<()>>) -> io::Result<()> {
+pub(super) fn joined(thread: thread::ScopedJoinHandle<'_, io::Result<()>>) -> io::Result<()> {
     thread
         .join()
         .unwrap_or_else(|_| Err(io::Error::other("a thread of the baseline panicked")))

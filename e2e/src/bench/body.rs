@@ -1,7 +1,9 @@
 //! Incompressible bytes, cheap to make: slices of one random buffer, from another place each time.
 
 use std::convert::Infallible;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -34,6 +36,19 @@ impl Source {
             left: length,
         };
         generated.map_err(|never| match never {}).boxed()
+    }
+
+    /// Writes a body to a file, as the first one that [`Self::body`] makes.
+    pub(super) async fn write(&self, path: &Path, length: u64) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        let mut body = self.body(length, 0);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(io::Error::other)?;
+            if let Some(data) = frame.data_ref() {
+                file.write_all(data)?;
+            }
+        }
+        file.sync_data()
     }
 
     /// Some bytes.

@@ -1,8 +1,10 @@
 //! The one client that drives everybody: plain HTTP/1.1, a connection kept for many requests.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_client::http::{RequestBody, empty};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -21,6 +23,7 @@ const MAX_REFUSALS: u64 = 60;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A kept connection.
+#[derive(Debug)]
 pub(super) struct Connection {
     address: String,
     sender: SendRequest<RequestBody>,
@@ -48,7 +51,7 @@ impl Connection {
     ) -> io::Result<u64> {
         let mut refusals = 0;
         loop {
-            match self.exchange(Method::PUT, path, body()).await {
+            match self.exchange(Method::PUT, path, &[], body()).await {
                 Ok(_) => return Ok(refusals),
                 Err(error)
                     if error.kind() == io::ErrorKind::ResourceBusy && refusals < MAX_REFUSALS =>
@@ -65,29 +68,71 @@ impl Connection {
 
     /// GETs and counts the bytes.
     pub(super) async fn get(&mut self, path: &str) -> io::Result<u64> {
-        self.exchange(Method::GET, path, empty()).await
+        self.exchange(Method::GET, path, &[], empty()).await
+    }
+
+    /// GETs a short answer whole.
+    pub(super) async fn tell(&mut self, path: &str) -> io::Result<Bytes> {
+        bounded(async {
+            let response = self.send(Method::GET, path, &[], empty()).await?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(broken)?.to_bytes();
+            if !head.status.is_success() {
+                return Err(refused(head.status, &body));
+            }
+            Ok(body)
+        })
+        .await
     }
 
     pub(super) async fn delete(&mut self, path: &str) -> io::Result<()> {
-        self.exchange(Method::DELETE, path, empty()).await.map(drop)
+        let done = self.exchange(Method::DELETE, path, &[], empty()).await;
+        done.map(drop)
     }
 
-    async fn exchange(&mut self, method: Method, path: &str, body: RequestBody) -> io::Result<u64> {
-        let exchange = async {
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", &self.address)
-                .body(body)
-                .map_err(broken)?;
-            self.sender.ready().await.map_err(broken)?;
-            let response = self.sender.send_request(request).await.map_err(broken)?;
+    /// Any request; the answer's bytes are counted.
+    pub(super) async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: RequestBody,
+    ) -> io::Result<u64> {
+        bounded(async {
+            let response = self.send(method, path, headers, body).await?;
             drain(response).await
-        };
-        tokio::time::timeout(LIMIT, exchange)
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the exchange took too long"))?
+        })
+        .await
     }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: RequestBody,
+    ) -> io::Result<Response<Incoming>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.address);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).map_err(broken)?;
+        if self.sender.is_closed() {
+            // The other side closes what rested too long.
+            self.sender = Self::open(&self.address).await?.sender;
+        }
+        self.sender.ready().await.map_err(broken)?;
+        self.sender.send_request(request).await.map_err(broken)
+    }
+}
+
+async fn bounded<T>(exchange: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(LIMIT, exchange)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the exchange took too long"))?
 }
 
 async fn drain(response: Response<Incoming>) -> io::Result<u64> {
@@ -106,18 +151,13 @@ async fn drain(response: Response<Incoming>) -> io::Result<u64> {
     if status.is_success() {
         return Ok(bytes);
     }
-    let told = format!("{status}: {}", String::from_utf8_lossy(&first));
-    Err(match status {
-        StatusCode::SERVICE_UNAVAILABLE => io::Error::new(io::ErrorKind::ResourceBusy, told),
-        _ => io::Error::other(told),
-    })
+    Err(refused(status, &first))
 }
 
-/// Opens so many connections.
-pub(super) async fn connections(address: &str, count: usize) -> io::Result<Vec<Connection>> {
-    let mut open = Vec::with_capacity(count);
-    for _ in 0..count {
-        open.push(Connection::open(address).await?);
+fn refused(status: StatusCode, body: &[u8]) -> io::Error {
+    let told = format!("{status}: {}", String::from_utf8_lossy(body));
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => io::Error::new(io::ErrorKind::ResourceBusy, told),
+        _ => io::Error::other(told),
     }
-    Ok(open)
 }

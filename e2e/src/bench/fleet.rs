@@ -4,12 +4,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use dfs_protocol::status::ClusterStatus;
 use tempfile::TempDir;
 
 use super::client::Connection;
-use super::procfs;
+use super::door::Door;
+use super::group::Group;
+use super::rounds::Run;
+use super::settings::Settings;
+use super::side::{Kind, Side};
 use crate::http::{Http, Reply};
-use crate::process::{Process, ProcessSpec, free_ports};
+use crate::process::{ProcessSpec, free_ports};
 use crate::wait::eventually;
 
 /// How long the store may take to serve.
@@ -20,42 +25,141 @@ pub(super) const REPLICAS: u16 = 3;
 /// A running store; dropped, its processes end and its data goes.
 #[derive(Debug)]
 pub(super) struct Fleet {
-    /// `host:port` of the doors.
+    /// `host:port` of the tracker and of the doors in it.
     pub(super) address: String,
+    pub(super) door: Door,
+    pub(super) group: Group,
     admin: Http,
-    processes: Vec<(String, Process)>,
     dir: TempDir,
 }
 
-/// CPU seconds of each process and of this one.
-#[derive(Debug, Clone)]
-pub(super) struct Cpu(Vec<(String, f64)>);
+/// How a store is laid out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) datanodes: usize,
+    pub(super) replication: u16,
+    pub(super) tracker_args: &'static [&'static str],
+    /// Lets strace count what each process asks of the kernel.
+    pub(super) traced: bool,
+}
 
-impl Cpu {
-    /// Of this process alone.
-    pub(super) fn of_client() -> Self {
-        let own = procfs::cpu_seconds(std::process::id());
-        Self(vec![("client".to_owned(), own)])
-    }
-
-    /// What was used since.
-    pub(super) fn since(&self, before: &Self) -> Vec<(String, f64)> {
-        let spent = self.0.iter().zip(&before.0);
-        spent
-            .map(|((name, now), (_, then))| (name.clone(), now - then))
-            .collect()
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            datanodes: REPLICAS.into(),
+            replication: REPLICAS,
+            tracker_args: &[],
+            traced: false,
+        }
     }
 }
 
+impl Layout {
+    fn spec(&self, binary: &Path, name: &str, args: Vec<String>, dir: &Path) -> ProcessSpec {
+        let plain = spec(binary, name, args);
+        if !self.traced {
+            return plain;
+        }
+        let mut traced: Vec<String> = ["-f", "-c", "--seccomp-bpf", TRACED]
+            .map(str::to_owned)
+            .to_vec();
+        traced.push(format!("--output={}", counts(dir, name).display()));
+        traced.push(plain.binary.display().to_string());
+        traced.extend(plain.args);
+        ProcessSpec {
+            binary: "strace".into(),
+            args: traced,
+            ..plain
+        }
+    }
+}
+
+/// Calls that wait for a disk; only those stop a traced process.
+const TRACED: &str = "--trace=fdatasync,fsync,sync_file_range,msync,syncfs";
+
+/// Where strace writes what it counted of a process.
+pub(super) fn counts(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.calls"))
+}
+
+/// Stores of each binary under test.
+pub(super) type Fleets = Vec<(Kind, String, Fleet)>;
+
+/// One store of each binary.
+pub(super) async fn fleets(settings: &Settings) -> io::Result<Fleets> {
+    fleets_of(settings, &Layout::default()).await
+}
+
+/// One store of each binary, laid out like that.
+pub(super) async fn fleets_of(settings: &Settings, layout: &Layout) -> io::Result<Fleets> {
+    let mut fleets = Vec::new();
+    for (index, (name, binary)) in settings.binaries.iter().enumerate() {
+        let kind = if index == 0 { Kind::Ours } else { Kind::Other };
+        let fleet = Fleet::start_with(binary, &settings.dir, layout).await?;
+        fleets.push((kind, name.clone(), fleet));
+    }
+    Ok(fleets)
+}
+
 impl Fleet {
-    /// Starts and waits until a write is acknowledged.
+    /// As a contender.
+    pub(super) fn side<'a>(
+        &'a self,
+        kind: Kind,
+        name: &'a str,
+        class: &'static str,
+        run: Run<'a>,
+    ) -> Side<'a> {
+        Side {
+            name,
+            kind,
+            class,
+            group: Some(&self.group),
+            run,
+        }
+    }
+
+    /// The tracker's word on the whole store.
+    pub(super) async fn status(&self) -> io::Result<ClusterStatus> {
+        let reply = Http::new(&self.address).get("/status").await?;
+        serde_json::from_slice(&reply.body).map_err(io::Error::other)
+    }
+
+    /// Starts three datanodes and waits until a write is acknowledged.
     pub(super) async fn start(binary: &Path, below: &Path) -> io::Result<Self> {
+        Self::start_with(binary, below, &Layout::default()).await
+    }
+
+    /// Starts what is wanted and waits until a write is acknowledged.
+    pub(super) async fn start_with(
+        binary: &Path,
+        below: &Path,
+        layout: &Layout,
+    ) -> io::Result<Self> {
+        let fleet = Self::start_processes(binary, below, layout)?;
+        fleet.wait_for_writes(layout.replication.into()).await;
+        Ok(fleet)
+    }
+
+    /// A tracker alone: its datanodes are somebody else's.
+    pub(super) async fn start_tracker(binary: &Path, below: &Path) -> io::Result<Self> {
+        let layout = Layout {
+            datanodes: 0,
+            ..Layout::default()
+        };
+        let mut fleet = Self::start_processes(binary, below, &layout)?;
+        let tracker = fleet.group.get_mut("tracker")?;
+        tracker.wait_ready(&fleet.admin, "/livez", START).await;
+        Ok(fleet)
+    }
+
+    fn start_processes(binary: &Path, below: &Path, layout: &Layout) -> io::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("dfs-bench.")
             .tempdir_in(below)?;
-        let ports = free_ports(2 * (usize::from(REPLICAS) + 1));
+        let ports = free_ports(2 * (layout.datanodes + 1));
         let tracker = format!("http://127.0.0.1:{}", ports[0]);
-        let mut processes = Vec::new();
+        let mut group = Group::default();
         for (index, ports) in ports.chunks(2).enumerate() {
             let name = match index {
                 0 => "tracker".to_owned(),
@@ -70,63 +174,38 @@ impl Fleet {
             ];
             if index == 0 {
                 args.push("--trash-retention=0".to_owned());
+                args.push(format!("--replication={}", layout.replication));
+                args.extend(layout.tracker_args.iter().map(ToString::to_string));
             } else {
                 args.push(format!("--tracker={tracker}"));
             }
-            let spec = spec(binary, &name, args);
-            processes.push((name, Process::start(spec, dir.path())?));
+            group.start(layout.spec(binary, &name, args, dir.path()), dir.path())?;
         }
-        let fleet = Self {
-            address: format!("127.0.0.1:{}", ports[0]),
+        let address = format!("127.0.0.1:{}", ports[0]);
+        Ok(Self {
+            door: Door::files(&address),
+            address,
             admin: Http::new(&format!("127.0.0.1:{}", ports[1])),
-            processes,
+            group,
             dir,
-        };
-        fleet.wait_for_writes().await;
-        Ok(fleet)
+        })
     }
 
-    async fn wait_for_writes(&self) {
-        eventually(
-            "the store takes a write on three replicas",
-            START,
-            || async {
-                let put = Http::new(&self.address).put("/files/warm-up", "x").await;
-                let reply = put.map_err(|error| error.to_string())?;
-                if reply.status.is_success() && replicas(&reply) == Some(REPLICAS.into()) {
-                    return Ok(());
-                }
-                Err(reply.text())
-            },
-        )
+    async fn wait_for_writes(&self, wanted: usize) {
+        eventually("the store takes a write on all replicas", START, || async {
+            let put = Http::new(&self.address).put("/files/warm-up", "x").await;
+            let reply = put.map_err(|error| error.to_string())?;
+            if reply.status.is_success() && replicas(&reply) == Some(wanted) {
+                return Ok(());
+            }
+            Err(reply.text())
+        })
         .await;
     }
 
-    /// CPU seconds so far.
-    pub(super) fn cpu(&self) -> Cpu {
-        let mut all: Vec<(String, f64)> = self
-            .processes
-            .iter()
-            .map(|(name, process)| (name.clone(), procfs::cpu_seconds(process.pid())))
-            .collect();
-        all.extend(Cpu::of_client().0);
-        Cpu(all)
-    }
-
-    /// Lets peaks begin now.
-    pub(super) fn reset_peaks(&self) {
-        for (_, process) in &self.processes {
-            procfs::reset_peak(process.pid());
-        }
-    }
-
-    /// Peak resident bytes of each process.
-    pub(super) fn peaks(&self) -> Vec<(String, u64)> {
-        let peak = |process: &Process| procfs::peak_bytes(process.pid());
-        self.processes
-            .iter()
-            .map(|(name, process)| (name.clone(), peak(process)))
-            .collect()
+    /// Where its data lies.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The chunk records of one datanode.
@@ -143,9 +222,7 @@ impl Fleet {
     /// Kills the tracker and starts it again: seconds from its start to ready, and to the first
     /// read of `path`.
     pub(super) async fn restart_tracker(&mut self, path: &str) -> io::Result<(f64, f64)> {
-        let Some((_, tracker)) = self.processes.first_mut() else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
+        let tracker = self.group.get_mut("tracker")?;
         tracker.kill_9()?;
         let started = Instant::now();
         tracker.restart()?;
@@ -169,7 +246,7 @@ pub(super) fn spec(binary: &Path, name: &str, args: Vec<String>) -> ProcessSpec 
         name: name.to_owned(),
         binary: binary.to_path_buf(),
         args,
-        env: vec![("RUST_LOG".to_owned(), "warn".to_owned())],
+        env: vec![("DFS_LOG".to_owned(), "warn".to_owned())],
         handle_limit: None,
     }
 }

@@ -12,11 +12,9 @@ use super::fleet::{Fleet, spec};
 use super::procfs;
 use super::report::{Report, map};
 use super::settings::{MIB, Settings};
-use super::writes::put_files;
+use super::writes::{put_files, tell_bytes};
 use crate::process::{Process, free_ports};
 
-/// The small end of the slope.
-const LEAST: u64 = 64 * MIB;
 /// Streams at once, for the memory of one.
 const MANY: usize = 8;
 /// How long `dfs dev` rests before its memory counts.
@@ -24,7 +22,7 @@ const REST: Duration = Duration::from_secs(3);
 /// How long `dfs dev` may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Peak RSS after 64 MiB and after the largest upload, and with several streams.
+/// Peak RSS after the smallest and after the largest upload, and with several streams.
 pub(super) async fn slope(settings: &Settings, report: &mut Report) -> io::Result<()> {
     let space = rustix::fs::statvfs(&settings.dir)?;
     let needed = settings.largest * 4;
@@ -37,32 +35,33 @@ pub(super) async fn slope(settings: &Settings, report: &mut Report) -> io::Resul
         // A store of its own, whose data goes with it: nothing of 12 GiB stays.
         let fleet = Fleet::start(binary, &settings.dir).await?;
         // The first upload also brings in code and arenas that every later one shares.
-        put_files(&fleet, &source, LEAST, 1, 0).await?;
-        fleet.reset_peaks();
-        put_files(&fleet, &source, LEAST, 1, 1).await?;
-        let after_least = fleet.peaks();
-        fleet.reset_peaks();
+        put_files(&fleet, &source, settings.least, 1, 0).await?;
+        fleet.group.reset_peaks();
+        put_files(&fleet, &source, settings.least, 1, 1).await?;
+        let after_least = fleet.group.peaks();
+        fleet.group.reset_peaks();
         put_files(&fleet, &source, settings.largest, 1, 3).await?;
-        let after_largest = fleet.peaks();
+        let after_largest = fleet.group.peaks();
         // After the slope: the allocator keeps some of what many streams took, and a peak never
         // begins below what is resident.
-        fleet.reset_peaks();
-        put_files(&fleet, &source, LEAST, MANY, 2).await?;
-        let after_many = fleet.peaks();
-        let gib = (settings.largest - LEAST) as f64 / (1024.0 * 1024.0 * 1024.0);
+        fleet.group.reset_peaks();
+        put_files(&fleet, &source, settings.least, MANY, 2).await?;
+        let after_many = fleet.group.peaks();
+        let gib = (settings.largest - settings.least) as f64 / (1024.0 * 1024.0 * 1024.0);
         let slopes = differences(&after_largest, &after_least, gib);
         let streams = differences(&after_many, &after_least, (MANY - 1) as f64);
         let text = format!(
-            "{name}: peak after 64 MiB {}; after {} MiB {}; bytes per GiB {}; bytes per stream \
+            "{name}: peak after {} {}; after {} {}; bytes per GiB {}; bytes per stream \
              (c={MANY} against c=1) {}",
+            tell_bytes(settings.least),
             map(&after_least),
-            settings.largest / MIB,
+            tell_bytes(settings.largest),
             map(&after_largest),
             map(&slopes),
             map(&streams)
         );
         let figures = json!({
-            "peak_bytes_64_mib": map(&after_least), "peak_bytes_largest": map(&after_largest),
+            "peak_bytes_least": map(&after_least), "peak_bytes_largest": map(&after_largest),
             "peak_bytes_many": map(&after_many), "bytes_per_gib": map(&slopes),
             "bytes_per_stream": map(&streams), "largest_bytes": settings.largest,
         });
@@ -82,12 +81,12 @@ fn differences(after: &[(String, u64)], before: &[(String, u64)], by: f64) -> Ve
         .collect()
 }
 
-/// `dfs dev`: from its start to the first 200 of `/readyz`, and its memory at rest. Five times.
+/// `dfs dev`: from its start to the first 200 of `/readyz`, and its memory at rest; a few times.
 pub(super) async fn dev(settings: &Settings, report: &mut Report) -> io::Result<()> {
     for (name, binary) in &settings.binaries {
         let mut seconds = Vec::new();
         let mut resident = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..settings.starts {
             let dir = tempfile::Builder::new()
                 .prefix("dfs-bench.")
                 .tempdir_in(&settings.dir)?;
@@ -115,12 +114,13 @@ pub(super) async fn dev(settings: &Settings, report: &mut Report) -> io::Result<
             super::rounds::median(&resident),
         );
         let text = format!(
-            "{name} dev: ready after {ready:.2} s ({}), idle RSS {idle:.0} MiB, five starts",
+            "{name} dev: ready after {ready:.2} s ({}), idle RSS {idle:.0} MiB, {} starts",
             seconds
                 .iter()
                 .map(|s| format!("{s:.2}"))
                 .collect::<Vec<_>>()
-                .join(" ")
+                .join(" "),
+            settings.starts
         );
         let figures = json!({ "ready_s": seconds, "idle_mib": resident });
         report.note("dev", &text, &figures)?;

@@ -4,19 +4,33 @@
 mod baseline;
 mod body;
 mod client;
+mod cold;
+mod door;
+mod drive;
 mod fleet;
+mod group;
+mod herd;
+mod listing;
+mod lookups;
 mod memory;
+mod mixed;
+mod names;
+mod peers;
+mod played;
 mod procfs;
 mod reads;
+mod repair;
 mod report;
 mod rounds;
 mod settings;
+mod side;
 mod small;
+mod synced;
 mod writes;
 
 use std::io;
 
-pub use settings::{Settings, Workload};
+pub use settings::{Scale, Settings, Workload};
 
 use report::Report;
 
@@ -31,6 +45,13 @@ pub async fn run(settings: &Settings) -> io::Result<()> {
             Workload::Write => writes::run(settings, &mut report).await?,
             Workload::Read => reads::run(settings, &mut report).await?,
             Workload::SmallPut => small::run(settings, &mut report).await?,
+            Workload::Lookup => lookups::run(settings, &mut report).await?,
+            Workload::Names => names::run(settings, &mut report).await?,
+            Workload::List => listing::run(settings, &mut report).await?,
+            Workload::Repair => repair::run(settings, &mut report).await?,
+            Workload::Mixed => mixed::run(settings, &mut report).await?,
+            Workload::Herd => herd::run(settings, &mut report).await?,
+            Workload::Synced => synced::run(settings, &mut report).await?,
             Workload::Memory => memory::slope(settings, &mut report).await?,
             Workload::Dev => memory::dev(settings, &mut report).await?,
         }

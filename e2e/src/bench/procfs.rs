@@ -11,8 +11,46 @@ use super::settings::Settings;
 /// Clock ticks of `/proc/PID/stat` in a second: the same on every Linux that we run on.
 const USER_HZ: f64 = 100.0;
 
-/// CPU seconds of a process so far, user and system, from `/proc/PID/stat` (clock ticks).
+/// CPU seconds of a process so far, user and system.
 pub(super) fn cpu_seconds(pid: u32) -> f64 {
+    ticks(pid, 11) / USER_HZ
+}
+
+/// CPU seconds of those of its children that have ended and were waited for.
+pub(super) fn cpu_seconds_of_ended(pid: u32) -> f64 {
+    ticks(pid, 13) / USER_HZ
+}
+
+/// CPU seconds of a process and its children: a web server's workers, a traced program.
+pub(super) fn family_cpu_seconds(pid: u32) -> f64 {
+    family(pid).into_iter().map(cpu_seconds).sum()
+}
+
+/// Peak resident bytes of a process and its children.
+pub(super) fn family_peak_bytes(pid: u32) -> u64 {
+    family(pid).into_iter().map(peak_bytes).sum()
+}
+
+/// Lets the peaks of a process and its children begin at what is resident now.
+pub(super) fn reset_peaks(pid: u32) {
+    family(pid).into_iter().for_each(reset_peak);
+}
+
+fn family(pid: u32) -> Vec<u32> {
+    std::iter::once(pid).chain(children(pid)).collect()
+}
+
+/// What a process's first thread started and that runs.
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    // A kernel that does not list children leaves the process alone.
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace();
+    children.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Two fields in a row of `/proc/PID/stat`, user and system, in clock ticks.
+fn ticks(pid: u32, first: usize) -> f64 {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return 0.0;
     };
@@ -20,15 +58,15 @@ pub(super) fn cpu_seconds(pid: u32) -> f64 {
     let Some((_, fields)) = stat.rsplit_once(')') else {
         return 0.0;
     };
-    let ticks = |index: usize| -> f64 {
+    let field = |index: usize| -> f64 {
         let field = fields.split_whitespace().nth(index);
         field.and_then(|f| f.parse().ok()).unwrap_or(0.0)
     };
-    (ticks(11) + ticks(12)) / USER_HZ
+    field(first) + field(first + 1)
 }
 
-/// Peak resident bytes since the start or [`reset_peak`].
-pub(super) fn peak_bytes(pid: u32) -> u64 {
+/// Peak resident bytes since the start or [`reset_peaks`].
+fn peak_bytes(pid: u32) -> u64 {
     status_kib(pid, "VmHWM:") * 1024
 }
 
@@ -38,7 +76,7 @@ pub(super) fn resident_bytes(pid: u32) -> u64 {
 }
 
 /// Lets the peak begin at what is resident now.
-pub(super) fn reset_peak(pid: u32) {
+fn reset_peak(pid: u32) {
     // A kernel without it goes on with the peak since the start, which is never smaller.
     let _unsupported = fs::write(format!("/proc/{pid}/clear_refs"), "5");
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::rounds::{Compared, Sample, median};
+use super::rounds::{Compared, Sample, median, percentiles};
 
 /// How a rate is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub(super) struct Row<'a> {
     /// Of docs/performance.md.
     pub(super) id: &'static str,
     pub(super) what: String,
-    /// D0, D1, D2 or `-`.
-    pub(super) class: &'static str,
+    /// D0, D1, D2 or `-`; of both where a peer promises something else.
+    pub(super) class: String,
     pub(super) unit: Unit,
     pub(super) baseline: (&'a str, &'a [Sample]),
     pub(super) ours: (&'a str, &'a [Sample]),
@@ -51,7 +51,7 @@ pub(super) struct Row<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     facts: Value,
-    rows: Vec<[String; 9]>,
+    rows: Vec<[String; 10]>,
     notes: Vec<String>,
 }
 
@@ -92,13 +92,14 @@ impl Report {
             "cpu_unit": unit.scale().0, "cpu": map(&cpu), "baseline_cpu": map(&cpu_base),
             "peak_bytes": map(&peaks), "rounds": ours.1.len(),
             "refused_and_repeated": ours.1.iter().map(|s| s.refusals).sum::<u64>(),
+            "p50_p99_s": percentiles(ours.1), "baseline_p50_p99_s": percentiles(baseline.1),
         }))?;
         let total: f64 = cpu.iter().map(|(_, seconds)| seconds).sum();
         let total_base: f64 = cpu_base.iter().map(|(_, seconds)| seconds).sum();
         self.rows.push([
             id.to_owned(),
             format!("{what}: {} / {}", ours.0, baseline.0),
-            class.to_owned(),
+            class,
             format!("{} / {}", unit.tell(rate_ours), unit.tell(rate_base)),
             format!(
                 "{:.2} ({:.2}..{:.2})",
@@ -106,13 +107,55 @@ impl Report {
             ),
             format!("{:.0} %", compared.drift * 100.0),
             verdict.to_owned(),
+            format!(
+                "{} / {}",
+                tell_latency(percentiles(ours.1)),
+                tell_latency(percentiles(baseline.1))
+            ),
             format!("{total:.2} / {total_base:.2} {}", unit.scale().0),
             tell_peaks(&peaks),
         ]);
         Ok(())
     }
 
-    /// Adds figures that have no baseline.
+    /// Adds a row of one contender.
+    pub(super) fn alone(
+        &mut self,
+        id: &'static str,
+        what: &str,
+        class: &str,
+        unit: Unit,
+        (name, samples): (&str, &[Sample]),
+        peaks: &[(String, u64)],
+    ) -> io::Result<()> {
+        let rates: Vec<f64> = samples.iter().map(Sample::rate).collect();
+        let cpu = cpu_per(samples, unit);
+        let total: f64 = cpu.iter().map(|(_, seconds)| seconds).sum();
+        let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = rates.iter().copied().fold(0.0, f64::max);
+        line(&json!({
+            "id": id, "what": what, "class": class, "contender": name, "rate": median(&rates),
+            "rate_min": least, "rate_max": most, "cpu_unit": unit.scale().0, "cpu": map(&cpu),
+            "peak_bytes": map(peaks), "rounds": samples.len(),
+            "refused_and_repeated": samples.iter().map(|s| s.refusals).sum::<u64>(),
+            "p50_p99_s": percentiles(samples),
+        }))?;
+        self.rows.push([
+            id.to_owned(),
+            format!("{what}: {name}"),
+            class.to_owned(),
+            unit.tell(median(&rates)),
+            format!("({}..{})", unit.tell(least), unit.tell(most)),
+            "-".to_owned(),
+            "-".to_owned(),
+            tell_latency(percentiles(samples)),
+            format!("{total:.2} {}", unit.scale().0),
+            tell_peaks(peaks),
+        ]);
+        Ok(())
+    }
+
+    /// Adds figures that have no rounds.
     pub(super) fn note(&mut self, id: &'static str, text: &str, figures: &Value) -> io::Result<()> {
         self.notes.push(format!("{id}: {text}"));
         line(&json!({ "id": id, "what": text, "figures": figures }))
@@ -128,11 +171,12 @@ impl Report {
             "ratio (min..max)",
             "drift",
             "verdict",
+            "p50, p99 ms",
             "CPU ours / baseline",
             "peak RSS",
         ]
         .map(str::to_owned);
-        let all: Vec<&[String; 9]> = std::iter::once(&head).chain(&self.rows).collect();
+        let all: Vec<&[String; 10]> = std::iter::once(&head).chain(&self.rows).collect();
         let mut text = format!("\n{}\n\n", self.facts);
         for (number, row) in all.iter().enumerate() {
             text.push('|');
@@ -168,10 +212,19 @@ fn cpu_per(samples: &[Sample], unit: Unit) -> Vec<(String, f64)> {
         .collect()
 }
 
+fn tell_latency(percentiles: Option<(f64, f64)>) -> String {
+    percentiles.map_or("-".to_owned(), |(half, most)| {
+        format!("{:.2}, {:.2}", half * 1e3, most * 1e3)
+    })
+}
+
 fn tell_peaks(peaks: &[(String, u64)]) -> String {
     let short = |name: &str| name.replace("datanode-", "d").replace("tracker", "t");
     let one = |(name, bytes): &(String, u64)| format!("{} {}", short(name), bytes >> 20);
     let all: Vec<String> = peaks.iter().map(one).collect();
+    if all.is_empty() {
+        return "-".to_owned();
+    }
     format!("{} MiB", all.join(", "))
 }
 

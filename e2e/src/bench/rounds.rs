@@ -15,6 +15,8 @@ pub(super) struct Sample {
     pub(super) cpu: Vec<(String, f64)>,
     /// Requests that were refused for now and repeated; the time they took counts.
     pub(super) refusals: u64,
+    /// Seconds of each operation, where they were taken.
+    pub(super) latencies: Vec<f64>,
 }
 
 impl Sample {
@@ -91,6 +93,15 @@ pub(super) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// p50 and p99 of all operations, where they were taken.
+pub(super) fn percentiles(samples: &[Sample]) -> Option<(f64, f64)> {
+    let all = samples.iter().flat_map(|sample| &sample.latencies);
+    let mut sorted: Vec<f64> = all.copied().collect();
+    sorted.sort_by(f64::total_cmp);
+    let at = |percent: usize| sorted.get(sorted.len() * percent / 100).copied();
+    at(50).zip(at(99))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +113,15 @@ mod tests {
             ..Sample::default()
         };
         rates.iter().map(sample).collect()
+    }
+
+    #[test]
+    fn percentiles_are_those_of_all_rounds_together() {
+        let mut samples = rates(&[1.0, 1.0]);
+        samples[0].latencies = (1..=50).map(f64::from).collect();
+        samples[1].latencies = (51..=100).map(f64::from).collect();
+        assert_eq!(percentiles(&samples), Some((51.0, 100.0)));
+        assert_eq!(percentiles(&rates(&[1.0])), None);
     }
 
     #[test]

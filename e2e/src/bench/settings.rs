@@ -1,26 +1,70 @@
 //! What is run, and how much of it. Everything comes from the environment.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::process::binary;
 
+/// One kibibyte.
+pub(super) const KIB: u64 = 1024;
 /// One mebibyte.
-pub(super) const MIB: u64 = 1024 * 1024;
+pub(super) const MIB: u64 = 1024 * KIB;
 
 /// A row group of docs/performance.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
     /// W1: large PUT.
     Write,
-    /// W2: warm read of a large file.
+    /// W2: read of a large file, warm, cold and in ranges.
     Read,
     /// W3: small PUT, and W8: the tracker's restart over what it left.
     SmallPut,
+    /// W4: small GETs among many files; memory of a file.
+    Lookup,
+    /// W5: create, stat, rename, delete.
+    Names,
+    /// W6: pages of listings, and W8: the tracker's restart over all those names.
+    List,
+    /// W7: a datanode is gone.
+    Repair,
+    /// W9: reads, stats, writes and deletes, mixed.
+    Mixed,
+    /// W10: heartbeats and reports of datanodes that are only played.
+    Herd,
+    /// Which calls make a write durable, counted by strace.
+    Synced,
     /// The slope of peak memory over the size of an upload.
     Memory,
     /// `dfs dev`: time to ready, idle memory.
     Dev,
+}
+
+/// Names for `DFS_BENCH_ONLY`, in the order in which they run when nothing is said.
+const WORKLOADS: [(&str, Workload); 12] = [
+    ("dev", Workload::Dev),
+    ("write", Workload::Write),
+    ("read", Workload::Read),
+    ("small", Workload::SmallPut),
+    ("lookup", Workload::Lookup),
+    ("names", Workload::Names),
+    ("list", Workload::List),
+    ("repair", Workload::Repair),
+    ("mixed", Workload::Mixed),
+    ("herd", Workload::Herd),
+    ("synced", Workload::Synced),
+    ("memory", Workload::Memory),
+];
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Seconds: shows that every row works; its figures mean nothing.
+    Smoke,
+    /// Minutes.
+    Short,
+    /// Everything.
+    Full,
 }
 
 /// How much is run.
@@ -32,61 +76,194 @@ pub struct Settings {
     pub dir: PathBuf,
     /// Rounds, the first of which is dropped.
     pub rounds: usize,
+    /// Of all amounts that follow.
+    pub scale: Scale,
     /// Bytes of a large file.
     pub large: u64,
+    /// Bytes of the smallest file of the memory slope.
+    pub least: u64,
     /// Bytes of the largest file of the memory slope.
     pub largest: u64,
     /// Small PUTs in one sample at each concurrency.
     pub small: Vec<(usize, usize)>,
+    /// Bytes of small PUTs.
+    pub small_bytes: Vec<u64>,
     /// Concurrent transfers of large files.
     pub streams: Vec<usize>,
+    /// Bytes of ranges of a large file.
+    pub ranges: Vec<u64>,
+    /// Ranges in one sample.
+    pub range_reads: usize,
+    /// Files among which small GETs are.
+    pub files: usize,
+    /// Bytes of those files.
+    pub file_bytes: Vec<u64>,
+    /// Small GETs in one sample at each concurrency.
+    pub lookups: Vec<(usize, usize)>,
+    /// Names made, looked at, moved and deleted in one sample at each concurrency.
+    pub names: Vec<(usize, usize)>,
+    /// Names of the directories that are listed.
+    pub listed: Vec<usize>,
+    /// Pages in one sample at each concurrency.
+    pub pages: Vec<(usize, usize)>,
+    /// Datanodes of each store that loses one.
+    pub repaired: Vec<usize>,
+    /// Large files (number, bytes) and small ones that such a store has.
+    pub repair_files: [(usize, u64); 2],
+    /// Mixed operations in one sample.
+    pub mixed: usize,
+    /// Datanodes that are played, chunks that each of them reports.
+    pub herd: (usize, usize),
+    /// Starts of `dfs dev`.
+    pub starts: usize,
+    /// PUTs that are traced.
+    pub traced: usize,
+    /// No sample begins an operation later than this after its start.
+    pub limit: Duration,
+    /// Filling a store takes no longer.
+    pub fill_limit: Duration,
     /// What is run, in order.
     pub workloads: Vec<Workload>,
+    /// Where peers and web servers were installed.
+    pub peers_dir: PathBuf,
+    /// Whether other stores run beside ours.
+    pub peers: bool,
     /// Seed of the order of contenders.
     pub seed: u64,
 }
 
 impl Settings {
-    /// Reads `FULL`, `DFS_BENCH_DIR`, `DFS_BENCH_ROUNDS`, `DFS_BENCH_ONLY` (of `write`, `read`,
-    /// `small`, `memory`, `dev`), `DFS_BENCH_DFS` and `DFS_BENCH_OTHER` (binaries), `DFS_BENCH_SEED`.
+    /// Reads `FULL`, `DFS_BENCH_DIR`, `DFS_BENCH_ROUNDS`, `DFS_BENCH_ONLY`, `DFS_BENCH_DFS` and
+    /// `DFS_BENCH_OTHER` (binaries), `DFS_BENCH_PEERS`, `DFS_BENCH_SEED`, `DFS_BENCH_SMOKE`.
     pub fn from_env() -> io::Result<Self> {
-        let full = text("FULL").is_some_and(|value| value != "0");
-        let ours = text("DFS_BENCH_DFS").map_or_else(|| binary("dfs"), PathBuf::from);
-        let mut binaries = vec![("dfs".to_owned(), ours)];
-        if let Some(other) = text("DFS_BENCH_OTHER") {
-            binaries.push(("other".to_owned(), PathBuf::from(other)));
-        }
-        let small = if full {
-            vec![(1, 500), (16, 3000), (64, 6000), (256, 6000)]
-        } else {
-            vec![(1, 100), (16, 600), (64, 1200)]
+        let is_set = |name| text(name).is_some_and(|value| value != "0");
+        let scale = match (is_set("DFS_BENCH_SMOKE"), is_set("FULL")) {
+            (true, _) => Scale::Smoke,
+            (false, true) => Scale::Full,
+            (false, false) => Scale::Short,
         };
-        Ok(Self {
-            binaries,
-            dir: text("DFS_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
-            rounds: number("DFS_BENCH_ROUNDS", 7)?.max(2),
-            large: if full { 256 * MIB } else { 128 * MIB },
+        let ours = text("DFS_BENCH_DFS").map_or_else(|| binary("dfs"), PathBuf::from);
+        let mut settings = Self::of(scale, ours);
+        if let Some(other) = text("DFS_BENCH_OTHER") {
+            let other = ("other".to_owned(), PathBuf::from(other));
+            settings.binaries.push(other);
+        }
+        if let Some(dir) = text("DFS_BENCH_DIR") {
+            settings.dir = PathBuf::from(dir);
+        }
+        if let Some(dir) = text("DFS_BENCH_PEERS") {
+            settings.peers_dir = PathBuf::from(dir);
+            settings.peers = true;
+        }
+        if let Some(named) = text("DFS_BENCH_ONLY") {
+            settings.workloads = workloads(&named)?;
+        }
+        settings.rounds = number("DFS_BENCH_ROUNDS", settings.rounds)?.max(2);
+        settings.seed = number("DFS_BENCH_SEED", 1)? as u64;
+        Ok(settings)
+    }
+
+    /// What a scale means, with one binary and without other stores unless it is the full one.
+    pub fn of(scale: Scale, ours: PathBuf) -> Self {
+        let short = Self {
+            binaries: vec![("dfs".to_owned(), ours)],
+            dir: std::env::temp_dir(),
+            rounds: 7,
+            scale,
+            large: 128 * MIB,
+            least: 64 * MIB,
             largest: 4096 * MIB,
-            small,
-            streams: if full { vec![1, 4, 16] } else { vec![1, 4] },
-            workloads: workloads()?,
-            seed: number("DFS_BENCH_SEED", 1)? as u64,
-        })
+            small: vec![(1, 100), (16, 600), (64, 1200)],
+            small_bytes: vec![4 * KIB],
+            streams: vec![1, 4],
+            ranges: vec![64 * KIB, MIB, 4 * MIB],
+            range_reads: 100,
+            files: 4_000,
+            file_bytes: vec![4 * KIB],
+            lookups: vec![(1, 300), (16, 1500), (64, 1500)],
+            names: vec![(64, 1000)],
+            listed: vec![1_000, 20_000],
+            pages: vec![(1, 10), (8, 40)],
+            repaired: vec![4],
+            repair_files: [(4, 64 * MIB), (1_000, 64 * KIB)],
+            mixed: 600,
+            herd: (100, 2_000),
+            starts: 5,
+            traced: 200,
+            limit: Duration::from_secs(20),
+            fill_limit: Duration::from_mins(5),
+            workloads: WORKLOADS.map(|(_, workload)| workload).to_vec(),
+            peers_dir: Path::new("target/peers").to_path_buf(),
+            peers: scale == Scale::Full,
+            seed: 1,
+        };
+        match scale {
+            Scale::Short => short,
+            Scale::Smoke => short.smoke(),
+            Scale::Full => short.full(),
+        }
+    }
+
+    fn full(self) -> Self {
+        Self {
+            large: 256 * MIB,
+            small: vec![(1, 500), (16, 3000), (64, 6000), (256, 6000)],
+            small_bytes: vec![KIB, 4 * KIB, 64 * KIB],
+            streams: vec![1, 4, 16],
+            range_reads: 400,
+            files: 100_000,
+            file_bytes: vec![KIB, 4 * KIB],
+            lookups: vec![(1, 2_000), (16, 20_000), (64, 20_000)],
+            names: vec![(1, 500), (16, 5_000), (64, 15_000)],
+            listed: vec![1_000, 100_000, 1_000_000],
+            pages: vec![(1, 50), (8, 200)],
+            repaired: vec![4, 8, 16],
+            repair_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
+            mixed: 5_000,
+            herd: (1_000, 60_000),
+            traced: 500,
+            limit: Duration::from_mins(1),
+            fill_limit: Duration::from_mins(30),
+            ..self
+        }
+    }
+
+    fn smoke(self) -> Self {
+        Self {
+            rounds: 2,
+            large: 512 * KIB,
+            least: 512 * KIB,
+            largest: 2 * MIB,
+            small: vec![(2, 6)],
+            streams: vec![1],
+            ranges: vec![64 * KIB],
+            range_reads: 4,
+            files: 20,
+            lookups: vec![(2, 20)],
+            names: vec![(2, 6)],
+            listed: vec![20, 40],
+            pages: vec![(1, 3)],
+            repair_files: [(2, 256 * KIB), (10, 4 * KIB)],
+            mixed: 40,
+            herd: (5, 200),
+            starts: 1,
+            traced: 5,
+            limit: Duration::from_secs(20),
+            fill_limit: Duration::from_mins(2),
+            ..self
+        }
     }
 }
 
-fn workloads() -> io::Result<Vec<Workload>> {
-    let named = text("DFS_BENCH_ONLY").unwrap_or_else(|| "dev,write,read,small,memory".into());
+fn workloads(named: &str) -> io::Result<Vec<Workload>> {
     let one = |name: &str| {
-        Ok(match name {
-            "write" => Workload::Write,
-            "read" => Workload::Read,
-            "small" => Workload::SmallPut,
-            "memory" => Workload::Memory,
-            "dev" => Workload::Dev,
-            other => {
-                return Err(io::Error::other(format!("there is no workload `{other}`")));
-            }
+        let mut known = WORKLOADS.iter();
+        let found = known.find_map(|(own, workload)| (*own == name).then_some(*workload));
+        found.ok_or_else(|| {
+            let all = WORKLOADS.map(|(own, _)| own).join(",");
+            io::Error::other(format!(
+                "there is no workload `{name}`; write some of {all}"
+            ))
         })
     };
     named.split(',').map(one).collect()

@@ -1,0 +1,283 @@
+//! W7: one of several datanodes is gone. How long until every chunk has all its replicas again, what
+//! readers of small files notice meanwhile, and how that changes with the number of datanodes.
+
+use std::cell::Cell;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use dfs_client::http::whole;
+use dfs_protocol::status::{ChunkHealth, ClusterStatus};
+use serde_json::json;
+
+use super::body::Source;
+use super::cold;
+use super::drive::{Done, Load, drive, fill};
+use super::fleet::{Fleet, Layout};
+use super::lookups::FILLERS;
+use super::report::Report;
+use super::rounds::{Sample, percentiles};
+use super::settings::Settings;
+use super::writes::{blocking, tell_bytes};
+use crate::wait::eventually;
+
+/// How long repair may take.
+const LIMIT: Duration = Duration::from_mins(15);
+/// How often the tracker is asked.
+const LOOK: Duration = Duration::from_millis(50);
+/// Clients that read meanwhile.
+const READERS: usize = 16;
+/// Reads before the loss, for comparison.
+const READS_BEFORE: usize = 500;
+/// Most files that `dd` copies for its rate.
+const COPIED_BY_DD: usize = 16;
+/// No delay and short silence: what is measured is the copying.
+const POLICY: &[&str] = &[
+    "--repair-delay=0",
+    "--heartbeat-interval=500ms",
+    "--rebalance-threshold=0",
+];
+
+/// One store after another, each with another number of datanodes.
+pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<()> {
+    let [(large, large_bytes), (small, small_bytes)] = settings.repair_files;
+    let policy = POLICY.join(" ");
+    let text = format!(
+        "R=3, {large} files of {} and {small} of {}, then kill -9 of one datanode; {policy}; c={READERS} \
+         readers of the small files; D1: a copy is synced before it counts",
+        tell_bytes(large_bytes),
+        tell_bytes(small_bytes)
+    );
+    report.note("W7", &text, &json!(null))?;
+    for (name, binary) in &settings.binaries {
+        for &datanodes in &settings.repaired {
+            let layout = Layout {
+                datanodes,
+                tracker_args: POLICY,
+                ..Layout::default()
+            };
+            let fleet = Fleet::start_with(binary, &settings.dir, &layout).await?;
+            lose_one(settings, report, name, fleet, datanodes).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What was seen of one repair.
+struct Seen {
+    /// From the kill to the first chunk that the tracker misses a replica of.
+    noticed: f64,
+    /// From then on to the last.
+    repaired: f64,
+    /// What the datanodes hold more than at the kill.
+    copied: u64,
+}
+
+async fn lose_one(
+    settings: &Settings,
+    report: &mut Report,
+    name: &str,
+    mut fleet: Fleet,
+    datanodes: usize,
+) -> io::Result<()> {
+    let source = Source::new(settings.seed);
+    fill_store(settings, &fleet, &source).await?;
+    let copied_by_dd = dd_rate(settings, &fleet).await?;
+    let before = read(settings, &fleet, READS_BEFORE, &Cell::new(false)).await?;
+    let held = bytes_of_all_but(&fleet, datanodes)?;
+    fleet
+        .group
+        .get_mut(&format!("datanode-{datanodes}"))?
+        .kill_9()?;
+    let over = Cell::new(false);
+    let reading = read(settings, &fleet, usize::MAX, &over);
+    let watching = async {
+        let seen = watch(&fleet).await;
+        over.set(true);
+        seen
+    };
+    let (meanwhile, seen) = futures_util::future::join(reading, watching).await;
+    let (meanwhile, (noticed, repaired)) = (meanwhile?, seen?);
+    let copied = bytes_of_all_but(&fleet, datanodes)?.saturating_sub(held);
+    let seen = Seen {
+        noticed,
+        repaired,
+        copied,
+    };
+    tell(
+        report,
+        (name, datanodes),
+        &seen,
+        copied_by_dd,
+        &[before, meanwhile],
+    )
+}
+
+fn tell(
+    report: &mut Report,
+    (name, datanodes): (&str, usize),
+    seen: &Seen,
+    copied_by_dd: f64,
+    reads: &[Sample; 2],
+) -> io::Result<()> {
+    let rate = seen.copied as f64 / seen.repaired.max(1e-9);
+    let [before, meanwhile] = reads.each_ref().map(|sample| {
+        let (half, most) = percentiles(std::slice::from_ref(sample)).unwrap_or_default();
+        (half * 1e3, most * 1e3)
+    });
+    let text = format!(
+        "{name}, one of {datanodes} datanodes gone: missed after {:.2} s, all replicas back {:.2} s \
+         later (times {} others: {:.2} s), {} copied at {:.3} GB/s, dd direct copy {:.3} GB/s, ratio \
+         {:.2}; GET p50, p99 before {:.2}, {:.2} ms, meanwhile {:.2}, {:.2} ms",
+        seen.noticed,
+        seen.repaired,
+        datanodes - 1,
+        seen.repaired * (datanodes - 1) as f64,
+        tell_bytes(seen.copied),
+        rate / 1e9,
+        copied_by_dd / 1e9,
+        rate / copied_by_dd,
+        before.0,
+        before.1,
+        meanwhile.0,
+        meanwhile.1,
+    );
+    let figures = json!({
+        "datanodes": datanodes, "noticed_s": seen.noticed, "repaired_s": seen.repaired,
+        "copied_bytes": seen.copied, "rate": rate, "dd_rate": copied_by_dd,
+        "ratio": rate / copied_by_dd, "before_p50_p99_ms": before, "meanwhile_p50_p99_ms": meanwhile,
+        "class": "D1",
+    });
+    report.note("W7", &text, &figures)
+}
+
+async fn fill_store(settings: &Settings, fleet: &Fleet, source: &Source) -> io::Result<()> {
+    for (kind, (files, bytes)) in ["large", "small"].into_iter().zip(settings.repair_files) {
+        let load = Load {
+            // Few large ones at once, many small ones.
+            streams: if kind == "large" {
+                2
+            } else {
+                FILLERS.min(files)
+            },
+            operations: files,
+            limit: settings.fill_limit,
+        };
+        fill(&fleet.door, &fleet.group, load, async |session, number| {
+            let body = || source.body(bytes, number);
+            Ok(Done::after(
+                session.put(&format!("{kind}/{number}"), body).await?,
+            ))
+        })
+        .await?;
+    }
+    // One that is asked for last shows that all is well before.
+    let mut session = fleet.door.session().await?;
+    session.put("last", || whole("x")).await?;
+    eventually("every chunk has its replicas", LIMIT, || async {
+        let status = fleet.status().await.map_err(|error| error.to_string())?;
+        if lacking(&status) == 0 && status.repair_held.is_none() && status.safe_mode.is_none() {
+            return Ok(());
+        }
+        Err(status.summary)
+    })
+    .await;
+    Ok(())
+}
+
+/// Chunks with fewer replicas than wanted.
+fn lacking(status: &ClusterStatus) -> u64 {
+    let kinds = [
+        ChunkHealth::AtRisk,
+        ChunkHealth::UnderReplicated,
+        ChunkHealth::Missing,
+    ];
+    let of = |kind| status.chunks.get(kind).copied().unwrap_or(0);
+    kinds.iter().map(of).sum()
+}
+
+/// Seconds until the tracker misses replicas, and from there until it misses none.
+async fn watch(fleet: &Fleet) -> io::Result<(f64, f64)> {
+    let started = Instant::now();
+    let mut missed = None;
+    while started.elapsed() < LIMIT {
+        let status = fleet.status().await?;
+        let now = started.elapsed().as_secs_f64();
+        match (missed, lacking(&status)) {
+            (None, 0) => {}
+            (None, _) => missed = Some(now),
+            (Some(since), 0) => return Ok((since, now - since)),
+            (Some(_), _) => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let status = fleet.status().await?;
+    let text = format!("repair took longer than {LIMIT:?}: {}", status.summary);
+    Err(io::Error::other(text))
+}
+
+/// Reads small files until `over`, or so many.
+async fn read(
+    settings: &Settings,
+    fleet: &Fleet,
+    count: usize,
+    over: &Cell<bool>,
+) -> io::Result<Sample> {
+    let (files, bytes) = settings.repair_files[1];
+    let load = Load {
+        streams: READERS,
+        operations: count,
+        limit: LIMIT,
+    };
+    drive(&fleet.door, &fleet.group, load, async |session, number| {
+        if over.get() {
+            return Ok(Done::OVER);
+        }
+        let file = fastrand::Rng::with_seed(number as u64).usize(..files);
+        Done::answer(session.get(&format!("small/{file}")).await?, bytes)
+    })
+    .await
+}
+
+/// Bytes of the chunks of every datanode that stays.
+fn bytes_of_all_but(fleet: &Fleet, gone: usize) -> io::Result<u64> {
+    let mut bytes = 0;
+    for number in 1..gone {
+        bytes += bytes_of(&chunk_files(fleet, number)?)?;
+    }
+    Ok(bytes)
+}
+
+fn chunk_files(fleet: &Fleet, number: usize) -> io::Result<Vec<PathBuf>> {
+    let dir = fleet.dir().join(format!("datanode-{number}"));
+    let journal = dir.join("journal");
+    let mut files = cold::files(&dir)?;
+    files.retain(|path| !path.starts_with(&journal));
+    Ok(files)
+}
+
+fn bytes_of(files: &[PathBuf]) -> io::Result<u64> {
+    let mut bytes = 0;
+    for path in files {
+        match std::fs::metadata(path) {
+            Ok(metadata) => bytes += metadata.len(),
+            // A running store removes files.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// What `dd` makes of the largest chunk files of one datanode.
+async fn dd_rate(settings: &Settings, fleet: &Fleet) -> io::Result<f64> {
+    let mut files = chunk_files(fleet, 1)?;
+    files.sort_by_key(|path| std::cmp::Reverse(std::fs::metadata(path).map_or(0, |m| m.len())));
+    files.truncate(COPIED_BY_DD);
+    let scratch = tempfile::Builder::new()
+        .prefix("dfs-bench.")
+        .tempdir_in(&settings.dir)?;
+    let dir = scratch.path().to_path_buf();
+    let sample = blocking(move || cold::copy_direct(&files, &dir)).await?;
+    Ok(sample.rate())
+}
