@@ -64,15 +64,23 @@ impl Call {
         match path {
             tracker::REGISTER | tracker::HEARTBEAT => Self::Heartbeat,
             tracker::CHUNK_REPORT => Self::Report,
-            tracker::STATUS | tracker::CHUNKS | tracker::FSCK | tracker::TRASH => Self::Look,
-            tracker::CATALOG | tracker::PLAN | tracker::REFUSALS | tracker::NODES => Self::Look,
-            tracker::CATALOG_REBUILD | tracker::OK_TO_STOP => Self::Change,
+            tracker::STATUS
+            | tracker::CHUNKS
+            | tracker::FSCK
+            | tracker::TRASH
+            | tracker::CATALOG
+            | tracker::PLAN
+            | tracker::REFUSALS
+            | tracker::NODES
+            | tracker::OK_TO_STOP => Self::Look,
+            tracker::CATALOG_REBUILD => Self::Change,
             datanode::IDENTITY => Self::Identity,
             datanode::DOWNLOAD_CHUNK => Self::Read,
             datanode::UPLOAD_CHUNK | datanode::WRITE_STREAM => Self::Write,
             datanode::COPY => Self::Copy,
             datanode::INVENTORY => Self::Holdings,
             datanode::JOURNAL | datanode::JOURNAL_BACKFILL => Self::Journal,
+            _ if path.starts_with("/nodes/") && path.ends_with("/proof") => Self::Look,
             _ if path.starts_with("/nodes/") => Self::Change,
             _ if path.starts_with("/chunks/") => Self::Holdings,
             _ => Self::Other,
@@ -168,6 +176,7 @@ mod tests {
             ("/chunks/0190-7", Call::Holdings),
             ("/chunks/write-stream", Call::Write),
             ("/nodes/0190-7/admit", Call::Change),
+            ("/nodes/0190-7/proof", Call::Look),
             ("/download-chunk", Call::Read),
             ("/files/any", Call::Other),
         ];

@@ -115,7 +115,7 @@ impl Exporting {
 
 pub(super) fn start(
     collector: Collector,
-    resource: &Resource,
+    resource: Resource,
     connector: SharedConnector,
     metrics: TraceMetrics,
     waiting: mpsc::Receiver<Ended>,
@@ -126,7 +126,7 @@ pub(super) fn start(
     let (stop, stopping) = shutdown_pair();
     let exporter = Exporter {
         collector,
-        resource: resource.clone(),
+        resource,
         connector,
         metrics,
         was_taken: true,

@@ -112,7 +112,7 @@ impl Tracer {
             queue,
             metrics: metrics.clone(),
         };
-        let exporting = export::start(settings.collector, &resource, connector, metrics, waiting);
+        let exporting = export::start(settings.collector, resource, connector, metrics, waiting);
         (Self(Some(Arc::new(inner))), exporting)
     }
 
