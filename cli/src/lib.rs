@@ -15,6 +15,7 @@ pub mod session;
 pub mod sse;
 pub mod store;
 pub mod tokens;
+pub mod traces;
 pub mod transfer;
 pub mod verbs;
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use dfs_protocol::datanode::Identity;
 use dfs_protocol::problem::PROBLEM_MEDIA_TYPE;
-use dfs_protocol::routes::datanode;
+use dfs_protocol::routes::{TRACEPARENT_HEADER, datanode};
 use dfs_protocol::{ErrorCode, Problem};
+use dfs_runtime::metrics::Label as _;
 use dfs_runtime::net::{Connection, SharedConnector};
 use dfs_runtime::token::Tokens;
+use dfs_runtime::trace::{self, Outgoing};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
@@ -25,7 +27,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::call::{Call, CallResult};
 use crate::error::ClientError;
+use crate::metrics::{ClientMetrics, Timed};
 
 /// A request's body: whole or streamed.
 pub type RequestBody = BoxBody<Bytes, io::Error>;
@@ -35,7 +39,7 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// How long a call without a limit of its own may take.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections kept for each peer.
-const IDLE_PER_PEER: usize = 128;
+pub(crate) const IDLE_PER_PEER: usize = 128;
 
 /// A pooled HTTP/1.1 client. Cloning shares the pool.
 #[derive(Debug, Clone)]
@@ -43,11 +47,21 @@ pub struct HttpClient {
     pool: Client<SeamConnector, RequestBody>,
     connector: SharedConnector,
     tokens: Tokens,
+    metrics: Option<ClientMetrics>,
 }
 
 impl HttpClient {
-    /// A client whose connections come from `connector`.
+    /// A client whose connections come from `connector`. Nobody counts its calls.
     pub fn new(connector: SharedConnector) -> Self {
+        Self::over(connector, None)
+    }
+
+    /// A role's client: its calls and connections are counted.
+    pub fn counted(connector: SharedConnector, metrics: ClientMetrics) -> Self {
+        Self::over(metrics.over(connector), Some(metrics))
+    }
+
+    fn over(connector: SharedConnector, metrics: Option<ClientMetrics>) -> Self {
         let pool = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_mins(1))
@@ -57,6 +71,7 @@ impl HttpClient {
             pool,
             connector,
             tokens: Tokens::none(),
+            metrics,
         }
     }
 
@@ -71,6 +86,11 @@ impl HttpClient {
         &self.connector
     }
 
+    /// Where calls are counted.
+    pub(crate) fn metrics(&self) -> Option<&ClientMetrics> {
+        self.metrics.as_ref()
+    }
+
     /// What requests carry.
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.tokens
@@ -82,8 +102,37 @@ impl HttpClient {
     }
 
     /// Sends a request; an answer that is not 2xx (nor 304, 412 or 416) becomes
-    /// [`ClientError::Refused`]. `timeout` bounds the time to the answer's head.
+    /// [`ClientError::Refused`]. `timeout` bounds the time to the answer's head. Carries the trace of the
+    /// request that the running task works for, and is a span of it.
     pub async fn send(
+        &self,
+        address: &str,
+        mut request: Request<RequestBody>,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let call = Call::of(request.uri().path());
+        let timed = Timed::begin(self.metrics.as_ref(), call);
+        let Outgoing {
+            header, mut span, ..
+        } = trace::outgoing(call.name());
+        span.text("server.address", || address.to_owned());
+        if let Some(header) = header {
+            request.headers_mut().insert(TRACEPARENT_HEADER, header);
+        }
+        let sent = self.exchange(address, request, timeout).await;
+        let result = match &sent {
+            Ok(_) => CallResult::Ok,
+            Err(error) => {
+                let result = CallResult::from(error);
+                span.failed(result.as_str());
+                result
+            }
+        };
+        timed.end(result);
+        sent
+    }
+
+    async fn exchange(
         &self,
         address: &str,
         mut request: Request<RequestBody>,

@@ -2,14 +2,17 @@
 //! [`dfs_runtime::net::Connector`]; every answer is bounded in bytes and in time.
 
 pub mod blocks;
+pub mod call;
 pub mod datanode;
 pub mod error;
 pub mod frame_io;
 pub mod http;
+pub mod metrics;
 pub mod silence;
 pub mod tracker;
 pub mod write_stream;
 
 pub use error::ClientError;
 pub use http::HttpClient;
+pub use metrics::ClientMetrics;
 pub use tracker::{HttpTracker, TrackerApi};

@@ -9,22 +9,25 @@ use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{
     self, FrameKind, HopFailure, HopFault, OpenChunk, SealedReport, WRITE_STREAM_PROTOCOL,
 };
-use dfs_protocol::routes::{DATANODE_HEADER, datanode};
-use dfs_protocol::{DatanodeId, Problem};
+use dfs_protocol::routes::{DATANODE_HEADER, TAKES_TRACE_HEADER, datanode};
+use dfs_protocol::{DatanodeId, Problem, TraceContext};
+use dfs_runtime::trace::{self, Outgoing, Span};
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{ReadHalf, WriteHalf};
 
+use crate::call::{Call, CallResult};
 use crate::frame_io::{Frame, FrameIoError, FrameReader, FrameWriter};
 use crate::http::HttpClient;
+use crate::metrics::Timed;
 use crate::silence::SilenceWatch;
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Idle streams kept for each datanode.
-const IDLE_PER_DATANODE: usize = 64;
+pub(crate) const IDLE_PER_DATANODE: usize = 64;
 /// How long a chain may take to open whose first hop lives.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -40,6 +43,8 @@ pub struct WriteStreams {
 struct Halves {
     sender: FrameWriter<WriteHalf<Upgraded>>,
     receiver: FrameReader<ReadHalf<Upgraded>>,
+    /// The datanode understands whose request writes a chunk.
+    takes_trace: bool,
 }
 
 /// One chunk being written. `sender` and `receiver` may live in different tasks.
@@ -63,6 +68,9 @@ pub struct ChunkSender {
 pub struct ChunkReceiver {
     from: DatanodeAddress,
     frames: FrameReader<ReadHalf<Upgraded>>,
+    takes_trace: bool,
+    /// From the opening to the end of the chunk.
+    span: Span,
 }
 
 /// Why a chunk is not open.
@@ -125,19 +133,44 @@ impl WriteStreams {
         first: &DatanodeAddress,
         open: &OpenChunk,
     ) -> Result<ChunkWriter, HopFailure> {
-        let Some(opening) = frame::control(FrameKind::Open, open) else {
-            return Err(failure(
-                first.id,
-                HopFault::Protocol,
-                &"the open frame is too large",
-            ));
-        };
+        let timed = Timed::begin(self.http.metrics(), Call::Write);
+        let Outgoing {
+            context, mut span, ..
+        } = trace::outgoing(Call::Write.name());
+        span.text("server.address", || first.address.clone());
+        let opened = self.open_any(first, &Opening { open, context }).await;
+        match opened {
+            Ok(mut writer) => {
+                timed.end(CallResult::Ok);
+                writer.receiver.span = span;
+                Ok(writer)
+            }
+            Err(failed) => {
+                timed.end(match failed.cause {
+                    HopFault::Unreachable => CallResult::Unreachable,
+                    _ => CallResult::Refused,
+                });
+                span.failed(failed.cause.as_str());
+                Err(failed)
+            }
+        }
+    }
+
+    async fn open_any(
+        &self,
+        first: &DatanodeAddress,
+        opening: &Opening<'_>,
+    ) -> Result<ChunkWriter, HopFailure> {
         // A stream that idled may have been closed by its peer: it shows on first use, before any
         // byte of the chunk was sent, and a fresh connection decides.
         while let Some(halves) = self.take_idle(first) {
-            match self.try_open(first, halves, &opening).await {
+            match self.try_open(first, halves, opening).await {
                 Ok(writer) => return Ok(writer),
-                Err(NotOpen::Ended(_)) => {}
+                Err(NotOpen::Ended(_)) => {
+                    if let Some(metrics) = self.http.metrics() {
+                        metrics.retried();
+                    }
+                }
                 Err(NotOpen::Silent(silent)) => {
                     self.drop_idle(first);
                     return Err(silent);
@@ -152,7 +185,7 @@ impl WriteStreams {
             })?,
             silent = self.silent_hop(first) => return Err(silent),
         };
-        let opened = self.try_open(first, halves, &opening).await;
+        let opened = self.try_open(first, halves, opening).await;
         opened.map_err(NotOpen::failure)
     }
 
@@ -161,43 +194,67 @@ impl WriteStreams {
         let ChunkSender { to, frames } = sender;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = idle.entry(to).or_default();
-        if streams.len() < IDLE_PER_DATANODE {
+        let has_room = streams.len() < IDLE_PER_DATANODE;
+        if let Some(metrics) = self.http.metrics() {
+            if has_room {
+                metrics.stream_idle();
+            } else {
+                metrics.stream_dropped();
+            }
+        }
+        if has_room {
             streams.push(Halves {
                 sender: frames,
                 receiver: receiver.frames,
+                takes_trace: receiver.takes_trace,
             });
         }
     }
 
     fn take_idle(&self, first: &DatanodeAddress) -> Option<Halves> {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(first)?
-            .pop()
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle.get_mut(first)?.pop();
+        if let Some(metrics) = self.http.metrics() {
+            metrics.stream_taken(usize::from(taken.is_some()));
+        }
+        taken
     }
 
     fn drop_idle(&self, first: &DatanodeAddress) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.remove(first);
+        let dropped = idle.remove(first).map_or(0, |streams| streams.len());
+        if let Some(metrics) = self.http.metrics() {
+            metrics.stream_taken(dropped);
+        }
     }
 
     async fn try_open(
         &self,
         first: &DatanodeAddress,
         halves: Halves,
-        opening: &[u8],
+        opening: &Opening<'_>,
     ) -> Result<ChunkWriter, NotOpen> {
         let Halves {
             mut sender,
             receiver,
+            takes_trace,
         } = halves;
+        let Some(opening) = opening.frame(takes_trace) else {
+            let detail = "the open frame is too large";
+            return Err(NotOpen::Refused(failure(
+                first.id,
+                HopFault::Protocol,
+                &detail,
+            )));
+        };
         let mut receiver = ChunkReceiver {
             from: first.clone(),
             frames: receiver,
+            takes_trace,
+            span: Span::none(),
         };
         let exchange = async {
-            let sent = sender.raw(opening).await;
+            let sent = sender.raw(&opening).await;
             sent.map_err(|error| failure(first.id, HopFault::Unreachable, &error))?;
             receiver.next_frame().await
         };
@@ -262,6 +319,7 @@ impl WriteStreams {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(to.id, response).await);
         }
+        let takes_trace = response.headers().contains_key(TAKES_TRACE_HEADER);
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|e| unreachable(&e))?;
@@ -269,7 +327,26 @@ impl WriteStreams {
         Ok(Halves {
             sender: FrameWriter::new(write),
             receiver: FrameReader::new(read),
+            takes_trace,
         })
+    }
+}
+
+/// A chunk as it is to be opened.
+struct Opening<'a> {
+    open: &'a OpenChunk,
+    /// Of the request that writes it.
+    context: Option<TraceContext>,
+}
+
+impl Opening<'_> {
+    /// An older datanode would refuse what it does not know.
+    fn frame(&self, takes_trace: bool) -> Option<Vec<u8>> {
+        let open = OpenChunk {
+            trace: self.context.filter(|_| takes_trace),
+            ..self.open.clone()
+        };
+        frame::control(FrameKind::Open, &open)
     }
 }
 
@@ -313,6 +390,14 @@ impl ChunkSender {
 impl ChunkReceiver {
     /// What the datanode says next. Safe to cancel.
     pub async fn next(&mut self) -> Result<ChunkEvent, HopFailure> {
+        let event = self.next_event().await;
+        if let Err(failed) | Ok(ChunkEvent::Failed(failed)) = &event {
+            self.span.failed(failed.cause.as_str());
+        }
+        event
+    }
+
+    async fn next_event(&mut self) -> Result<ChunkEvent, HopFailure> {
         let frame = self.next_frame().await?;
         match frame.header.kind {
             FrameKind::Progress => Ok(ChunkEvent::Progress(frame.header.offset)),

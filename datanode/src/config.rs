@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_runtime::server::ServerLimits;
 use dfs_runtime::token::Tokens;
+use dfs_runtime::trace::Tracer;
 
 use crate::journal::DEFAULT_SEGMENT_BYTES;
 use crate::store::SpaceLimits;
@@ -26,6 +27,8 @@ pub struct DatanodeConfig {
     pub pod: Option<String>,
     /// Who may call, and what peers are shown.
     pub tokens: Tokens,
+    /// Who writes requests down.
+    pub tracer: Tracer,
     /// When the volume stops taking chunks.
     pub space: SpaceLimits,
     /// How long an attempt without its writer is kept for resume.
@@ -65,6 +68,7 @@ impl DatanodeConfig {
             host: None,
             pod: None,
             tokens: Tokens::none(),
+            tracer: Tracer::off(),
             space: SpaceLimits::default(),
             resume_lease: Duration::from_mins(2),
             resume_attempts: 64,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
-use dfs_client::{HttpClient, HttpTracker};
+use dfs_client::{ClientMetrics, HttpClient, HttpTracker};
 use dfs_protocol::{DatanodeId, InstanceId};
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
 use dfs_runtime::clock::SharedClock;
@@ -134,7 +134,9 @@ impl Datanode {
             .map_err(|error| DatanodeError::Task(error.to_string()))??;
         readiness.set("volume", Ok(()));
         let tokens = &config.tokens;
-        let http = HttpClient::new(Arc::clone(&seams.connector)).with_tokens(tokens.clone());
+        let calls = ClientMetrics::register(&seams.registry)?;
+        let http = HttpClient::counted(Arc::clone(&seams.connector), calls);
+        let http = http.with_tokens(tokens.clone());
         let watch = SilenceWatch::new(http.clone(), metrics.silent_peers.clone());
         let streams = WriteStreams::new(http.clone(), watch);
         let ctx = Arc::new(Context {
@@ -273,7 +275,8 @@ pub async fn run(
         Arc::clone(&clock),
         RequestMetrics::register(&registry)?,
         IN_FLIGHT,
-    );
+    )
+    .traced(config.tracer.clone());
     let limits = config.limits.clone();
     let seams = DatanodeSeams {
         disk,

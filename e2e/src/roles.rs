@@ -66,7 +66,7 @@ async fn run_tracker(
         .map_err(words)?;
     let parts = GatewayParts {
         tracker: Arc::clone(&running.tracker) as Arc<dyn dfs_client::TrackerApi>,
-        connector: seams.connector,
+        http: running.tracker.http().clone(),
         clock: seams.clock,
         rng: seams.rng,
         registry: seams.registry.clone(),

@@ -10,7 +10,6 @@ use dfs_client::{ClientError, HttpClient, TrackerApi};
 use dfs_protocol::calls::Nothing;
 use dfs_protocol::{ClusterId, DatanodeId, LeaseId, Problem};
 use dfs_runtime::clock::SharedClock;
-use dfs_runtime::net::SharedConnector;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::shutdown::Shutdown;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
@@ -27,8 +26,8 @@ use crate::suspects::Suspects;
 pub struct GatewayParts {
     /// The tracker, in this process or over HTTP.
     pub tracker: Arc<dyn TrackerApi>,
-    /// Opens connections to datanodes.
-    pub connector: SharedConnector,
+    /// Calls datanodes; the process's one client, so that its calls are counted once.
+    pub http: HttpClient,
     /// Time.
     pub clock: SharedClock,
     /// Randomness, for ids.
@@ -68,7 +67,7 @@ impl Gateway {
     ) -> Result<SharedGateway, prometheus::Error> {
         let GatewayParts {
             tracker,
-            connector,
+            http,
             clock,
             rng,
             registry,
@@ -78,7 +77,7 @@ impl Gateway {
         let lease = Lease::new(LeaseId::from_u128(rng.u128()), tracker.clone());
         let patience = config.tracker_patience;
         let tracker = Patient::shared(tracker, clock.clone(), patience, metrics.clone());
-        let http = HttpClient::new(connector).with_tokens(config.tokens.clone());
+        let http = http.with_tokens(config.tokens.clone());
         let watch = SilenceWatch::new(http.clone(), metrics.silent.clone());
         let suspects = Suspects::new(clock.clone(), metrics.clone());
         let pool = Pool::new(lease.clone(), suspects.clone(), clock.clone(), &config);

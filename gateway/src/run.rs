@@ -10,6 +10,7 @@ use dfs_runtime::forwarded::TrustedProxies;
 use dfs_runtime::request::{RequestEdge, RequestMetrics};
 use dfs_runtime::server::{ServerLimits, ServerMetrics, serve};
 use dfs_runtime::shutdown::Shutdown;
+use dfs_runtime::trace::Tracer;
 use tokio::net::TcpListener;
 
 use crate::config::GatewayConfig;
@@ -30,6 +31,8 @@ pub struct StandAlone {
     pub in_flight: usize,
     /// Whose word on the client is taken.
     pub proxies: TrustedProxies,
+    /// Who writes requests down.
+    pub tracer: Tracer,
 }
 
 /// A gateway that cannot start.
@@ -54,6 +57,7 @@ pub async fn run(
         limits,
         in_flight,
         proxies,
+        tracer,
     } = config;
     let registry = parts.registry.clone();
     dfs_runtime::process::register(&registry, "gateway")?;
@@ -64,7 +68,8 @@ pub async fn run(
         RequestMetrics::register(&registry)?,
         in_flight,
     )
-    .trusting(proxies);
+    .trusting(proxies)
+    .traced(tracer);
     let readiness = Readiness::new();
     let reach = tokio::spawn(reach_tracker(
         parts.tracker.clone(),
@@ -162,6 +167,7 @@ mod tests {
             limits: ServerLimits::default(),
             in_flight: 100,
             proxies: TrustedProxies::default(),
+            tracer: Tracer::off(),
         };
         let running = tokio::spawn(run(alone, parts, listener, admin, shutdown));
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::checksum::crc32c;
 use crate::chunk::{BLOCK_SIZE, ChunkOrigin, DatanodeAddress, SealedChunk};
 use crate::ids::{ChunkId, ChunkVersion, ClusterId, DatanodeId, Fence};
+use crate::trace::TraceContext;
 
 /// Bytes of a frame's header.
 pub const HEADER_LEN: usize = 24;
@@ -218,6 +219,9 @@ pub struct OpenChunk {
     pub resume: Option<Resume>,
     /// The hops after this one, nearest first.
     pub downstream: Vec<DatanodeAddress>,
+    /// The request that writes it. Filled in by who opens the stream, for a hop that takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// Goes on with an attempt that lost a hop: truncate to `length`, take the new version.

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod problem;
 pub mod routes;
 pub mod status;
+pub mod trace;
 pub mod traffic;
 pub mod upload;
 
@@ -26,3 +27,4 @@ pub use ids::{
 };
 pub use path::{FilePath, InvalidName, PathPrefix};
 pub use problem::{ErrorCode, Problem};
+pub use trace::{SpanId, TraceContext, TraceId};

@@ -151,6 +151,9 @@ pub struct Problem {
     /// The request's id, filled in at the edge.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request_id: String,
+    /// Its trace, filled in at the edge: what the logs of every role have.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trace_id: String,
 }
 
 impl Problem {
@@ -164,6 +167,7 @@ impl Problem {
             next: None,
             retry_after: if code.status() == 503 { Some(1) } else { None },
             request_id: String::new(),
+            trace_id: String::new(),
         }
     }
 

@@ -2,8 +2,13 @@
 
 /// Carries the uuid of the datanode that a request is meant for; any other answers 421.
 pub const DATANODE_HEADER: &str = "x-dfs-datanode";
-/// Carries a request's id from the first door to the last hop.
+/// Carries a request's id between a client and a door: the client's own word for it, or its trace's id.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Carries a request's trace ([`crate::TraceContext`]) from the first door to the last hop.
+pub const TRACEPARENT_HEADER: &str = "traceparent";
+/// On the answer that begins a chunk write stream: the datanode understands
+/// [`crate::frame::OpenChunk::trace`]. One that does not say so would refuse a chunk for it.
+pub const TAKES_TRACE_HEADER: &str = "x-dfs-takes-trace";
 /// Carries the acting tracker's fence on orders to datanodes.
 pub const FENCE_HEADER: &str = "x-dfs-fence";
 /// Carries what a datanode moved ([`crate::traffic::DatanodeTraffic`] as JSON) on its heartbeats.

@@ -16,4 +16,5 @@ pub mod shutdown;
 pub mod signals;
 pub mod telemetry;
 pub mod token;
+pub mod trace;
 pub mod units;

@@ -8,6 +8,7 @@ use dfs_protocol::chunk::DEFAULT_CHUNK_SIZE;
 use dfs_runtime::forwarded::TrustedProxies;
 use dfs_runtime::server::ServerLimits;
 use dfs_runtime::token::Tokens;
+use dfs_runtime::trace::Tracer;
 
 use crate::plan::Policy;
 use crate::store::JournalMode;
@@ -83,6 +84,8 @@ pub struct TrackerConfig {
     pub server: ServerLimits,
     /// Whose word on the client is taken, for logs.
     pub proxies: TrustedProxies,
+    /// Who writes requests down.
+    pub tracer: Tracer,
 }
 
 impl TrackerConfig {
@@ -118,6 +121,7 @@ impl TrackerConfig {
             tick: Duration::from_millis(250),
             server: ServerLimits::default(),
             proxies: TrustedProxies::default(),
+            tracer: Tracer::off(),
         }
     }
 

@@ -111,7 +111,8 @@ pub async fn run(
         RequestMetrics::register(registry)?,
         IN_FLIGHT,
     )
-    .trusting(tracker.config.proxies.clone());
+    .trusting(tracker.config.proxies.clone())
+    .traced(tracker.config.tracer.clone());
     let router = edge.wrap(http::guarded(tracker.clone(), doors));
     let metrics = ServerMetrics::register(registry, "api")?;
     let limits = tracker.config.server.clone();

@@ -9,6 +9,7 @@ mod operator;
 mod plan;
 mod roles;
 mod token;
+mod trace;
 
 use std::ffi::OsString;
 
@@ -31,6 +32,7 @@ pub use roles::{
     Role, TrackerArgs, TrackerCommand, TrackerOptions,
 };
 pub use token::TokenArgs;
+pub use trace::{Endpoint, TraceArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:

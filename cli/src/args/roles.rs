@@ -12,6 +12,7 @@ use dfs_runtime::forwarded::TrustedProxies;
 use super::address::{Address, DEFAULT_TRACKER_PORT};
 use super::client::ClientArgs;
 use super::token::TokenArgs;
+use super::trace::TraceArgs;
 use dfs_runtime::units::{parse_duration, parse_size};
 
 /// The admin listener's port is the API's plus this.
@@ -143,6 +144,9 @@ pub struct TrackerOptions {
     /// Who stands in front.
     #[command(flatten)]
     pub proxies: ProxyArgs,
+    /// Where its traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// Who stands between the clients and a role.
@@ -351,6 +355,9 @@ pub struct DatanodeArgs {
     /// The cluster token.
     #[command(flatten)]
     pub token: TokenArgs,
+    /// Where its traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// `dfs datanode-stop`.
@@ -386,6 +393,9 @@ pub struct GatewayArgs {
     /// Who stands in front.
     #[command(flatten)]
     pub proxies: ProxyArgs,
+    /// Where its traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// `dfs dev`.

@@ -10,6 +10,7 @@ use super::{DRAIN, World};
 use crate::args::{DatanodeArgs, Listening, Role};
 use crate::exit::Failure;
 use crate::tokens;
+use crate::traces::Traces;
 
 /// Runs a datanode until the shutdown.
 pub async fn run_datanode(
@@ -26,6 +27,9 @@ pub async fn run_datanode(
     let registry = Registry::new();
     let failure = |error: &dyn std::error::Error| failed("run the datanode", error);
     dfs_runtime::process::register(&registry, "datanode").map_err(|error| failure(&error))?;
+    let instance = args.pod.as_deref().unwrap_or(&config.advertise);
+    let traces = Traces::of_role(&args.traces, Role::Datanode, instance, &world, &registry)?;
+    config.tracer = traces.tracer.clone();
     let World {
         disk,
         clock,
@@ -42,9 +46,9 @@ pub async fn run_datanode(
         registry,
     };
     tracing::info!(api = %place.api, admin = %place.admin, tracker = %args.tracker, "the datanode starts");
-    dfs_datanode::run(config, parts, shutdown)
-        .await
-        .map_err(|error| failure(&error))
+    let ended = dfs_datanode::run(config, parts, shutdown).await;
+    traces.finish().await;
+    ended.map_err(|error| failure(&error))
 }
 
 fn config(args: &DatanodeArgs, place: &Listening) -> Result<DatanodeConfig, Failure> {

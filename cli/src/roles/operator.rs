@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dfs_client::HttpClient;
+use dfs_client::{ClientMetrics, HttpClient};
 use dfs_operator::tracker_client::HttpTrackerClient;
 use dfs_operator::{OperatorConfig, OperatorParts};
 use dfs_runtime::shutdown::Shutdown;
@@ -43,13 +43,17 @@ pub async fn run_operator(
         identity,
         resync: args.resync,
     };
+    let registry = Registry::new();
+    let calls =
+        ClientMetrics::register(&registry).map_err(|error| failed("register metrics", &error))?;
+    let http = HttpClient::counted(world.connector, calls);
     let parts = OperatorParts {
         client,
-        tracker: Arc::new(HttpTrackerClient::new(HttpClient::new(world.connector))),
+        tracker: Arc::new(HttpTrackerClient::new(http)),
         address_of: dfs_operator::ctx::service_address(),
         clock: world.clock,
         rng: world.rng,
-        registry: Registry::new(),
+        registry,
     };
     tracing::info!(admin = %args.admin(), identity = config.identity, "the operator starts");
     dfs_operator::run(config, parts, admin_listener, shutdown)

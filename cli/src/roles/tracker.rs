@@ -19,6 +19,7 @@ use super::{DRAIN, World};
 use crate::args::{self, PolicyArgs, Role, TrackerOptions};
 use crate::exit::{Exit, Failure};
 use crate::tokens;
+use crate::traces::Traces;
 
 /// The tracker's knobs as the command line sets them.
 pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
@@ -75,6 +76,9 @@ pub async fn run_tracker(
     config.proxies = options.proxies.trusted_proxies.clone();
     let failure = |error: &dyn std::error::Error| failed("run the tracker", error);
     dfs_runtime::process::register(&registry, "tracker").map_err(|error| failure(&error))?;
+    let instance = place.api.to_string();
+    let traces = Traces::of_role(&options.traces, Role::Tracker, &instance, &world, &registry)?;
+    config.tracer = traces.tracer.clone();
     let readiness = Readiness::new();
     readiness.set("catalog", Err("being opened".to_owned()));
     let admin_metrics =
@@ -98,6 +102,7 @@ pub async fn run_tracker(
     let (running, doors) = start_tracker(engine, &config, &world, &registry, &shutdown).await?;
     tracing::info!(api = %place.api, admin = %place.admin, dir = %place.dir.display(), "the tracker serves");
     let over = dfs_tracker::run(running, doors, listener, &registry, shutdown).await;
+    traces.finish().await;
     stop.trigger();
     let _ended = admin.await;
     match over.map_err(|error| failure(&error))? {
@@ -155,7 +160,7 @@ async fn start_tracker(
         .map_err(|error| failed(&what, &error))?;
     let parts = GatewayParts {
         tracker: running.tracker.clone(),
-        connector: world.connector.clone(),
+        http: running.tracker.http().clone(),
         clock: world.clock.clone(),
         rng: world.rng.clone(),
         registry: registry.clone(),

@@ -19,13 +19,13 @@ use axum::routing::{MethodRouter, get, post};
 use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, Identity};
 use dfs_protocol::frame::WRITE_STREAM_PROTOCOL;
-use dfs_protocol::routes::{DATANODE_HEADER, FENCE_HEADER, datanode};
+use dfs_protocol::routes::{DATANODE_HEADER, FENCE_HEADER, TAKES_TRACE_HEADER, datanode};
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Fence, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
 use dfs_runtime::request::Routes;
 use dfs_runtime::token::Guard;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
@@ -171,6 +171,10 @@ async fn upgrade(State(ctx): Ctx, mut request: Request) -> Result<Response, Prob
     let headers = [
         (UPGRADE, HeaderValue::from_static(WRITE_STREAM_PROTOCOL)),
         (CONNECTION, HeaderValue::from_static("upgrade")),
+        (
+            HeaderName::from_static(TAKES_TRACE_HEADER),
+            HeaderValue::from_static("1"),
+        ),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }

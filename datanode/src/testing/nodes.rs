@@ -291,6 +291,7 @@ pub(crate) fn open_on(chain: &[&Node], chunk: u128, version: u32) -> OpenChunk {
         expected: 8 << 20,
         resume: None,
         downstream: chain[1..].iter().map(|n| n.address.clone()).collect(),
+        trace: None,
     }
 }
 

@@ -15,6 +15,7 @@ use dfs_client::frame_io::{FrameReader, FrameWriter};
 use dfs_client::write_stream::failure;
 use dfs_protocol::frame::{self, FrameKind, HopFailure, HopFault, OpenChunk};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tracing::Instrument as _;
 
 use crate::context::Context;
 
@@ -28,6 +29,8 @@ pub struct Upstream<S> {
     pub frames: FrameReader<ReadHalf<S>>,
     /// To the writer.
     pub answers: FrameWriter<WriteHalf<S>>,
+    /// Chunks that failed on it.
+    pub failed: u64,
 }
 
 /// What becomes of the connection after a chunk.
@@ -45,6 +48,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
     let mut upstream = Upstream {
         frames: FrameReader::new(read),
         answers: FrameWriter::new(write),
+        failed: 0,
     };
     loop {
         let frame = tokio::select! {
@@ -61,7 +65,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
         };
         let next = match frame.header.kind {
             FrameKind::Open => match frame::parse::<OpenChunk>(&frame.payload) {
-                Ok(open) => chunk::receive(&ctx, &mut upstream, open).await,
+                Ok(open) => receive(&ctx, &mut upstream, open).await,
                 Err(error) => {
                     let failed = failure(ctx.id(), HopFault::Protocol, &error);
                     upstream.fail(&ctx, &failed).await
@@ -81,6 +85,27 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
     }
 }
 
+/// Receives one chunk, as part of the request that writes it.
+async fn receive<S: AsyncRead + AsyncWrite + Send>(
+    ctx: &Arc<Context>,
+    upstream: &mut Upstream<S>,
+    open: OpenChunk,
+) -> Next {
+    let Some(parent) = open.trace else {
+        return chunk::receive(ctx, upstream, open).await;
+    };
+    let (current, mut span) = ctx.config.tracer.work(parent, "write");
+    span.text("dfs.chunk", || open.chunk.to_string());
+    let log = tracing::info_span!("chunk", trace = %parent.trace, chunk = %open.chunk);
+    let before = upstream.failed;
+    let received = chunk::receive(ctx, upstream, open).instrument(log);
+    let next = current.scope(received).await;
+    if upstream.failed > before {
+        span.failed("hop-failed");
+    }
+    next
+}
+
 impl<S: AsyncRead + AsyncWrite + Send> Upstream<S> {
     /// Sends whole frames; false when the writer is gone or does not listen.
     pub async fn send(&mut self, frames: &[u8]) -> bool {
@@ -90,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Upstream<S> {
 
     /// Tells the writer that the chunk failed.
     pub async fn fail(&mut self, ctx: &Context, failed: &HopFailure) -> Next {
+        self.failed += 1;
         ctx.metrics.hop_fault(failed.cause).inc();
         tracing::info!(
             datanode = %failed.datanode, cause = failed.cause.as_str(), detail = failed.detail,

@@ -149,7 +149,7 @@ impl Herd {
             .map(|played| played.heartbeat(cluster, address, fence))
             .collect();
         for some in beats.chunks(AT_ONCE) {
-            let sent = some.iter().map(|beat| self.tracker.heartbeat(beat));
+            let sent = some.iter().map(|beat| self.tracker.heartbeat(beat, None));
             try_join_all(sent).await.map_err(broken)?;
         }
         Ok(())

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_client::HttpTracker;
 use dfs_client::http::{HttpClient, whole};
+use dfs_client::{ClientMetrics, HttpTracker};
 use dfs_e2e::cluster::{CALM_HEARTS, Cluster, Options, SOON};
 use dfs_e2e::store::Store;
 use dfs_gateway::{GatewayConfig, GatewayParts};
@@ -15,6 +15,7 @@ use dfs_runtime::request::{RequestEdge, RequestMetrics};
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::server::{ServerLimits, ServerMetrics, serve};
 use dfs_runtime::shutdown::{ShutdownTrigger, shutdown_pair};
+use dfs_runtime::trace::Tracer;
 use http::{Method, StatusCode};
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -29,14 +30,23 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(cluster: &Cluster, name: &str) -> Self {
+        Self::traced(cluster, name, Tracer::off()).await
+    }
+
+    /// One that writes requests down.
+    pub(crate) async fn traced(cluster: &Cluster, name: &str, tracer: Tracer) -> Self {
         let (trigger, shutdown) = shutdown_pair();
         let registry = Registry::new();
         let connector = cluster.links.connector(name);
-        let http = HttpClient::new(connector.clone());
+        let calls = ClientMetrics::register(&registry).unwrap();
+        let http = HttpClient::counted(connector, calls);
         let (rng, clock) = (SharedRng::from_seed(cluster.seed), SystemClock::shared());
         let parts = GatewayParts {
-            tracker: Arc::new(HttpTracker::new(http, cluster.tracker.address.to_string())),
-            connector,
+            tracker: Arc::new(HttpTracker::new(
+                http.clone(),
+                cluster.tracker.address.to_string(),
+            )),
+            http,
             clock: clock.clone(),
             rng: rng.clone(),
             registry: registry.clone(),
@@ -52,7 +62,8 @@ impl Gateway {
             clock,
             RequestMetrics::register(&registry).unwrap(),
             512,
-        );
+        )
+        .traced(tracer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let metrics = ServerMetrics::register(&registry, "api").unwrap();

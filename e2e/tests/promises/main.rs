@@ -19,6 +19,7 @@ mod removal;
 mod room;
 mod rot;
 mod silent;
+mod traces;
 mod tracker_crash;
 mod wires;
 mod world;

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use axum::body::Body;
 use dfs_protocol::upload::LocateResponse;
+use dfs_runtime::trace;
 use tokio::sync::mpsc;
 
 use body::DownloadBody;
@@ -42,7 +43,7 @@ pub(crate) async fn open(
     let (blocks, mut received) = mpsc::channel(AHEAD_BLOCKS);
     let metrics = gateway.metrics.clone();
     let reader = Reader::new(gateway, located);
-    tokio::spawn(reader.run(range, blocks));
+    tokio::spawn(trace::carried(reader.run(range, blocks)));
     match received.recv().await {
         Some(Ok(first)) => Ok(Body::new(DownloadBody::new(
             first, received, length, metrics, place,

@@ -10,6 +10,7 @@ use dfs_client::blocks::Block;
 use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::upload::{LocateRequest, LocateResponse, SuspectReplica};
 use dfs_protocol::{DatanodeId, ErrorCode};
+use dfs_runtime::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::progress::Progress;
@@ -283,10 +284,10 @@ impl Reader {
             detail: error.to_string(),
         };
         let tracker = self.gateway.tracker.clone();
-        tokio::spawn(async move {
+        tokio::spawn(trace::carried(async move {
             if let Err(error) = tracker.suspect(report).await {
                 tracing::warn!(%error, "cannot report a suspect replica");
             }
-        });
+        }));
     }
 }

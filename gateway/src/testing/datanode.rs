@@ -251,6 +251,8 @@ where
         assert_eq!(frame.header.kind, FrameKind::Open);
         let open: OpenChunk = frame::parse(&frame.payload).unwrap();
         assert_eq!(open.datanode, self.hop.id);
+        // It does not say that it takes one: an older datanode would not know the field.
+        assert_eq!(open.trace, None);
         let mut hops = vec![self.hop.id];
         hops.extend(open.downstream.iter().map(|next| next.id));
         for hop in &hops {

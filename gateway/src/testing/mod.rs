@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dfs_client::HttpClient;
 use dfs_protocol::checksum::crc64nvme;
 use dfs_protocol::file::FileRecord;
 use dfs_protocol::{FileId, FilePath, VersionId};
@@ -73,7 +74,7 @@ pub(crate) async fn parts(
     let tracker = Arc::new(FakeTracker::new(chain.clone(), chunk_size));
     let parts = GatewayParts {
         tracker: tracker.clone(),
-        connector: chain.connector(),
+        http: HttpClient::new(chain.connector()),
         clock: SystemClock::shared(),
         rng: SharedRng::from_seed(7),
         registry: Registry::new(),

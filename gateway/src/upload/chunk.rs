@@ -9,6 +9,7 @@ use dfs_protocol::checksum::RunningCrc32c;
 use dfs_protocol::chunk::{ChunkOrigin, DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, Resume, SealedReport};
 use dfs_protocol::{ChunkVersion, DatanodeId, ErrorCode, Fence, Problem};
+use dfs_runtime::trace;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -84,7 +85,7 @@ impl ChunkTask {
         let job = ChunkJob::new(gateway, placed, origin, expected, failed);
         Self {
             feed,
-            outcome: tokio::spawn(job.run(blocks)),
+            outcome: tokio::spawn(trace::carried(job.run(blocks))),
         }
     }
 
@@ -204,6 +205,7 @@ impl ChunkJob {
             expected: self.expected,
             resume,
             downstream: self.live.iter().skip(1).cloned().collect(),
+            trace: None,
         };
         let opened = self.gateway.streams.open(&first, &open).await;
         if opened.is_ok() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::Frame;
+use super::{Frame, ports};
 
 /// A part of the store that has pods of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,15 @@ impl Component {
             Self::Tracker => "tracker",
             Self::Datanode => "datanode",
             Self::Gateway => "gateway",
+        }
+    }
+
+    /// Its API's.
+    pub(super) const fn port(self) -> i32 {
+        match self {
+            Self::Tracker => ports::TRACKER,
+            Self::Datanode => ports::DATANODE,
+            Self::Gateway => ports::GATEWAY,
         }
     }
 

@@ -1,5 +1,5 @@
 //! Who may talk to whom: everything that is not listed here is closed. Admin listeners are open to
-//! nobody; probes come from the Kubernetes node, which no policy keeps out.
+//! those that the spec names, for metrics; probes come from the Kubernetes node, which no policy keeps out.
 
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
@@ -7,6 +7,8 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use dfs_runtime::trace::Collector;
 
 use super::labels::{Component, metadata, owned, selector};
 use super::pod::non_empty;
@@ -63,17 +65,35 @@ fn policy(
     frame: &Frame<'_>,
     component: Component,
     ingress: NetworkPolicyIngressRule,
-    egress: Vec<NetworkPolicyEgressRule>,
+    mut egress: Vec<NetworkPolicyEgressRule>,
 ) -> NetworkPolicy {
+    let mut ingress = vec![ingress];
+    ingress.extend(metrics(frame, component));
+    egress.extend(traces(frame));
     NetworkPolicy {
         metadata: metadata(frame, component),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selector(frame.name, component)),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
-            ingress: Some(vec![ingress]),
+            ingress: Some(ingress),
             egress: Some(egress),
         }),
     }
+}
+
+/// Who reads a component's metrics. No rule where nobody is named: a rule without peers is for everyone.
+fn metrics(frame: &Frame<'_>, component: Component) -> Option<NetworkPolicyIngressRule> {
+    let named = frame.spec.network_policy.monitoring.iter().map(client);
+    let peers = non_empty(named.collect())?;
+    let port = component.port() + ports::ADMIN_OFFSET;
+    Some(incoming(Some(peers), port))
+}
+
+/// The collector's port, wherever the collector is.
+fn traces(frame: &Frame<'_>) -> Option<NetworkPolicyEgressRule> {
+    let tracing = frame.spec.monitoring.tracing.as_ref()?;
+    let collector: Collector = tracing.endpoint.parse().ok()?;
+    Some(outgoing(None, &[("TCP", i32::from(collector.port()))]))
 }
 
 fn incoming(from: Option<Vec<NetworkPolicyPeer>>, port: i32) -> NetworkPolicyIngressRule {

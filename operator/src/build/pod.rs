@@ -12,9 +12,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use dfs_protocol::routes::admin::METRICS;
+
 use super::labels::{Component, labels, selector};
 use super::{Frame, ports};
-use crate::crd::{Amount, PodScheduling, ResourcesSpec, SpreadRule};
+use crate::crd::{Amount, PodScheduling, ResourcesSpec, SpreadRule, Switch};
 use crate::names;
 
 /// The image's entry point, in full: there is no shell and no search path.
@@ -85,13 +87,47 @@ pub(super) fn tracker_url(frame: &Frame<'_>) -> String {
 
 pub(super) fn template(frame: &Frame<'_>, role: Role<'_>) -> PodTemplateSpec {
     let component = role.component;
+    let annotations = match frame.spec.monitoring.scrape_annotations {
+        Switch::Enabled => Some(scrape_annotations(component)),
+        Switch::Disabled => None,
+    };
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
+            annotations,
             labels: Some(labels(frame, component)),
             ..ObjectMeta::default()
         }),
         spec: Some(pod(frame, role)),
     }
+}
+
+/// Where a Prometheus finds the metrics that looks for pods by their annotations.
+fn scrape_annotations(component: Component) -> BTreeMap<String, String> {
+    let port = component.port() + ports::ADMIN_OFFSET;
+    [
+        ("prometheus.io/scrape", "true".to_owned()),
+        ("prometheus.io/port", port.to_string()),
+        ("prometheus.io/path", METRICS.to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// Where requests are traced to, as the roles take it.
+fn tracing(frame: &Frame<'_>) -> Vec<EnvVar> {
+    let Some(tracing) = &frame.spec.monitoring.tracing else {
+        return Vec::new();
+    };
+    let variable = |name: &str, value: String| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..EnvVar::default()
+    };
+    vec![
+        variable("OTEL_EXPORTER_OTLP_ENDPOINT", tracing.endpoint.clone()),
+        variable("OTEL_TRACES_SAMPLER_ARG", tracing.sampling_ratio.clone()),
+        from_field("DFS_TRACE_INSTANCE", "metadata.name"),
+    ]
 }
 
 fn pod(frame: &Frame<'_>, role: Role<'_>) -> PodSpec {
@@ -133,7 +169,7 @@ fn container(frame: &Frame<'_>, role: &Role<'_>) -> Container {
         image: Some(frame.image.clone()),
         image_pull_policy: Some(frame.spec.image.pull_policy.as_str().to_owned()),
         args: Some(role.args.clone()),
-        env: non_empty(role.env.clone()),
+        env: non_empty([role.env.clone(), tracing(frame)].concat()),
         ports: Some(vec![
             port(ports::API_NAME, role.port),
             port(ports::ADMIN_NAME, role.port + ports::ADMIN_OFFSET),

@@ -742,6 +742,107 @@ fn allowed_clients_close_the_gateway_to_all_others() {
     assert!(off.network_policies.is_empty());
 }
 
+/// Who may reach a component's admin port.
+fn readers(objects: &Objects, name: &str, port: i32) -> Vec<Value> {
+    let spec = policy(objects, name).spec.as_ref().unwrap();
+    let rules = spec.ingress.iter().flatten();
+    let rules = rules.filter(|rule| numbers(rule.ports.as_ref()).contains(&port));
+    rules
+        .map(|rule| serde_json::to_value(&rule.from).unwrap())
+        .collect()
+}
+
+#[test]
+fn metrics_are_open_to_whom_the_spec_names_and_to_nobody_else() {
+    let ports = [
+        ("alpha-tracker", 7000),
+        ("alpha-datanode", 7001),
+        ("alpha-gateway", 9080),
+    ];
+    let closed = built(small());
+    let open = built(json!({
+        "dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}},
+        "networkPolicy": {"monitoring": [
+            {"namespaceLabels": {"team": "watch"}, "podLabels": {"app": "prometheus"}},
+        ]},
+    }));
+    for (name, port) in ports {
+        assert!(readers(&closed, name, port).is_empty(), "{name}");
+        let named = json!([{
+            "namespaceSelector": {"matchLabels": {"team": "watch"}},
+            "podSelector": {"matchLabels": {"app": "prometheus"}},
+        }]);
+        assert_eq!(readers(&open, name, port), [named], "{name}");
+    }
+    assert_eq!(
+        let_in(&open, "alpha-tracker"),
+        let_in(&closed, "alpha-tracker")
+    );
+}
+
+fn templates(objects: &Objects) -> Vec<Value> {
+    let objects = [
+        serde_json::to_value(&objects.tracker).unwrap(),
+        serde_json::to_value(&objects.datanodes).unwrap(),
+        serde_json::to_value(&objects.gateway).unwrap(),
+    ];
+    objects
+        .iter()
+        .map(|object| object["spec"]["template"].clone())
+        .collect()
+}
+
+#[test]
+fn pods_say_where_their_metrics_are_unless_they_shall_not() {
+    let of = |switch: &str| {
+        built(json!({
+            "dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}},
+            "monitoring": {"scrapeAnnotations": switch},
+        }))
+    };
+    let told = [built(small()), of("Enabled")];
+    for objects in &told {
+        let templates = templates(objects);
+        for (template, port) in templates.iter().zip(["7000", "7001", "9080"]) {
+            let annotations = json!({
+                "prometheus.io/scrape": "true",
+                "prometheus.io/port": port,
+                "prometheus.io/path": "/metrics",
+            });
+            assert_eq!(template["metadata"]["annotations"], annotations);
+        }
+    }
+    for template in templates(&of("Disabled")) {
+        assert!(template["metadata"]["annotations"].is_null());
+    }
+}
+
+#[test]
+fn traces_go_to_the_collector_and_may_reach_it() {
+    let objects = built(json!({
+        "dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}},
+        "monitoring": {"tracing": {"endpoint": "http://otel.watch:4318", "samplingRatio": "0.25"}},
+    }));
+    for template in templates(&objects) {
+        let env = template["spec"]["containers"][0]["env"].as_array().unwrap();
+        let value = |name: &str| {
+            let found = env.iter().find(|variable| variable["name"] == name);
+            found.unwrap()["value"].clone()
+        };
+        assert_eq!(
+            value("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            "http://otel.watch:4318"
+        );
+        assert_eq!(value("OTEL_TRACES_SAMPLER_ARG"), "0.25");
+    }
+    for name in ["alpha-tracker", "alpha-datanode", "alpha-gateway"] {
+        let spec = policy(&objects, name).spec.as_ref().unwrap();
+        let rules = spec.egress.iter().flatten();
+        let to_collector = rules.filter(|rule| numbers(rule.ports.as_ref()) == [4318]);
+        assert_eq!(to_collector.count(), 1, "{name}");
+    }
+}
+
 #[test]
 fn doors_lead_to_the_gateways_service() {
     let objects = built(json!({

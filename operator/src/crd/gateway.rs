@@ -167,6 +167,10 @@ pub struct NetworkPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub allowed_clients: Vec<AllowedClient>,
+    /// Who may reach the admin ports of all pods, for their metrics; nobody if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub monitoring: Vec<AllowedClient>,
 }
 
 /// On or off.

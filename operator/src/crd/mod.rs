@@ -10,6 +10,7 @@
 
 mod gateway;
 mod manifest;
+mod monitoring;
 mod pods;
 mod quantity;
 mod removal;
@@ -26,6 +27,7 @@ pub use gateway::{
     ServiceSpec, ServiceType, Switch,
 };
 pub use manifest::{ManifestError, manifest};
+pub use monitoring::{MonitoringSpec, TracingSpec};
 pub use pods::{ImageSpec, PullPolicy, PullSecret, ResourceAmounts, ResourcesSpec};
 pub use quantity::{Amount, ChunkSize, ParseQuantityError, Quantity, Rate, StorageSize};
 pub use removal::{
@@ -159,6 +161,9 @@ pub struct DfsClusterSpec {
     /// Who may reach the store's pods.
     #[serde(default)]
     pub network_policy: NetworkPolicySpec,
+    /// How the store is looked at: metrics and traces.
+    #[serde(default)]
+    pub monitoring: MonitoringSpec,
     /// Managed: the operator acts. Paused: it looks and reports, and changes nothing. Stopped: no pod runs
     /// (gateways end first, then datanodes, then the tracker), and every volume is kept; Managed starts it again.
     #[serde(default)]

@@ -42,7 +42,11 @@ fn full() -> Value {
         },
         "networkPolicy": {"mode": "Enabled", "allowedClients": [
             {"podLabels": {"app": "x"}, "namespaceLabels": {"team": "y"}}, {"cidr": "10.0.0.0/8"},
-        ]},
+        ], "monitoring": [{"namespaceLabels": {"team": "watch"}, "podLabels": {"app": "prometheus"}}]},
+        "monitoring": {
+            "scrapeAnnotations": "Enabled",
+            "tracing": {"endpoint": "http://otel.watch:4318", "samplingRatio": "0.25"},
+        },
         "managementState": "Paused",
     });
     object
@@ -145,6 +149,21 @@ fn nonsense() -> Vec<(&'static str, Value)> {
             json!({"allowedClients": [{"cidr": "10.0.0.0/8", "podLabels": {"a": "b"}}]}),
         ),
         ("spec.networkPolicy", json!({"mode": "enabled"})),
+        ("spec.networkPolicy", json!({"monitoring": [{}]})),
+        ("spec.monitoring", json!({"scrapeAnnotations": "no"})),
+        ("spec.monitoring", json!({"tracing": {}})),
+        (
+            "spec.monitoring",
+            json!({"tracing": {"endpoint": "https://otel:4318"}}),
+        ),
+        (
+            "spec.monitoring",
+            json!({"tracing": {"endpoint": "http://otel:4318", "samplingRatio": "1.5"}}),
+        ),
+        (
+            "spec.monitoring",
+            json!({"tracing": {"endpoint": "http://otel:4318", "samplingRatio": 0.5}}),
+        ),
         ("spec.tracker", json!({"storage": {}})),
         (
             "spec.tracker",

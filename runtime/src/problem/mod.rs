@@ -13,6 +13,8 @@ use dfs_protocol::problem::{ErrorCode, PROBLEM_MEDIA_TYPE, Problem};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::request::Named;
+
 /// A [`Problem`] as a handler's error: `Result<T, ProblemResponse>`, with `?` on `Problem`.
 #[derive(Debug, Clone)]
 pub struct ProblemResponse(pub Problem);
@@ -69,14 +71,15 @@ pub(crate) fn fill(response: &mut Response, problem: Problem, plain: bool) {
     response.extensions_mut().insert(problem);
 }
 
-/// Finishes a problem for the client that asked: request id and media type. An empty 404 or 405 of
+/// Finishes a problem for the client that asked: ids and media type. An empty 404 or 405 of
 /// the router becomes a problem here; other responses pass.
-pub(crate) fn finish(response: &mut Response, request_id: &str, request_headers: &HeaderMap) {
+pub(crate) fn finish(response: &mut Response, request: &Named<'_>, request_headers: &HeaderMap) {
     let problem = response.extensions_mut().remove::<Problem>();
     let Some(mut problem) = problem.or_else(|| router_problem(response)) else {
         return;
     };
-    request_id.clone_into(&mut problem.request_id);
+    request.id.clone_into(&mut problem.request_id);
+    problem.trace_id = request.trace.to_string();
     fill(
         response,
         problem,
@@ -150,6 +153,9 @@ fn plain_text(problem: &Problem) -> String {
     let mut text = format!("{}: {}\n", problem.title, problem.detail);
     if let Some(next) = &problem.next {
         let _infallible = writeln!(text, "{next}");
+    }
+    if !problem.trace_id.is_empty() && problem.trace_id != problem.request_id {
+        let _infallible = writeln!(text, "trace {}", problem.trace_id);
     }
     if !problem.request_id.is_empty() {
         let _infallible = writeln!(text, "request {}", problem.request_id);

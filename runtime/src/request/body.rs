@@ -15,6 +15,7 @@ use tracing::Span;
 
 use super::metrics::{MethodLabel, RequestMetrics};
 use crate::clock::SharedClock;
+use crate::trace;
 
 /// A request in flight. Dropped at its end, however it ends.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct RequestEnd {
     pub(super) method: MethodLabel,
     pub(super) route: Arc<str>,
     pub(super) span: Span,
+    /// Of its trace.
+    pub(super) part: trace::Span,
     /// From another role: logged at DEBUG, or heartbeats would drown what people asked for.
     pub(super) between_roles: bool,
     /// Kept until the body ends: a client that reads slowly holds its place.
@@ -95,6 +98,14 @@ impl Drop for RequestEnd {
             .ended(self.method, &self.route, self.status, self.bytes, duration);
         let _entered = self.span.enter();
         let (status, bytes, broken) = (self.status.as_u16(), self.bytes, self.broken);
+        self.part
+            .number("http.response.status_code", u64::from(status));
+        self.part.number("http.response.body.size", bytes);
+        if broken {
+            self.part.failed("broken-off");
+        } else if self.status.is_server_error() {
+            self.part.failed("server-error");
+        }
         let seconds = duration.as_secs_f64();
         if self.between_roles {
             tracing::debug!(target: "dfs::access", status, bytes, broken, seconds, "request ended");

@@ -1,4 +1,4 @@
-//! What every request gets before a handler sees it: an id, a span, a place under the cap, and a
+//! What every request gets before a handler sees it: a trace, an id, a span, a place under the cap, and a
 //! net under panics. What every answer gets: the id, and problems finished for the client.
 
 mod body;
@@ -18,7 +18,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use dfs_protocol::problem::{ErrorCode, Problem};
-use dfs_protocol::routes::{self, REQUEST_ID_HEADER};
+use dfs_protocol::routes::{self, REQUEST_ID_HEADER, TRACEPARENT_HEADER};
+use dfs_protocol::{TraceContext, TraceId};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::Semaphore;
@@ -29,12 +30,13 @@ use crate::forwarded::{ClientAddr, TrustedProxies};
 use crate::problem::{self, ProblemResponse};
 use crate::rng::SharedRng;
 use crate::server::PeerAddr;
+use crate::trace::{self, Tracer};
 
 /// Longest request id that is taken from a client.
 const REQUEST_ID_LIMIT: usize = 64;
 
-/// The id of a request, among its extensions: `Extension(RequestId)` in a handler. Hand it on in
-/// [`REQUEST_ID_HEADER`] to other roles.
+/// The id of a request, among its extensions: `Extension(RequestId)` in a handler. It is the client's own
+/// word where it gave one, and otherwise the id of the trace. Other roles hear of the trace alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(pub Arc<str>);
 
@@ -46,6 +48,7 @@ pub struct RequestEdge {
     metrics: RequestMetrics,
     places: Arc<Semaphore>,
     proxies: Arc<TrustedProxies>,
+    tracer: Tracer,
 }
 
 impl RequestEdge {
@@ -63,7 +66,15 @@ impl RequestEdge {
             metrics,
             places: Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS))),
             proxies: Arc::default(),
+            tracer: Tracer::off(),
         }
+    }
+
+    /// Writes requests down with this tracer; with none unless said.
+    #[must_use]
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
     }
 
     /// Takes these proxies' word on who the client is; nobody's unless said.
@@ -82,13 +93,48 @@ impl RequestEdge {
             .layer(axum::middleware::from_fn_with_state(self.clone(), handle))
     }
 
-    fn request_id(&self, headers: &HeaderMap) -> Arc<str> {
-        let sent = headers.get(REQUEST_ID_HEADER);
-        match sent.and_then(|value| value.to_str().ok()) {
-            Some(id) if is_request_id(id) => id.into(),
-            _ => format!("{:032x}", self.rng.u128()).into(),
+    /// The trace of a request, and its span.
+    fn begin(&self, request: &Request, method: &str, route: &str) -> Tracked {
+        let headers = request.headers();
+        let path = request.uri().path();
+        let between_roles = path.starts_with(routes::INTERNAL_PREFIX)
+            || headers.contains_key(routes::DATANODE_HEADER);
+        let parent = headers.get(TRACEPARENT_HEADER);
+        let parent = parent.and_then(|value| value.to_str().ok());
+        let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
+        // At a door for everybody a context is an id, and says nothing about what is written down.
+        let role_decided = between_roles && !routes::is_public(method, path);
+        let (current, mut span) = self.tracer.request(&self.rng, parent, role_decided, || {
+            format!("{method} {route}")
+        });
+        span.text("http.request.method", || method.to_owned());
+        span.text("http.route", || route.to_owned());
+        Tracked {
+            current,
+            span,
+            between_roles,
         }
     }
+}
+
+/// A request that was given its trace.
+struct Tracked {
+    current: trace::Current,
+    span: trace::Span,
+    /// From another role: logged at DEBUG, or heartbeats would drown what people asked for.
+    between_roles: bool,
+}
+
+/// The client's own id, if it sent a good one.
+fn own_id(headers: &HeaderMap) -> Option<Arc<str>> {
+    let sent = headers.get(REQUEST_ID_HEADER)?.to_str().ok()?;
+    is_request_id(sent).then(|| sent.into())
+}
+
+/// What an answer says of its request.
+pub(crate) struct Named<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) trace: TraceId,
 }
 
 /// Ids go into logs and headers: short, and nothing that needs quoting.
@@ -101,15 +147,22 @@ fn is_request_id(id: &str) -> bool {
 
 async fn handle(State(edge): State<RequestEdge>, mut request: Request, next: Next) -> Response {
     let started = edge.clock.monotonic();
-    let id = edge.request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route: Arc<str> = route.as_ref().map_or("none", MatchedPath::as_str).into();
     let method = MethodLabel::of(request.method());
+    let Tracked {
+        current,
+        span: part,
+        between_roles,
+    } = edge.begin(&request, crate::metrics::Label::as_str(method), &route);
+    let trace = current.context().trace;
+    let own_id = own_id(request.headers());
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
     let client = peer.map(|peer| edge.proxies.client(peer.ip(), request.headers()));
     let span = tracing::info_span!(
         "request",
-        id = &*id,
+        trace = %trace,
+        id = own_id.as_deref(),
         method = crate::metrics::Label::as_str(method),
         route = &*route,
         peer = peer.map(tracing::field::display),
@@ -118,14 +171,13 @@ async fn handle(State(edge): State<RequestEdge>, mut request: Request, next: Nex
     if let Some(client) = client {
         request.extensions_mut().insert(ClientAddr(client));
     }
+    let id = own_id.unwrap_or_else(|| trace.to_string().into());
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut wanted = HeaderMap::new();
     for value in request.headers().get_all(http::header::ACCEPT) {
         wanted.append(http::header::ACCEPT, value.clone());
     }
 
-    let between_roles = request.uri().path().starts_with(routes::INTERNAL_PREFIX)
-        || request.headers().contains_key(routes::DATANODE_HEADER);
     let place = edge.places.clone().try_acquire_owned().ok();
     let has_place = place.is_some();
     edge.metrics.started();
@@ -139,16 +191,18 @@ async fn handle(State(edge): State<RequestEdge>, mut request: Request, next: Nex
         method,
         route,
         span: span.clone(),
+        part,
         between_roles,
         _place: place,
     };
     let mut response = if has_place {
-        run(&edge, request, next).instrument(span).await
+        let work = run(&edge, request, next).instrument(span);
+        current.scope(work).await
     } else {
         edge.metrics.refused();
         full()
     };
-    problem::finish(&mut response, &id, &wanted);
+    problem::finish(&mut response, &Named { id: &id, trace }, &wanted);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }

@@ -230,6 +230,7 @@ impl Writer<'_> {
             expected: limit,
             resume: None,
             downstream: rest.to_vec(),
+            trace: None,
         };
         let streams = &self.tracker.write_streams;
         let mut writer = streams

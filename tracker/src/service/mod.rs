@@ -23,10 +23,10 @@ pub use state::{State, expected};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use dfs_client::HttpClient;
 use dfs_client::datanode::DatanodeClient;
 use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
+use dfs_client::{ClientMetrics, HttpClient};
 use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::status::Verdict;
 use dfs_protocol::{ClusterId, DatanodeId, Epoch, Fence, Incarnation, Problem, TrashId};
@@ -119,7 +119,8 @@ impl Tracker {
             registry,
         } = parts;
         let metrics = TrackerMetrics::register(&registry)?;
-        let http = HttpClient::new(connector).with_tokens(config.tokens.clone());
+        let http = HttpClient::counted(connector, ClientMetrics::register(&registry)?);
+        let http = http.with_tokens(config.tokens.clone());
         let silence = SilenceWatch::new(http.clone(), metrics.silent_datanodes.clone());
         let deposed = watch::Sender::new(None);
         let journal = JournalSet::new(
@@ -185,6 +186,11 @@ impl Tracker {
     /// The cluster.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// What calls datanodes: the process's one client, for the doors beside the tracker too.
+    pub fn http(&self) -> &HttpClient {
+        self.datanode_client.http()
     }
 
     /// The catalog, for dumps and tests.

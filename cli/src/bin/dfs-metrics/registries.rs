@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::routing::get;
+use dfs_client::ClientMetrics;
 use dfs_datanode::metrics::DatanodeMetrics;
 use dfs_gateway::GatewayMetrics;
 use dfs_operator::decide::conditions::invalid;
@@ -17,6 +18,7 @@ use dfs_runtime::disk::DiskMetrics;
 use dfs_runtime::request::{RequestEdge, RequestMetrics, Routes};
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::server::ServerMetrics;
+use dfs_runtime::trace::TraceMetrics;
 use dfs_tracker::metrics::{EventMetrics, TrackerMetrics, catalog_lost};
 use dfs_tracker::model::datanodes::{DatanodeTable, LivenessPolicy};
 use dfs_tracker::model::op::DatanodeRecord;
@@ -45,15 +47,20 @@ pub(crate) struct Family {
 /// Every metric by its name.
 pub(crate) type Families = BTreeMap<String, Family>;
 
-/// Everything that any process registers.
-pub(crate) fn families() -> Result<Families, Error> {
-    let mut all = Families::new();
-    for (role, registry) in [
+/// The registry of each process.
+pub(crate) fn registries() -> Result<[(&'static str, Registry); 4], Error> {
+    Ok([
         ("tracker", tracker()?),
         ("datanode", datanode()?),
         ("gateway", gateway()?),
         ("operator", operator()?),
-    ] {
+    ])
+}
+
+/// Everything that any process registers.
+pub(crate) fn families() -> Result<Families, Error> {
+    let mut all = Families::new();
+    for (role, registry) in registries()? {
         for family in registry.gather() {
             let metrics = family.get_metric().iter();
             let labels = metrics.flat_map(Metric::get_label);
@@ -126,6 +133,7 @@ fn gateway() -> Result<Registry, Error> {
 fn operator() -> Result<Registry, Error> {
     let registry = Registry::new();
     every_process(&registry, "operator", &["admin"])?;
+    ClientMetrics::register(&registry)?;
     let metrics = dfs_operator::metrics::Metrics::register(&registry)?;
     let key = ClusterKey {
         namespace: "namespace".into(),
@@ -148,8 +156,10 @@ fn every_process(
     Ok(())
 }
 
-/// The metrics of requests have no series before a router knows its routes, and one was called.
+/// Takes and makes requests. The metrics of those that come have no series before a router knows its routes, and one was called.
 fn serving(registry: &Registry) -> Result<(), Error> {
+    ClientMetrics::register(registry)?;
+    TraceMetrics::register(registry)?;
     let metrics = RequestMetrics::register(registry)?;
     let edge = RequestEdge::new(SharedRng::from_seed(1), SystemClock::shared(), metrics, 1);
     let router = edge.wrap(Routes::mount([("/", get(|| async {}))], ()));

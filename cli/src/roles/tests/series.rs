@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dfs_client::HttpClient;
+use dfs_client::{ClientMetrics, HttpClient};
 use dfs_datanode::{Datanode, DatanodeConfig, DatanodeSeams};
 use dfs_gateway::{GatewayConfig, GatewayParts, doors};
 use dfs_runtime::metrics::DURATION_BUCKETS;
 use dfs_runtime::request::Routes;
+use dfs_runtime::trace::TraceMetrics;
 use http::Method;
 use prometheus::{Registry, TextEncoder};
 
@@ -58,9 +59,11 @@ async fn no_process_can_have_more_series_than_its_page_says() {
     assert!(most <= TRACKER, "a tracker may have {most} series");
 
     let registry = Registry::new();
+    let calls = ClientMetrics::register(&registry).unwrap();
+    TraceMetrics::register(&registry).unwrap();
     let parts = GatewayParts {
         tracker: running.tracker.clone(),
-        connector: world.connector.clone(),
+        http: HttpClient::counted(world.connector.clone(), calls),
         clock: world.clock.clone(),
         rng: world.rng.clone(),
         registry: registry.clone(),

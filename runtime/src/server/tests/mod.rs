@@ -5,6 +5,7 @@ mod input;
 mod pace;
 mod requests;
 mod streams;
+mod traces;
 
 use std::net::SocketAddr;
 use std::time::Duration;
