@@ -6,6 +6,7 @@ pub mod datanode;
 pub mod error;
 pub mod frame_io;
 pub mod http;
+mod pieces;
 pub mod silence;
 pub mod tracker;
 pub mod write_stream;
