@@ -156,7 +156,7 @@ impl BlockStream {
                 Ok(Some(Err(error))) => return Err(unreachable(&self.from.address, &error)),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.decoder.push(&data);
+                        self.decoder.push(data);
                     }
                 }
             }

@@ -2,19 +2,23 @@
 
 use std::io::{self, IoSlice};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use dfs_protocol::frame::{FrameError, FrameHeader, FrameKind, HEADER_LEN};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::pieces::Pieces;
+
 /// Bytes asked of the stream at once: a few blocks, so that a block costs less than one call.
 const READ_STEP: usize = 256 * 1024;
+/// A buffer with less room left is replaced before more is asked for.
+const LEAST_READ: usize = 16 * 1024;
 
 /// A frame whose payload matches its checksum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// What it is.
     pub header: FrameHeader,
-    /// Its bytes: shares the receive buffer, is not copied.
+    /// Its bytes: shares a receive buffer; copied only where it lies in two of them.
     pub payload: Bytes,
 }
 
@@ -32,14 +36,14 @@ pub enum FrameIoError {
 /// Takes frames out of bytes as they arrive, wherever they come from.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
-    buffer: BytesMut,
+    received: Pieces,
     header: Option<FrameHeader>,
 }
 
 impl FrameDecoder {
     /// Adds bytes that arrived.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+    pub fn push(&mut self, bytes: Bytes) {
+        self.received.push(bytes);
     }
 
     /// The next whole frame, verified; `None` until more bytes arrive.
@@ -49,18 +53,15 @@ impl FrameDecoder {
         let header = if let Some(header) = self.header {
             header
         } else {
-            let Some(bytes) = self.buffer.first_chunk::<HEADER_LEN>() else {
+            let Some(bytes) = self.received.take(HEADER_LEN) else {
                 return Ok(None);
             };
-            let header = FrameHeader::decode(bytes)?;
-            self.buffer.advance(HEADER_LEN);
-            *self.header.insert(header)
+            let bytes = bytes.first_chunk().ok_or(FrameError::Header)?;
+            *self.header.insert(FrameHeader::decode(bytes)?)
         };
-        let length = header.length as usize;
-        if self.buffer.len() < length {
+        let Some(payload) = self.received.take(header.length as usize) else {
             return Ok(None);
-        }
-        let payload = self.buffer.split_to(length).freeze();
+        };
         self.header = None;
         header.verify(&payload)?;
         Ok(Some(Frame { header, payload }))
@@ -68,7 +69,7 @@ impl FrameDecoder {
 
     /// Whether the bytes so far end with a whole frame.
     pub fn is_between_frames(&self) -> bool {
-        self.buffer.is_empty() && self.header.is_none()
+        self.received.len() == 0 && self.header.is_none()
     }
 }
 
@@ -76,6 +77,7 @@ impl FrameDecoder {
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
+    buffer: BytesMut,
     decoder: FrameDecoder,
 }
 
@@ -84,6 +86,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> Self {
         Self {
             stream,
+            buffer: BytesMut::new(),
             decoder: FrameDecoder::default(),
         }
     }
@@ -94,8 +97,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = self.decoder.next()? {
                 return Ok(Some(frame));
             }
-            self.decoder.buffer.reserve(READ_STEP);
-            if self.stream.read_buf(&mut self.decoder.buffer).await? == 0 {
+            if self.buffer.capacity() < LEAST_READ {
+                self.buffer.reserve(READ_STEP);
+            }
+            if self.stream.read_buf(&mut self.buffer).await? > 0 {
+                self.decoder.push(self.buffer.split().freeze());
+            } else {
                 return if self.decoder.is_between_frames() {
                     Ok(None)
                 } else {

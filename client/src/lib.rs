@@ -8,6 +8,7 @@ pub mod error;
 pub mod frame_io;
 pub mod http;
 pub mod metrics;
+mod pieces;
 pub mod silence;
 pub mod tracker;
 pub mod write_stream;

@@ -7,10 +7,12 @@ pub use metered::{DiskMetrics, DiskOperation, MeteredDisk};
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,12 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// As [`Self::write_all_at`], but the page cache lets go of the bytes once they are on the device,
+    /// where kernel and file system can do that (Linux 6.14, `RWF_DONTCACHE`): copying a stream of large
+    /// writes into pages that nobody reads costs more than the sockets it came over.
+    fn write_uncached_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(data, offset)
+    }
     /// Bytes of the file.
     fn length(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeroes) the file.
@@ -249,6 +257,9 @@ impl Drop for RealLock {
 #[derive(Debug)]
 struct RealFile(File);
 
+/// `RWF_DONTCACHE` of linux/fs.h, since Linux 6.14; rustix has no name for it yet.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
 impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         loop {
@@ -261,6 +272,25 @@ impl DiskFile for RealFile {
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(data, offset)
+    }
+
+    fn write_uncached_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            let rest = [IoSlice::new(&data[done..])];
+            match pwritev2(&self.0, &rest, offset + done as u64, DONTCACHE) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                // An older kernel, or a file system without it: asked again next time, which costs
+                // nothing beside the write.
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                    return self.write_all_at(&data[done..], offset + done as u64);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn length(&self) -> io::Result<u64> {

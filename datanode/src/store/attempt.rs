@@ -17,6 +17,7 @@ use super::record::{
     HEADER_LEN_U64, RecordHeader, RecordState, encode_footer, footer_length, record_length,
 };
 use super::space::Reservation;
+use super::steps::Steps;
 use super::{NewChunk, StagedChunk};
 
 /// End of every staged record's name.
@@ -30,6 +31,7 @@ pub struct Attempt {
     new: NewChunk,
     path: PathBuf,
     file: Arc<dyn DiskFile>,
+    data: Steps,
     reservation: Reservation,
     blocks: Vec<u32>,
     running: RunningCrc32c,
@@ -51,6 +53,7 @@ impl Attempt {
             claim,
             new,
             path,
+            data: Steps::new(Arc::clone(&file), HEADER_LEN_U64),
             file,
             reservation,
             blocks: Vec::new(),
@@ -102,6 +105,9 @@ impl Attempt {
         let header = self
             .header(RecordState::Sealed, chunk.length, chunk.crc32c)
             .encode();
+        self.data
+            .flush()
+            .map_err(|e| self.write_error("writing a block", e))?;
         self.file
             .write_all_at(&footer, HEADER_LEN_U64 + chunk.length)
             .and_then(|()| self.file.write_all_at(&header, 0))
@@ -143,8 +149,8 @@ impl StagedChunk for Attempt {
                 detail: "a block does not match its checksum",
             });
         }
-        self.file
-            .write_all_at(block, HEADER_LEN_U64 + length)
+        self.data
+            .push(block)
             .map_err(|e| self.write_error("writing a block", e))?;
         self.reservation.consume(added);
         self.blocks.push(crc);
@@ -166,8 +172,8 @@ impl StagedChunk for Attempt {
         }
         self.claim.relabel(version)?;
         self.new.version = version;
-        self.file
-            .set_length(HEADER_LEN_U64 + resume.length)
+        self.data
+            .cut(HEADER_LEN_U64 + resume.length)
             .map_err(|e| self.write_error("cutting a staged file", e))?;
         let kept = usize::try_from(resume.length / BLOCK_SIZE_U64).unwrap_or(usize::MAX);
         self.blocks.truncate(kept);

@@ -13,6 +13,7 @@ pub mod record;
 pub mod refusal;
 pub mod scan;
 pub mod space;
+mod steps;
 pub mod volume;
 
 #[cfg(test)]

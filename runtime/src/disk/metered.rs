@@ -202,6 +202,11 @@ impl DiskFile for MeteredFile {
         self.meter.time(DiskOperation::Write, write)
     }
 
+    fn write_uncached_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let write = || self.inner.write_uncached_at(data, offset);
+        self.meter.time(DiskOperation::Write, write)
+    }
+
     fn length(&self) -> io::Result<u64> {
         self.meter.other(|| self.inner.length())
     }

@@ -1,0 +1,68 @@
+//! Blocks of a large chunk, collected into writes of 1 MiB that leave nothing in the page cache.
+
+use std::io;
+use std::sync::Arc;
+
+use dfs_runtime::disk::DiskFile;
+
+/// Bytes written at once: enough for the device, little beside what a stream holds anyway.
+const STEP: usize = 1024 * 1024;
+
+/// A file that grows at its end. What was pushed last may not be written yet.
+#[derive(Debug)]
+pub(super) struct Steps {
+    file: Arc<dyn DiskFile>,
+    /// Where `pending` goes.
+    at: u64,
+    pending: Vec<u8>,
+}
+
+impl Steps {
+    /// Goes on in `file` at `at`.
+    pub(super) fn new(file: Arc<dyn DiskFile>, at: u64) -> Self {
+        Self {
+            file,
+            at,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Adds bytes at the end; writes when a step is full.
+    pub(super) fn push(&mut self, mut data: &[u8]) -> io::Result<()> {
+        if self.pending.capacity() == 0 {
+            self.pending.reserve_exact(STEP);
+        }
+        while !data.is_empty() {
+            let (now, later) = data.split_at(data.len().min(STEP - self.pending.len()));
+            self.pending.extend_from_slice(now);
+            data = later;
+            if self.pending.len() == STEP {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            self.file.write_uncached_at(&self.pending, self.at)?;
+            self.at += self.pending.len() as u64;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    /// Drops what lies behind `end`, a position in the file.
+    pub(super) fn cut(&mut self, end: u64) -> io::Result<()> {
+        if end < self.at {
+            self.file.set_length(end)?;
+            self.pending.clear();
+            self.at = end;
+        } else {
+            let kept = usize::try_from(end - self.at).unwrap_or(usize::MAX);
+            self.pending.truncate(kept);
+        }
+        Ok(())
+    }
+}
