@@ -79,10 +79,10 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
     let observed = input.observed;
     // Who does not end in time, with its node perhaps, keeps nobody else.
     let ending = |part| {
-        let mut pods = observed.pods_of(part).filter(|pod| may_run(pod));
+        let mut pods = observed.pods_of(part).filter(|pod| !pod.has_ended());
         pods.any(|pod| !is_late(pod, input.now))
     };
-    let left = observed.pods.iter().filter(|pod| may_run(pod));
+    let left = observed.pods.iter().filter(|pod| !pod.has_ended());
     let left: Vec<_> = left.map(|pod| pod.name.clone()).collect();
     let asks = |workload: Option<&WorkloadView>| workload.is_some_and(|one| one.wanted > 0);
     let gateway = observed.gateway.as_ref();
@@ -104,11 +104,6 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
 fn is_late(pod: &PodView, now: Timestamp) -> bool {
     let late = |deadline| now.duration_since(deadline) >= LATE;
     pod.deadline.is_some_and(late)
-}
-
-/// A pod whose containers all ended is kept by a Deployment as a record.
-fn may_run(pod: &PodView) -> bool {
-    pod.phase != "Failed" && pod.phase != "Succeeded"
 }
 
 /// What was begun and must not be taken for a part of the stop, or the stop for a part of it.
