@@ -289,7 +289,7 @@ pub fn decide(input: &Input<'_>) -> Plan {
         }
         plan.steps.extend(plan.nodes.steps.clone());
     }
-    if let Some(stop) = plan.stop.clone().filter(Stop::is_under_way) {
+    if let Some(stop) = plan.stop.clone().filter(Stop::rests) {
         stop::rest(input, &mut plan, &stop);
     }
     if cluster.paused {

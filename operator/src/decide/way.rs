@@ -104,8 +104,7 @@ fn waiting(input: &Input<'_>, open: &OpenTracker, home: &str) -> Option<(String,
         let mut members = open.nodes.iter();
         let is_its = |entry: &DatanodeEntry| entry.pod.as_ref() == Some(&pod.name);
         let is_live = |entry: &DatanodeEntry| entry.liveness == Liveness::Live;
-        let is_member =
-            members.any(|entry| entry.is_member() && is_its(entry) && is_live(entry));
+        let is_member = members.any(|entry| entry.is_member() && is_its(entry) && is_live(entry));
         pod.ready && !pod.deleting && is_member
     };
     let mut pods = observed.pods_of(Part::Datanode).filter(serves);

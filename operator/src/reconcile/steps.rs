@@ -91,8 +91,7 @@ impl Pass<'_> {
                 datanode: Some(id), ..
             } => (
                 "announce that a datanode restarts",
-                ask.counted(tracker.maintain(at, *id, SHORT_ABSENCE))
-                    .await,
+                ask.counted(tracker.maintain(at, *id, SHORT_ABSENCE)).await,
             ),
             Step::Restart { datanode: None, .. }
             | Step::ForgetAcknowledgement
@@ -264,7 +263,12 @@ fn told(step: &Step) -> Note {
             to,
             proof,
         } => Note::new(
-            EventReason::ScalingDown,
+            // Only a stop lowers a set to none.
+            if *to == 0 {
+                EventReason::Stopping
+            } else {
+                EventReason::ScalingDown
+            },
             format!("StatefulSet {set} is lowered from {from} to {to}: {proof}"),
         ),
         Step::Orphan {
