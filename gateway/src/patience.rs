@@ -334,7 +334,7 @@ mod tests {
             let (patient, request) = (patient.clone(), request());
             async move { patient.locate(request).await.unwrap() }
         });
-        while patient.metrics.tracker_retries.get() == retries {
+        while patient.metrics.tracker_retries.get() == retries && !waiting.is_finished() {
             tokio::task::yield_now().await;
         }
         assert!(!waiting.is_finished());
