@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use dfs_protocol::status::ChunkHealth;
+use serde_json::Value;
 
 use crate::load::Load;
 use crate::loss::{busy, goes_on};
@@ -14,8 +15,8 @@ use crate::world::{DEADLINE, World};
 
 /// What a drain is to take away: stores and their operator, and nothing of the cluster's own.
 const OURS: &str = "app.kubernetes.io/name in (dfs,dfs-operator)";
-/// A datanode that stops is announced as away for five minutes, before which nothing of it is copied. Where the next one
-/// has to wait until that is done, its drain takes longer.
+/// A datanode that stops is announced as away for five minutes. Where the next one has to wait until its chunks are
+/// copied, its drain takes longer.
 const PATIENCE: Duration = Duration::from_mins(20);
 
 /// A node that is drained. Dropped, it takes pods again.
@@ -132,6 +133,15 @@ async fn wait_allowed(world: &World, cluster: &Cluster<'_>, datanodes: usize) {
     .await;
 }
 
+/// What was told of announcements that ended early.
+fn maintenance_ended(world: &World) -> Vec<String> {
+    let events = world.events().unwrap().into_iter();
+    let ended = events.filter(|event| event["reason"] == "MaintenanceEnded");
+    // The events of one API are shown by the other under its own names.
+    let note = |event: &Value| [text(&event["message"]), text(&event["note"])].concat();
+    ended.map(|event| note(&event)).collect()
+}
+
 /// Two nodes with datanodes at once, none with the tracker: where its volume is bound to the node, nobody could say
 /// that the other drain's datanode may stop.
 async fn two_at_once(world: &World, cluster: &Cluster<'_>, load: &Load) {
@@ -144,9 +154,24 @@ async fn two_at_once(world: &World, cluster: &Cluster<'_>, load: &Load) {
         // Each is a program that runs for minutes.
         tokio::task::spawn_blocking(move || Drain::run(&node))
     });
+    let mut waited = false;
     for drain in drains.collect::<Vec<_>>() {
-        assert_rid(world, &drain.await.unwrap().node);
+        let drain = drain.await.unwrap();
+        assert_rid(world, &drain.node);
+        let mut refused = drain.refused.keys();
+        waited |= refused.any(|pod| pod.starts_with("store-datanode"));
     }
+    // Where volumes are bound, nobody comes back while both are cordoned: the second is waited for until repair is done.
+    let nowhere = world.nodes_of("datanode");
+    let nowhere = nowhere.values().filter(|node| node.is_empty()).count();
+    let ended = maintenance_ended(world);
+    for note in &ended {
+        eprintln!("  MaintenanceEnded: {note}");
+    }
+    assert!(
+        !waited || nowhere < 2 || !ended.is_empty(),
+        "the second drain waited for the first one's announcement to run out"
+    );
     goes_on(load).await;
     let status = cluster.status().unwrap();
     eprintln!("  with both away: {}", status.summary);

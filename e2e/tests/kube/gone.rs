@@ -30,7 +30,7 @@ async fn i23_fault_32_a_datanode_whose_node_is_gone_for_good_is_given_up_and_rep
     let tracker = world.nodes_of("tracker")["store-tracker-0"].clone();
     cluster.gateways_beside(&tracker).await;
     let door = cluster.door().await;
-    let load = Load::start(&door.store, "load");
+    let load = Load::start_full(&door.store, "load").await;
     goes_on(&load).await;
     let victims = world.nodes_of("datanode");
     let (pod, victim) = victims.iter().find(|(_, node)| **node != tracker).unwrap();

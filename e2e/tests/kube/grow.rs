@@ -7,8 +7,8 @@ use dfs_e2e::ledger::Content;
 use serde_json::{Value, json};
 
 use crate::loss::{busy, goes_on};
-use crate::store::Cluster;
-use crate::tools::{text, until};
+use crate::store::{Cluster, SMALL_VOLUME, volume};
+use crate::tools::{doubled, text, until};
 use crate::world::{DEADLINE, World};
 
 /// Bytes of each file that fills the volumes, and so many at the most.
@@ -85,8 +85,9 @@ async fn volumes_grow_under_load_and_no_pod_is_restarted() {
     world.install_operator(&[]);
     let (cluster, _door, load) = busy(&world, 3).await;
     let before = (pods(&world).unwrap(), capacity(&cluster).unwrap());
-    grow(&cluster, "2Gi");
-    if !wait_grown(&world, &cluster, 3, "2Gi").await {
+    let larger = doubled(&volume());
+    grow(&cluster, &larger);
+    if !wait_grown(&world, &cluster, 3, &larger).await {
         load.stop().await.assert_nothing_failed();
         return;
     }
@@ -106,7 +107,7 @@ async fn volumes_grow_under_load_and_no_pod_is_restarted() {
     world.kubectl(&scale).unwrap();
     cluster.wait_registered(4).await;
     let sizes = claims(&world).unwrap();
-    assert_eq!(sizes["data-store-datanode-3"], "2Gi", "{sizes:?}");
+    assert_eq!(sizes["data-store-datanode-3"], larger, "{sizes:?}");
     goes_on(&load).await;
     load.stop().await.assert_nothing_failed();
     cluster.wait_whole().await;
@@ -119,7 +120,9 @@ async fn i15_fault_14_full_volumes_are_told_and_growth_saves_the_writes() {
         return;
     };
     world.install_operator(&[]);
-    let cluster = Cluster::apply(&world, "store", 3);
+    // Filled to the brim: small whatever the others have.
+    let small = json!({"dataNodes": {"storage": {"size": SMALL_VOLUME}}});
+    let cluster = Cluster::apply_with(&world, "store", 3, &small);
     cluster.wait_ready().await;
     cluster.wait_registered(3).await;
     let door = cluster.door().await;

@@ -14,8 +14,12 @@ use dfs_e2e::ledger::Content;
 use dfs_e2e::store::Store;
 use tokio::task::JoinSet;
 
+use crate::tools::load_mib;
+
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Sizes of the files that a scenario begins with, in turn.
+const BEFORE: [u64; 7] = [1, 1 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20, 256 << 20];
 /// Bytes after which files stay small: however long a scenario takes, its small volumes do not fill up.
 const PLENTY: usize = 160 << 20;
 /// Requests wait so long for a tracker that restarts, and are refused afterwards.
@@ -174,13 +178,27 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// The same as [`Self::start`], once as much was written as `DFS_KUBE_LOAD_MIB` says.
+    pub(crate) async fn start_full(store: &Store, directory: &str) -> Self {
+        let acked = filled(store, &format!("{directory}-before"), load_mib() << 20).await;
+        Self::start_with(store, directory, acked)
+    }
+
     /// Starts one writer and two readers on files below `directory`.
     pub(crate) fn start(store: &Store, directory: &str) -> Self {
+        Self::start_with(store, directory, BTreeMap::new())
+    }
+
+    fn start_with(store: &Store, directory: &str, acked: BTreeMap<String, Content>) -> Self {
+        let seen = Seen {
+            acked,
+            ..Seen::default()
+        };
         let shared = Arc::new(Shared {
             store: store.clone(),
             directory: directory.to_owned(),
             stop: AtomicBool::new(false),
-            seen: Mutex::default(),
+            seen: Mutex::new(seen),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(write(shared.clone(), fastrand::Rng::new()));
@@ -215,6 +233,27 @@ impl Load {
         eprintln!("  load: {seen}");
         seen
     }
+}
+
+/// Writes files of all sizes, `bytes` in all.
+async fn filled(store: &Store, directory: &str, bytes: u64) -> BTreeMap<String, Content> {
+    let mut acked = BTreeMap::new();
+    let mut left = bytes;
+    for (number, size) in BEFORE.into_iter().cycle().enumerate() {
+        if left == 0 {
+            break;
+        }
+        let size = size.min(left);
+        left -= size;
+        let mut body = vec![0; usize::try_from(size).unwrap()];
+        fastrand::fill(&mut body);
+        let (body, path) = (Bytes::from(body), format!("{directory}/{number}"));
+        let content = Content::of(&body);
+        let answer = store.try_put(&path, body).await.unwrap();
+        assert!(answer.status.is_success(), "{path}: {}", answer.text());
+        acked.insert(path, content);
+    }
+    acked
 }
 
 /// Mostly small files, some of several MiB; each path once.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::loss::{busy, goes_on};
-use crate::tools::{text, until};
+use crate::store::Cluster;
+use crate::tools::{said_by, text, until};
 use crate::world::{DEADLINE, World};
 
 /// Datanodes and tracker: pod and UID.
@@ -61,6 +62,46 @@ async fn i29_a_new_template_rolls_pod_by_pod_under_load() {
     );
     goes_on(&load).await;
     load.stop().await.assert_nothing_failed();
+    cluster.wait_whole().await;
+}
+
+/// Waits until every pod of datanodes and tracker is another one than before.
+async fn wait_renewed(world: &World, cluster: &Cluster<'_>, before: &BTreeMap<String, String>) {
+    until("every pod was made anew", 3 * DEADLINE, || async {
+        let now = stateful(world)?;
+        let old = kept(before, &now);
+        let told = cluster.condition("Progressing")?;
+        (old.is_empty() && now.len() == before.len())
+            .then_some(())
+            .ok_or_else(|| format!("{old:?} are the old ones; {told:?}"))
+    })
+    .await;
+    cluster.wait_ready().await;
+    cluster.wait_registered(before.len() - 1).await;
+}
+
+/// Another version of the program, and back to the first: pods change one by one, and nobody loses a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn i29_another_version_rolls_in_under_load_and_out_again() {
+    let Some(mut world) = World::start("version").await else {
+        return;
+    };
+    let Some(tag) = said_by("DFS_KUBE_OTHER_TAG") else {
+        eprintln!("skipped: another version's tag is needed; set DFS_KUBE_OTHER_TAG");
+        return;
+    };
+    world.install_operator(&[]);
+    let (cluster, _door, load) = busy(&world, 3).await;
+    for image in [json!(tag), Value::Null] {
+        let before = stateful(&world).unwrap();
+        cluster.change(&json!({"image": {"tag": image}}));
+        wait_renewed(&world, &cluster, &before).await;
+        goes_on(&load).await;
+        let versions = cluster.nodes().unwrap().into_iter();
+        let versions: Vec<_> = versions.map(|node| node.version).collect();
+        eprintln!("  with {image}: datanodes {versions:?}; {}", load.seen());
+    }
+    load.stop().await.assert_only_the_tracker_was_away();
     cluster.wait_whole().await;
 }
 

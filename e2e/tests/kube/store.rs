@@ -7,13 +7,18 @@ use dfs_protocol::status::{ClusterStatus, DatanodeStatus};
 use serde_json::{Value, json};
 
 use crate::door::Door;
-use crate::tools::until;
+use crate::tools::{said_by, until};
 use crate::world::{DEADLINE, World};
 
 /// How long a datanode may be silent in these stores before its chunks are copied.
 pub(crate) const REPAIR_DELAY: Duration = Duration::from_secs(20);
 /// Small volumes: the cluster may make them of its own disk.
-const VOLUME: &str = "1Gi";
+pub(crate) const SMALL_VOLUME: &str = "1Gi";
+
+/// Size of datanodes' volumes (`DFS_KUBE_VOLUME`).
+pub(crate) fn volume() -> String {
+    said_by("DFS_KUBE_VOLUME").unwrap_or_else(|| SMALL_VOLUME.to_owned())
+}
 
 /// A store by its name, which is its `DfsCluster`'s.
 pub(crate) struct Cluster<'a> {
@@ -32,8 +37,8 @@ impl<'a> Cluster<'a> {
         let mut spec = json!({
             "replication": { "factor": 3 },
             "repairDelay": format!("{}s", REPAIR_DELAY.as_secs()),
-            "tracker": { "storage": { "size": VOLUME } },
-            "dataNodes": { "replicas": datanodes, "storage": { "size": VOLUME } },
+            "tracker": { "storage": { "size": SMALL_VOLUME } },
+            "dataNodes": { "replicas": datanodes, "storage": { "size": volume() } },
         });
         if world.ingress.is_some() {
             spec["gateway"] = json!({ "ingress": { "host": world.host(name) } });

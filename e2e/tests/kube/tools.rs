@@ -131,6 +131,23 @@ pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
         .unwrap_or(otherwise)
 }
 
+/// MiB that the load writes before a scenario begins (`DFS_KUBE_LOAD_MIB`).
+pub(crate) fn load_mib() -> u64 {
+    number("DFS_KUBE_LOAD_MIB", 0)
+}
+
+/// What a variable of the environment says, if anything.
+pub(crate) fn said_by(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|text| !text.is_empty())
+}
+
+/// Twice a size like `1Gi`.
+pub(crate) fn doubled(size: &str) -> String {
+    let digits = size.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().unwrap();
+    format!("{}{}", 2 * number, &size[digits.len()..])
+}
+
 /// What can take pieces of the cluster away.
 pub(crate) struct Hook(String);
 

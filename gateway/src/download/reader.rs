@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_client::ClientError;
@@ -18,6 +19,7 @@ use super::race::{Arrived, Lane, Race, damaged};
 use crate::error::DownloadError;
 use crate::gateway::SharedGateway;
 use crate::metrics::{Doubt, Hedge};
+use crate::patience::{REPORT_PAUSE, is_unreported};
 
 type Blocks = mpsc::Sender<Result<Bytes, DownloadError>>;
 
@@ -29,6 +31,8 @@ const RELOCATIONS: u32 = 1;
 pub(super) struct Reader {
     gateway: SharedGateway,
     located: LocateResponse,
+    /// Monotonic time until which a tracker that gathers reports is waited for where every known replica failed.
+    deadline: Duration,
 }
 
 /// Why a chunk's reading ended early.
@@ -54,7 +58,17 @@ struct Search {
 
 impl Reader {
     pub(super) fn new(gateway: SharedGateway, located: LocateResponse) -> Self {
-        Self { gateway, located }
+        // Where locations are still unknown, they were waited for already.
+        let patience = if is_unreported(&located) {
+            Duration::ZERO
+        } else {
+            gateway.config.tracker_patience
+        };
+        Self {
+            deadline: gateway.clock.monotonic() + patience,
+            gateway,
+            located,
+        }
     }
 
     /// Sends the range's bytes; the last item is an error if they could not all be had.
@@ -227,7 +241,12 @@ impl Reader {
             if let Some(replica) = self.untried(search) {
                 return Ok(replica);
             }
-            if search.relocations >= RELOCATIONS || !self.relocate().await {
+            let may_ask = if self.located.safe_mode {
+                self.waited().await
+            } else {
+                search.relocations < RELOCATIONS
+            };
+            if !may_ask || !self.relocate().await {
                 return Err(DownloadError::Unavailable {
                     path: self.located.file.path.clone(),
                     from: search.start + search.progress.next,
@@ -250,6 +269,17 @@ impl Reader {
     }
 
     /// Asks for locations again; false when the file is no longer what is being read.
+    /// Waits for a moment while the tracker gathers reports; says whether there was time for it. Other replicas are
+    /// about to be known, and the one that failed may have ended with the tracker.
+    async fn waited(&self) -> bool {
+        if self.gateway.clock.monotonic() >= self.deadline {
+            return false;
+        }
+        self.gateway.metrics.tracker_retries.inc();
+        tokio::time::sleep(REPORT_PAUSE).await;
+        true
+    }
+
     async fn relocate(&mut self) -> bool {
         let request = LocateRequest {
             path: self.located.file.path.clone(),

@@ -1,7 +1,9 @@
 //! Downloads from replicas that fail on order.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_client::TrackerApi as _;
@@ -10,6 +12,7 @@ use dfs_protocol::{ErrorCode, FilePath, Problem};
 use http_body_util::BodyExt as _;
 
 use super::open;
+use crate::config::GatewayConfig;
 use crate::headers::digests::WantedDigests;
 use crate::testing::{CHUNK, ReadFault, World, content, eventually};
 use crate::upload::{NewFile, Upload};
@@ -171,6 +174,29 @@ async fn fault_05_data_that_cannot_be_read_at_all_is_an_answer_that_names_the_fi
     world.tracker.safe_mode.store(false, Ordering::SeqCst);
     world.chain.revive(2);
     assert!(read(&world, 0..LENGTH).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn fault_05_a_read_waits_while_the_tracker_gathers_reports_and_no_known_replica_answers() {
+    let config = GatewayConfig {
+        tracker_patience: Duration::from_mins(5),
+        ..crate::testing::config()
+    };
+    let (world, bytes) = stored_in(World::with(3, CHUNK, config).await).await;
+    for datanode in 0..3 {
+        world.chain.order_read(datanode, Some(ReadFault::CutBefore(0)));
+    }
+    world.tracker.gathers.store(true, Ordering::SeqCst);
+    let world = Arc::new(world);
+    let reading = tokio::spawn({
+        let world = world.clone();
+        async move { read(&world, 0..LENGTH).await }
+    });
+    let retries = world.gateway.metrics.tracker_retries.clone();
+    eventually("it waits", || retries.get() > 1).await;
+    assert!(!reading.is_finished());
+    world.chain.order_read(1, None);
+    assert_eq!(reading.await.unwrap().unwrap().unwrap(), bytes);
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub(crate) struct FakeTracker {
     pub(crate) unreachable: AtomicU32,
     /// So many questions for the status do not reach it.
     pub(crate) unasked: AtomicU32,
+    /// In safe mode although every replica is known.
+    pub(crate) gathers: std::sync::atomic::AtomicBool,
     /// Hides locations, as in safe mode.
     pub(crate) safe_mode: std::sync::atomic::AtomicBool,
 }
@@ -89,6 +91,7 @@ impl FakeTracker {
             lost_answers: AtomicU32::new(0),
             unreachable: AtomicU32::new(0),
             unasked: AtomicU32::new(0),
+            gathers: std::sync::atomic::AtomicBool::new(false),
             safe_mode: std::sync::atomic::AtomicBool::new(false),
         }
     }
@@ -282,7 +285,7 @@ impl TrackerApi for FakeTracker {
         Ok(LocateResponse {
             file,
             chunks,
-            safe_mode,
+            safe_mode: safe_mode || self.gathers.load(Ordering::SeqCst),
         })
     }
 

@@ -98,7 +98,8 @@ fn tracker_stays(observed: &Observed, cluster: &str) -> Option<bool> {
     let is_bound = home(&tracker).is_none_or(|home| home == node);
     // A gateway that takes another's place becomes ready only once the tracker answered it, and the next one beside the
     // tracker is not evicted before that.
-    let mut others = observed.pods.iter().filter(|pod| pod.part != Part::Tracker);
+    let there = observed.pods.iter().filter(|pod| !pod.has_ended());
+    let mut others = there.filter(|pod| pod.part != Part::Tracker);
     let is_shared = others.any(|pod| pod.node.as_ref() == Some(node));
     let set = names::datanode_set(cluster);
     let wanted = observed.datanode_set.as_ref().map_or(0, |set| set.wanted);
@@ -126,7 +127,7 @@ fn state(pod: &PodView) -> State {
         State::Down
     } else if pod.ready {
         State::Up
-    } else if pod.node.is_some() && pod.waiting.is_none() && pod.phase != "Failed" {
+    } else if pod.node.is_some() && pod.waiting.is_none() && !pod.has_ended() {
         State::Coming
     } else {
         State::Down
@@ -187,6 +188,8 @@ mod tests {
             'p' => view.node = None,
             // Ending; the kubelet still says that it is ready.
             'd' => (view.ready, view.deleting) = (true, true),
+            // Its containers ended for good.
+            'e' => view.phase = "Succeeded".into(),
             // Ends again and again.
             'w' => view.waiting = Some("CrashLoopBackOff".into()),
             // 'u' is up, 'c' is coming up.
@@ -212,6 +215,7 @@ mod tests {
             ("uuuup", 5, 2),
             ("uuuud", 5, 2),
             ("uuuuw", 5, 2),
+            ("uuuue", 5, 2),
             ("uuupw", 5, 3),
             ("uuuuc", 5, 1),
             ("uuupc", 5, 2),
@@ -273,7 +277,7 @@ mod tests {
     #[test]
     fn the_tracker_stays_on_its_node_until_a_cordon_has_rid_it_of_all_others() {
         type Change = fn(&mut Observed);
-        let rows: [(&str, Change, i32); 15] = [
+        let rows: [(&str, Change, i32); 18] = [
             ("a datanode is beside it", |_| {}, 0),
             ("and the node is cordoned", cordon, 0),
             ("the datanode restarts", |o| o.pods[0].node = None, 0),
@@ -300,6 +304,32 @@ mod tests {
                 "of the cordoned node's pods a gateway is left",
                 |o| (cordon(o), o.pods[0].part = Part::Gateway).1,
                 0,
+            ),
+            (
+                "of the cordoned node's pods the record of a gateway is left",
+                |o| {
+                    cordon(o);
+                    o.pods[0].part = Part::Gateway;
+                    (o.pods[0].phase, o.pods[0].ready) = ("Failed".into(), false);
+                },
+                1,
+            ),
+            (
+                "and the record of one that ended well",
+                |o| {
+                    cordon(o);
+                    o.pods[0].part = Part::Gateway;
+                    (o.pods[0].phase, o.pods[0].ready) = ("Succeeded".into(), false);
+                },
+                1,
+            ),
+            (
+                "the tracker's pod ended well, and nobody can ask it",
+                |o| {
+                    o.pods[3].ready = false;
+                    o.pods[3].phase = "Succeeded".into();
+                },
+                1,
             ),
             (
                 "it is not wanted any more",

@@ -16,6 +16,7 @@ pub mod stop;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod waits;
+mod way;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub use lost::{Acknowledged, Gone};
 pub use nodes::Nodes;
 pub use roll::Roll;
 pub use stop::Stop;
+pub use way::{SHORT_ABSENCE, Way};
 
 use crate::observe::{Observed, Uid, Verdicts};
 use crate::tracker_client::{Admission, DatanodeEntry};
@@ -81,6 +83,8 @@ pub enum Step {
     /// A datanode that was announced as away for a while cannot come back, because its volume is gone: its chunks are
     /// copied now.
     StopWaiting(Gone),
+    /// A datanode that was announced as away for a while cannot come back meanwhile, and a drain waits for its chunks.
+    MakeWay(Way),
     /// A datanode's volume is gone for ever and nothing depends on it.
     Lost(Gone),
     /// Rebuild the catalog from these addresses.
@@ -188,6 +192,7 @@ impl Step {
             | Self::Update { .. }
             | Self::Refuse { .. }
             | Self::StopWaiting(_)
+            | Self::MakeWay(_)
             | Self::Lost(_)
             | Self::Rebuild(_)
             | Self::ForgetAcknowledgement
@@ -284,7 +289,7 @@ pub fn decide(input: &Input<'_>) -> Plan {
         }
         plan.steps.extend(plan.nodes.steps.clone());
     }
-    if let Some(stop) = plan.stop.clone().filter(Stop::is_under_way) {
+    if let Some(stop) = plan.stop.clone().filter(Stop::rests) {
         stop::rest(input, &mut plan, &stop);
     }
     if cluster.paused {
@@ -328,6 +333,7 @@ fn membership(input: &Input<'_>, plan: &mut Plan) {
     plan.refused = open.nodes.iter().filter_map(refused).collect();
     plan.steps
         .extend(lost::in_vain(input, open).map(Step::StopWaiting));
+    plan.steps.extend(way::make_way(input, open));
     let (ready, waiting) = lost::lost(input, open);
     plan.steps.extend(ready.into_iter().map(Step::Lost));
     plan.waiting.extend(waiting);

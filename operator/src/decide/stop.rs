@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod tests;
 
+use dfs_protocol::ClusterId;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Acknowledged, Input, Plan, Roll, Scale, Step, growth, waits};
@@ -26,6 +27,8 @@ const LATE: SignedDuration = SignedDuration::from_secs(30);
 pub enum Stop {
     /// It has not begun: something else ends first.
     Held(String),
+    /// The tracker that answers is another cluster's, so nobody can be asked about this one's data: all stays as it is.
+    Stranger(ClusterId),
     /// The gateways end: what is being uploaded is finished, nothing new is taken.
     Gateways,
     /// The datanodes end.
@@ -42,15 +45,28 @@ impl Stop {
     /// Whether anything was taken away for it.
     pub const fn is_under_way(&self) -> bool {
         match self {
-            Self::Held(_) => false,
+            Self::Held(_) | Self::Stranger(_) => false,
             Self::Gateways | Self::Datanodes | Self::Tracker | Self::Left(_) | Self::Done => true,
+        }
+    }
+
+    /// Whether sets keep what they ask for, but for the one whose turn it is.
+    pub const fn rests(&self) -> bool {
+        match self {
+            Self::Held(_) => false,
+            Self::Stranger(_)
+            | Self::Gateways
+            | Self::Datanodes
+            | Self::Tracker
+            | Self::Left(_)
+            | Self::Done => true,
         }
     }
 
     /// Whether datanodes are to be away by now: what the tracker says of chunks means nothing.
     pub const fn ends_datanodes(&self) -> bool {
         match self {
-            Self::Held(_) | Self::Gateways => false,
+            Self::Held(_) | Self::Stranger(_) | Self::Gateways => false,
             Self::Datanodes | Self::Tracker | Self::Left(_) | Self::Done => true,
         }
     }
@@ -59,6 +75,10 @@ impl Stop {
     pub fn sentence(&self) -> String {
         match self {
             Self::Held(why) => format!("it stops when that is over: {why}"),
+            Self::Stranger(other) => format!(
+                "nothing is taken away while the tracker answers for cluster {other}, which is another one: give it its \
+                 own volume back"
+            ),
             Self::Gateways => "gateways end what they are at".to_owned(),
             Self::Datanodes => "no gateway runs, datanodes end".to_owned(),
             Self::Tracker => "no datanode runs, the tracker ends".to_owned(),
@@ -76,13 +96,16 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
     if let Some(why) = held(input) {
         return Some(Stop::Held(why));
     }
+    if let Some(other) = super::wrong_cluster(input) {
+        return Some(Stop::Stranger(other));
+    }
     let observed = input.observed;
     // Who does not end in time, with its node perhaps, keeps nobody else.
     let ending = |part| {
-        let mut pods = observed.pods_of(part).filter(|pod| may_run(pod));
+        let mut pods = observed.pods_of(part).filter(|pod| !pod.has_ended());
         pods.any(|pod| !is_late(pod, input.now))
     };
-    let left = observed.pods.iter().filter(|pod| may_run(pod));
+    let left = observed.pods.iter().filter(|pod| !pod.has_ended());
     let left: Vec<_> = left.map(|pod| pod.name.clone()).collect();
     let asks = |workload: Option<&WorkloadView>| workload.is_some_and(|one| one.wanted > 0);
     let gateway = observed.gateway.as_ref();
@@ -104,11 +127,6 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
 fn is_late(pod: &PodView, now: Timestamp) -> bool {
     let late = |deadline| now.duration_since(deadline) >= LATE;
     pod.deadline.is_some_and(late)
-}
-
-/// A pod whose containers all ended is kept by a Deployment as a record.
-fn may_run(pod: &PodView) -> bool {
-    pod.phase != "Failed" && pod.phase != "Succeeded"
 }
 
 /// What was begun and must not be taken for a part of the stop, or the stop for a part of it.
@@ -141,11 +159,16 @@ pub(super) fn rest(input: &Input<'_>, plan: &mut Plan, stop: &Stop) {
         None => i32::from(input.observed.pods_of(Part::Tracker).next().is_some()),
     };
     plan.gateways = 0;
-    plan.budget.held = None;
     plan.loss = Acknowledged::default();
     plan.growth.replacements.clear();
     plan.growth.steps.clear();
     plan.steps.clear();
+    if matches!(stop, Stop::Stranger(_)) {
+        // No pod is forced away either: nobody says what depends on it.
+        plan.gateways = input.observed.gateway.as_ref().map_or(0, |one| one.wanted);
+        return;
+    }
+    plan.budget.held = None;
     plan.steps.extend(lower(input, stop));
     plan.steps.extend(plan.nodes.steps.clone());
 }
@@ -155,7 +178,9 @@ fn lower(input: &Input<'_>, stop: &Stop) -> Option<Step> {
     let (part, set) = match stop {
         Stop::Datanodes => (Part::Datanode, names::datanode_set(name)),
         Stop::Tracker => (Part::Tracker, names::tracker_set(name)),
-        Stop::Held(_) | Stop::Gateways | Stop::Left(_) | Stop::Done => return None,
+        Stop::Held(_) | Stop::Stranger(_) | Stop::Gateways | Stop::Left(_) | Stop::Done => {
+            return None;
+        }
     };
     let live = input.observed.set_of(part)?;
     (live.wanted > 0 && !live.deleting).then(|| Step::Lower {

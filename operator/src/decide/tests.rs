@@ -419,7 +419,7 @@ proptest! {
                     prop_assert!(seen.claims.iter().any(|claim| claim.uid.0 == admission.volume));
                 }
                 Step::Refuse { .. } => {}
-                Step::Rebuild(_) | Step::ForgetAcknowledgement | Step::Decommission { .. }
+                Step::MakeWay(_) | Step::Rebuild(_) | Step::ForgetAcknowledgement | Step::Decommission { .. }
                 | Step::Recommission { .. } | Step::Lower { .. } | Step::Orphan { .. }
                 | Step::GiveUp(_) | Step::ForgetLoss(_) | Step::DeletePod { .. } | Step::ForceDelete { .. } | Step::Deregister { .. }
                 | Step::DeleteClaim { .. } | Step::Restart { .. } => prop_assert!(false, "{step:?}"),

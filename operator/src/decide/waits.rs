@@ -57,7 +57,7 @@ fn claim_node_wait(observed: &Observed, pod: &str) -> Option<String> {
     (ready == Some(false)).then(|| format!("its volume is on {node}, which is NotReady"))
 }
 
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     if line.chars().count() <= MAX_QUOTE {
         return line.to_owned();

@@ -104,6 +104,8 @@ label_enum! {
         NodeLossOver = "NodeLossOver",
         /// A datanode that was to come back soon has lost its volume.
         VolumeGone = "VolumeGone",
+        /// A datanode that was to come back soon cannot, and a drain waits for its chunks.
+        MaintenanceEnded = "MaintenanceEnded",
         /// A datanode was given up, and chunks would be lost with it.
         LossNotAccepted = "LossNotAccepted",
         /// A pod that could not end was taken away: its node is fenced.
@@ -172,6 +174,7 @@ impl EventReason {
             | Self::NodeLossOver
             | Self::PodDeleted
             | Self::LossSettled
+            | Self::MaintenanceEnded
             | Self::EvictionsHeld
             | Self::EvictionsAllowed
             | Self::Paused

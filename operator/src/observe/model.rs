@@ -82,6 +82,11 @@ pub struct PodView {
 }
 
 impl PodView {
+    /// Every container in it has ended for good: what is left is a record, which a Deployment keeps.
+    pub fn has_ended(&self) -> bool {
+        self.phase == "Failed" || self.phase == "Succeeded"
+    }
+
     /// Nothing runs in it, for a reason that does not pass by itself as a start does.
     pub fn cannot_start(&self) -> bool {
         self.waiting.is_some() || self.unscheduled.is_some() || self.phase == "Failed"

@@ -1,7 +1,5 @@
 //! Carries one decided step out, and says what happened.
 
-use std::time::Duration;
-
 use dfs_runtime::metrics::Label as _;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
@@ -9,14 +7,11 @@ use serde_json::json;
 use super::Pass;
 use crate::apply::merge;
 use crate::crd::DfsCluster;
-use crate::decide::Step;
+use crate::decide::{SHORT_ABSENCE, Step};
 use crate::error::ReconcileError;
 use crate::events::{EventReason, Note};
 use crate::tracker_client::{Admission, Endpoint, Refusal, TrackerError};
 use crate::validate::{ACKNOWLEDGE_CATALOG_LOST, ACKNOWLEDGE_DATANODE_LOST};
-
-/// How long a restarted datanode is waited for before its chunks are copied.
-const RESTART_AT_MOST: Duration = Duration::from_mins(5);
 
 impl Pass<'_> {
     /// One step. A tracker that refuses one, because its state changed since it was read, does not
@@ -68,6 +63,10 @@ impl Pass<'_> {
                 "say that a datanode does not come back",
                 ask.counted(tracker.end_maintenance(at, gone.id)).await,
             ),
+            Step::MakeWay(way) => (
+                "say that a datanode is waited for no longer",
+                ask.counted(tracker.end_maintenance(at, way.away)).await,
+            ),
             Step::Lost(gone) | Step::GiveUp(gone) => (
                 "declare a datanode lost",
                 ask.counted(tracker.lost(at, gone.id)).await,
@@ -92,8 +91,7 @@ impl Pass<'_> {
                 datanode: Some(id), ..
             } => (
                 "announce that a datanode restarts",
-                ask.counted(tracker.maintain(at, *id, RESTART_AT_MOST))
-                    .await,
+                ask.counted(tracker.maintain(at, *id, SHORT_ABSENCE)).await,
             ),
             Step::Restart { datanode: None, .. }
             | Step::ForgetAcknowledgement
@@ -141,6 +139,7 @@ impl Pass<'_> {
             | Step::Update { .. }
             | Step::Refuse { .. }
             | Step::StopWaiting(_)
+            | Step::MakeWay(_)
             | Step::Lost(_)
             | Step::GiveUp(_)
             | Step::Rebuild(_)
@@ -206,6 +205,7 @@ fn told(step: &Step) -> Note {
                 gone.pod
             ),
         ),
+        Step::MakeWay(way) => Note::new(EventReason::MaintenanceEnded, way.sentence()),
         Step::Lost(gone) => Note::new(
             EventReason::DatanodeLost,
             format!(
@@ -263,7 +263,12 @@ fn told(step: &Step) -> Note {
             to,
             proof,
         } => Note::new(
-            EventReason::ScalingDown,
+            // Only a stop lowers a set to none.
+            if *to == 0 {
+                EventReason::Stopping
+            } else {
+                EventReason::ScalingDown
+            },
             format!("StatefulSet {set} is lowered from {from} to {to}: {proof}"),
         ),
         Step::Orphan {

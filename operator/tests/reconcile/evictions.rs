@@ -1,9 +1,14 @@
 //! The budget of the datanodes' pods goes by what the tracker says of their chunks.
 
+use std::time::Duration;
+
+use dfs_runtime::clock::Clock as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::EvictParams;
 use serde_json::json;
 
+use crate::api::Fault;
+use crate::tracker::Told;
 use crate::world::World;
 
 fn budget(world: &World) -> i64 {
@@ -56,7 +61,7 @@ async fn the_budget_follows_the_chunks_and_not_the_pods() {
     });
     let outcome = world.reconcile(&ctx).await.unwrap();
     assert_eq!(budget(&world), 0);
-    assert!(outcome.requeue.unwrap().after <= std::time::Duration::from_secs(10));
+    assert!(outcome.requeue.unwrap().after <= Duration::from_secs(10));
     let message = world.condition("Degraded").2;
     assert!(
         message.contains("evictions of datanodes wait: 1 chunks"),
@@ -189,6 +194,94 @@ async fn a_drain_of_the_trackers_node_ends_and_takes_the_tracker_last() {
     assert_eq!(world.condition("Ready").0, "True");
     assert_eq!(budget_of(&world, "a-tracker"), 0);
     assert_eq!(budget(&world), 1);
+}
+
+/// What a pod's hook does when the eviction went through.
+fn announce(world: &World, pod: &str) {
+    let id = world.uuid(pod);
+    let until = world.clock.wall() + Duration::from_mins(5);
+    world.tracker.with(|state| {
+        state.away.insert(id);
+        let node = state.nodes.get_mut(&id).unwrap();
+        node.maintenance_until = Some(until.to_string());
+    });
+}
+
+/// Five datanodes whose volumes are bound: 0 and 3 to node 0, 1 and 4 to node 1, 2 to node 2.
+async fn five_bound() -> World {
+    let world = five().await;
+    for ordinal in 0..5 {
+        let claim = format!("data-a-datanode-{ordinal}");
+        let node = format!("node-{}", ordinal % 3);
+        world.api.change("persistentvolumeclaims", &claim, |claim| {
+            claim["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": node});
+        });
+    }
+    world.converge(&world.operator()).await;
+    world.tracker.take_told();
+    world
+}
+
+#[tokio::test]
+async fn i29_a_second_drain_that_waits_ends_the_announcement_of_the_first_and_then_goes_on() {
+    let world = five_bound().await;
+    let ctx = world.operator();
+    cordon(&world, "node-2", true);
+    assert_eq!(drain_round(&world, "node-2").await, ["a-datanode-2"]);
+    announce(&world, "a-datanode-2");
+    world.converge(&ctx).await;
+    let pod = world.api.get("pods", "a-datanode-2").unwrap();
+    assert!(pod["spec"]["nodeName"].is_null(), "it waits for its node");
+    assert_eq!(budget(&world), 0);
+    assert_eq!(
+        world.tracker.take_told(),
+        [],
+        "one drain alone is waited for"
+    );
+    let away = world.uuid("a-datanode-2");
+    cordon(&world, "node-1", true);
+    assert_eq!(drain_round(&world, "node-1").await, Vec::<String>::new());
+    world.reconcile(&ctx).await.unwrap();
+    assert_eq!(world.tracker.take_told(), [Told::EndMaintenance(away)]);
+    let events = world.events();
+    let told = events.iter().find(|(why, _)| why == "MaintenanceEnded");
+    let (_, note) = told.unwrap_or_else(|| panic!("{events:?}"));
+    for part in ["pod a-datanode-2", "drain of node-1", "a-datanode-1"] {
+        assert!(note.contains(part), "{note}");
+    }
+    world.converge(&ctx).await;
+    assert_eq!(world.tracker.take_told(), [], "once is enough");
+    // Repair: what it held is whole elsewhere, and the other drain goes on.
+    world.tracker.with(|state| {
+        let others: Vec<_> = state
+            .nodes
+            .keys()
+            .copied()
+            .filter(|other| *other != away)
+            .collect();
+        for held in state.chunks.values_mut() {
+            held.extend(&others);
+        }
+    });
+    world.reconcile(&ctx).await.unwrap();
+    let gone = drain_round(&world, "node-1").await;
+    assert!(gone.contains(&"a-datanode-1".to_owned()), "{gone:?}");
+}
+
+#[tokio::test]
+async fn an_operator_that_may_not_read_nodes_ends_no_announcement() {
+    let world = five_bound().await;
+    let ctx = world.operator();
+    cordon(&world, "node-2", true);
+    drain_round(&world, "node-2").await;
+    announce(&world, "a-datanode-2");
+    world.converge(&ctx).await;
+    cordon(&world, "node-1", true);
+    world
+        .api
+        .script(|call| (call.plural == "nodes").then_some(Fault::Status(403)));
+    world.converge(&ctx).await;
+    assert_eq!(world.tracker.take_told(), []);
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn a_stopped_cluster_ends_doors_first_tracker_last_and_starts_again_with_i
     assert_eq!(status["members"].as_array().unwrap().len(), 3);
     assert_eq!(
         told(&world, &before),
-        ["ScalingDown", "ScalingDown", "Stopped", "Stopping"]
+        ["Stopped", "Stopping", "Stopping", "Stopping"]
     );
     world.tracker.take_told();
     // The same event is told again only after a while.
@@ -328,6 +328,42 @@ async fn what_changes_while_it_is_stopped_comes_with_the_start() {
     for pod in world.api.list("pods") {
         assert_eq!(pod["spec"]["containers"][0]["image"], "dfs:next");
     }
+}
+
+#[tokio::test]
+async fn i25_nothing_stops_and_nothing_is_forced_while_the_tracker_answers_for_another_cluster() {
+    let world = World::new();
+    let ctx = world.operator();
+    crate::nodes::policy(&world, "ForceDeleteWhenFenced");
+    world.converge(&ctx).await;
+    let own = world.tracker.with(|state| state.cluster);
+    let other = dfs_protocol::ClusterId::from_u128(0xbad);
+    world.tracker.with(|state| state.cluster = other);
+    crate::nodes::silence(&world);
+    crate::nodes::fence(&world);
+    let stuck = world.api.get("pods", "a-datanode-1").unwrap();
+    state(&world, "Stopped");
+    for _ in 0..5 {
+        world.clock.advance(Duration::from_mins(10));
+        world.reconcile(&ctx).await.unwrap();
+        world.settle();
+    }
+    assert_eq!(replicas(&world), (2, 3, 1));
+    let still = world.api.get("pods", "a-datanode-1").unwrap();
+    assert_eq!(still["metadata"]["uid"], stuck["metadata"]["uid"]);
+    for kind in ["Ready", "Degraded"] {
+        assert_eq!(world.condition(kind).1, "WrongCluster", "{kind}");
+    }
+    let (moves, reason, message) = world.condition("Progressing");
+    assert_eq!((moves.as_str(), reason.as_str()), ("True", "Stopping"));
+    assert!(message.contains(&other.to_string()), "{message}");
+    world.tracker.with(|state| state.cluster = own);
+    for _ in 0..12 {
+        world.clock.advance(Duration::from_mins(1));
+        world.reconcile(&ctx).await.unwrap();
+        world.settle();
+    }
+    assert_eq!(replicas(&world), NOTHING);
 }
 
 #[tokio::test]

@@ -102,6 +102,9 @@ pub struct Datanode {
     pub reserved_writes: u32,
     /// Its loss was acknowledged: it no longer counts as partitioned. Cleared when heard.
     pub loss_acknowledged: bool,
+    /// Let in during this tracker's life and not heard since: it holds nothing yet, and was never there to fall silent.
+    /// Cleared when heard.
+    pub newcomer: bool,
     /// This tracker cannot get through to it or its journal, though it may be heard: a heartbeat
     /// alone is not health. It gets no new chunk and keeps no journal meanwhile.
     pub unreachable: bool,
@@ -248,6 +251,14 @@ impl DatanodeTable {
         Ok(())
     }
 
+    /// Notes that a datanode that was just [`put`](Self::put) was let in a moment ago.
+    pub fn note_newcomer(&mut self, id: DatanodeId) {
+        let node = self.nodes.get_mut(&id);
+        if let Some(node) = node.filter(|node| node.last_heard.is_none()) {
+            node.newcomer = true;
+        }
+    }
+
     /// Takes a registration in: a new instance starts its own sequence. The record must have been
     /// [`put`](Self::put) before; [`Heard::Unknown`] otherwise.
     pub fn register(
@@ -355,6 +366,11 @@ impl DatanodeTable {
     /// Those that hold chunks that matter: in service, or leaving.
     pub fn serving(&self) -> impl Iterator<Item = &Datanode> {
         self.nodes.values().filter(|node| node.serves())
+    }
+
+    /// Those that serve and were heard once, or were members before this tracker's start: whose silence says something.
+    pub fn seasoned(&self) -> impl Iterator<Item = &Datanode> {
+        self.serving().filter(|node| !node.newcomer)
     }
 
     /// Those in service that are not dead: what can be counted on in the long run.
@@ -527,6 +543,7 @@ fn unheard(id: DatanodeId, record: DatanodeRecord, now: Duration) -> Datanode {
         reserved_bytes: 0,
         reserved_writes: 0,
         loss_acknowledged: false,
+        newcomer: false,
         unreachable: false,
         maintenance: None,
     }
@@ -548,4 +565,5 @@ fn take_in(node: &mut Datanode, message: Message, now: Duration, wall: Timestamp
     node.last_heard = Some(now);
     node.last_heartbeat = Some(wall);
     node.loss_acknowledged = false;
+    node.newcomer = false;
 }

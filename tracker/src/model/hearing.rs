@@ -52,11 +52,11 @@ impl fmt::Display for Unheard {
 
 impl DatanodeTable {
     /// Whether more than max(R-1, half) of the datanodes fell silent within one `window` and have
-    /// neither returned nor been acknowledged as lost.
+    /// neither returned nor been acknowledged as lost. Newcomers that were not heard yet are none of them.
     pub fn partition(&self, factor: u32, window: Duration, now: Duration) -> Option<Partition> {
-        let total = count(self.serving());
+        let total = count(self.seasoned());
         let mut since: Vec<Duration> = self
-            .serving()
+            .seasoned()
             .filter(|node| !node.loss_acknowledged && self.liveness(node, now) != Liveness::Live)
             .map(Datanode::silent_since)
             .collect();

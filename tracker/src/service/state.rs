@@ -136,7 +136,7 @@ impl State {
         let seen = self.last_partition?;
         let silent = |node: &Datanode| self.datanodes.liveness(node, now) != Liveness::Live;
         let window = self.policy.liveness.dead_window().max(RETURN_WINDOW);
-        let waits = now.saturating_sub(seen) < window && self.datanodes.serving().any(silent);
+        let waits = now.saturating_sub(seen) < window && self.datanodes.seasoned().any(silent);
         waits.then(|| Hold::Asked("datanodes are returning after a partition".to_owned()))
     }
 

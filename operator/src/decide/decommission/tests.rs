@@ -310,6 +310,7 @@ impl Model {
             | Step::ForceDelete { .. }
             | Step::Rebuild(_)
             | Step::StopWaiting(_)
+            | Step::MakeWay(_)
             | Step::ForgetAcknowledgement => panic!("{step:?}"),
         }
     }

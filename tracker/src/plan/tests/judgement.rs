@@ -174,6 +174,44 @@ fn fault_22_a_partition_is_more_than_half_and_more_than_r_less_one_within_a_minu
 }
 
 #[test]
+fn fault_22_newcomers_that_were_not_heard_yet_did_not_fall_silent() {
+    let mut cluster = Cluster::new(0, 0, 3, 3);
+    for n in 1..=3 {
+        cluster.add(n, AdminState::InService, None, None);
+        cluster.table.note_newcomer(node(n));
+    }
+    assert_eq!(
+        cluster.hold(),
+        None,
+        "they are let in, and speak in a moment"
+    );
+    cluster.beat();
+    for n in 1..=3 {
+        cluster.down(n);
+    }
+    cluster.beats(5);
+    assert!(cluster.hold().is_some(), "they were heard, and fell silent");
+    // Whom a tracker knew when it started may be cut off from it.
+    let mut cluster = Cluster::new(0, 0, 3, 3);
+    for n in 1..=3 {
+        cluster.add(n, AdminState::InService, None, None);
+    }
+    assert!(cluster.hold().is_some());
+    // Newcomers make no partition of the others look small.
+    let mut cluster = Cluster::new(3, 0, 3, 3);
+    for n in 4..=6 {
+        cluster.add(n, AdminState::InService, None, None);
+        cluster.table.note_newcomer(node(n));
+        cluster.down(n);
+    }
+    for n in 1..=3 {
+        cluster.down(n);
+    }
+    cluster.beats(5);
+    assert!(cluster.hold().is_some(), "all that were there are silent");
+}
+
+#[test]
 fn fault_22_losses_over_a_long_time_are_losses() {
     let mut cluster = Cluster::new(5, 0, 3, 4);
     for n in 1..=4 {
