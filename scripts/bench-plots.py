@@ -14,7 +14,7 @@ import sys
 from html import escape
 from pathlib import Path
 
-WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 960, 430, 120, 22, 58, 40
+WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 1020, 480, 130, 22, 58, 40
 INK, PALE, GRID = "#1f4e79", "#a9bfd3", "#d9d9d9"
 
 

@@ -17,6 +17,11 @@ const STEP: usize = 256 * 1024;
 /// Bytes of random content; longer bodies repeat it, shifted.
 const POOL: usize = 32 * 1024 * 1024;
 
+/// Between the parts of a form.
+const BOUNDARY: &str = "dfs-bench-boundary";
+/// What a form says that it is.
+pub(super) const FORM_TYPE: &str = "multipart/form-data; boundary=dfs-bench-boundary";
+
 /// Random bytes that all bodies share.
 #[derive(Debug, Clone)]
 pub(super) struct Source(Bytes);
@@ -30,10 +35,26 @@ impl Source {
 
     /// A body of `length` bytes that is never in memory as a whole.
     pub(super) fn body(&self, length: u64, start: usize) -> RequestBody {
+        self.between(Bytes::new(), length, start, Bytes::new())
+    }
+
+    /// The same as the file of a form of [`FORM_TYPE`].
+    pub(super) fn form(&self, name: &str, length: u64, start: usize) -> RequestBody {
+        let head = format!(
+            "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             content-type: application/octet-stream\r\n\r\n"
+        );
+        let tail = format!("\r\n--{BOUNDARY}--\r\n");
+        self.between(head.into(), length, start, tail.into())
+    }
+
+    fn between(&self, before: Bytes, length: u64, start: usize, after: Bytes) -> RequestBody {
         let generated = Generated {
+            before,
             pool: self.0.clone(),
             at: start * 4096 % (POOL - STEP),
             left: length,
+            after,
         };
         generated.map_err(|never| match never {}).boxed()
     }
@@ -59,9 +80,11 @@ impl Source {
 }
 
 struct Generated {
+    before: Bytes,
     pool: Bytes,
     at: usize,
     left: u64,
+    after: Bytes,
 }
 
 impl Body for Generated {
@@ -72,8 +95,12 @@ impl Body for Generated {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if !self.before.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.before)))));
+        }
         if self.left == 0 {
-            return Poll::Ready(None);
+            let after = std::mem::take(&mut self.after);
+            return Poll::Ready((!after.is_empty()).then(|| Ok(Frame::data(after))));
         }
         let take = STEP.min(usize::try_from(self.left).unwrap_or(STEP));
         let data = self.pool.slice(self.at..self.at + take);
@@ -84,7 +111,7 @@ impl Body for Generated {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.left + (self.before.len() + self.after.len()) as u64)
     }
 }
 

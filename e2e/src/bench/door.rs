@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dfs_client::http::{RequestBody, empty};
 use http::Method;
 
-use super::body::broken;
+use super::body::{FORM_TYPE, broken};
 use super::client::Connection;
 
 /// Where one body went: the address and the path that read it.
@@ -121,6 +121,15 @@ impl Session {
             }
         };
         self.connection(&address).await?.put(&path, body).await
+    }
+
+    /// POSTs a form to dfs.
+    pub(super) async fn upload(&mut self, form: RequestBody) -> io::Result<()> {
+        let (address, _) = self.place("")?;
+        let headers = [("content-type", FORM_TYPE)];
+        let connection = self.connection(&address).await?;
+        let done = connection.exchange(Method::POST, "/upload", &headers, form);
+        done.await.map(drop)
     }
 
     /// GETs and counts the bytes.

@@ -40,6 +40,22 @@ impl Cpu {
     }
 }
 
+impl Drop for Group {
+    /// What they started ends as well: a web server's workers and a traced program outlive their parent.
+    fn drop(&mut self) {
+        for (_, process) in &mut self.0 {
+            let children = procfs::children(process.pid());
+            // It may have ended by itself; there is nothing left to do then.
+            let _ended = process.kill_9();
+            for child in children {
+                let child = i32::try_from(child).ok().and_then(Pid::from_raw);
+                // Nor when the child went with it.
+                let _gone = child.map(|child| kill_process(child, Signal::KILL));
+            }
+        }
+    }
+}
+
 impl Group {
     /// Starts one more.
     pub(super) fn start(&mut self, spec: ProcessSpec, log_dir: &Path) -> io::Result<()> {
@@ -103,5 +119,45 @@ impl Group {
         let mut own = self.pids();
         own.find(|(own, _)| *own == name)
             .map_or(0, |(_, pid)| procfs::resident_bytes(pid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wait::eventually;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn what_a_process_started_ends_with_its_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut group = Group::default();
+        let spec = ProcessSpec {
+            name: "parent".to_owned(),
+            binary: "sh".into(),
+            args: ["-c", "sleep 600 & wait"].map(str::to_owned).to_vec(),
+            env: Vec::new(),
+            handle_limit: None,
+        };
+        group.start(spec, dir.path()).unwrap();
+        let parent = group.get_mut("parent").unwrap().pid();
+        let child = eventually("the child runs", PATIENCE, || async {
+            let child = procfs::children(parent).first().copied();
+            child.ok_or_else(|| "no child yet".to_owned())
+        })
+        .await;
+        drop(group);
+        eventually("the child has ended", PATIENCE, || async {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat"));
+            // Whoever reaps orphans may take its time.
+            match stat {
+                Ok(stat) if !stat.contains(") Z ") => Err(stat),
+                _ => Ok(()),
+            }
+        })
+        .await;
     }
 }

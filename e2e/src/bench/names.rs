@@ -54,7 +54,7 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
             let mut sides = Vec::new();
             if step != Step::Stat {
                 sides.push(Side {
-                    name: "commit loop: catalog and three journals as fdatasynced logs",
+                    name: "commit loop of four logs",
                     kind: Kind::Baseline,
                     class: "D2",
                     group: None,

@@ -1,6 +1,8 @@
 //! W1: large files, three replicas, durable before the answer.
 
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use super::baseline;
 use super::body::Source;
@@ -26,20 +28,8 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
     let peers = seaweed::start(settings, report).await?;
     for &streams in &settings.streams {
         let fleets = fleets(settings).await?;
-        let dir = scratch.path();
-        let (bytes, seed) = (settings.large, settings.seed);
-        let direct: Run<'_> = Box::new(move |_| {
-            let dir = dir.to_path_buf();
-            let run = move || baseline::write_three(&dir, bytes, streams, seed);
-            Box::pin(async move { blocking(run).await })
-        });
-        let mut sides = vec![Side {
-            name: "three direct files",
-            kind: Kind::Baseline,
-            class: "D2",
-            group: None,
-            run: direct,
-        }];
+        let bytes = settings.large;
+        let mut sides = vec![three_files(settings, scratch.path(), streams)];
         for (kind, name, fleet) in &fleets {
             let source = &source;
             let run: Run<'_> =
@@ -55,7 +45,72 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
         };
         measure(settings, report, &task, sides).await?;
     }
-    Ok(())
+    as_forms(settings, report, &source, scratch.path()).await
+}
+
+fn three_files<'a>(settings: &Settings, dir: &'a Path, streams: usize) -> Side<'a> {
+    let (bytes, seed) = (settings.large, settings.seed);
+    let run: Run<'a> = Box::new(move |_| {
+        let dir = dir.to_path_buf();
+        Box::pin(blocking(move || {
+            baseline::write_three(&dir, bytes, streams, seed)
+        }))
+    });
+    Side {
+        name: "three direct files",
+        kind: Kind::Baseline,
+        class: "D2",
+        group: None,
+        run,
+    }
+}
+
+/// The same as the file of a form, one at a time.
+async fn as_forms(
+    settings: &Settings,
+    report: &mut Report,
+    source: &Source,
+    dir: &Path,
+) -> io::Result<()> {
+    let fleets = fleets(settings).await?;
+    let bytes = settings.large;
+    let mut sides = vec![three_files(settings, dir, 1)];
+    for (kind, name, fleet) in &fleets {
+        let run: Run<'_> =
+            Box::new(move |round| Box::pin(upload_and_delete(fleet, source, bytes, round)));
+        sides.push(fleet.side(*kind, name, "D2", run));
+    }
+    let task = Task {
+        id: "W1",
+        what: format!("POST /upload of {}, R=3, c=1", tell_bytes(bytes)),
+        unit: Unit::Bytes,
+    };
+    measure(settings, report, &task, sides).await
+}
+
+async fn upload_and_delete(
+    fleet: &Fleet,
+    source: &Source,
+    bytes: u64,
+    round: usize,
+) -> io::Result<Sample> {
+    let name = format!("form-{round}");
+    let load = Load {
+        streams: 1,
+        operations: 1,
+        limit: Duration::MAX,
+    };
+    let sample = drive(&fleet.door, &fleet.group, load, async |session, _| {
+        session.upload(source.form(&name, bytes, round)).await?;
+        Ok(Done {
+            amount: bytes as f64,
+            ..Done::default()
+        })
+    })
+    .await?;
+    let mut session = fleet.door.session().await?;
+    session.delete(&name).await?;
+    Ok(sample)
 }
 
 /// A peer that does the same.
@@ -112,7 +167,7 @@ async fn put_and_delete(
         streams,
         operations: streams,
         // Each client begins once.
-        limit: std::time::Duration::MAX,
+        limit: Duration::MAX,
     };
     let sample = drive(door, group, load, async |session, number| {
         let body = || source.body(bytes, round * 97 + number * 13);
