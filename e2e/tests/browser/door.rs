@@ -13,6 +13,7 @@ use dfs_runtime::net::TcpConnector;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::server::ServerLimits;
 use dfs_runtime::shutdown::{ShutdownTrigger, shutdown_pair};
+use dfs_runtime::trace::Tracer;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
@@ -39,11 +40,10 @@ impl Door {
         let (listener, admin) = (bind().await.unwrap(), bind().await.unwrap());
         let address = listener.local_addr().unwrap();
         let (end, shutdown) = shutdown_pair();
-        let connector = TcpConnector::shared();
-        let http = HttpClient::new(connector.clone());
+        let http = HttpClient::new(TcpConnector::shared());
         let parts = GatewayParts {
-            tracker: Arc::new(HttpTracker::new(http, tracker.to_string())),
-            connector,
+            tracker: Arc::new(HttpTracker::new(http.clone(), tracker.to_string())),
+            http,
             clock: SystemClock::shared(),
             rng: SharedRng::from_seed(fastrand::u64(..)),
             registry: Registry::new(),
@@ -58,6 +58,7 @@ impl Door {
             limits: ServerLimits::default(),
             in_flight: 64,
             proxies: TrustedProxies::default(),
+            tracer: Tracer::off(),
         };
         tokio::spawn(dfs_gateway::run(config, parts, listener, admin, shutdown));
         Self { address, _end: end }
