@@ -184,7 +184,9 @@ async fn fault_05_a_read_waits_while_the_tracker_gathers_reports_and_no_known_re
     };
     let (world, bytes) = stored_in(World::with(3, CHUNK, config).await).await;
     for datanode in 0..3 {
-        world.chain.order_read(datanode, Some(ReadFault::CutBefore(0)));
+        world
+            .chain
+            .order_read(datanode, Some(ReadFault::CutBefore(0)));
     }
     world.tracker.gathers.store(true, Ordering::SeqCst);
     let world = Arc::new(world);
