@@ -145,8 +145,8 @@ mod tests {
 
     const NOW: i64 = 10_000;
 
-    fn after(seconds: i64) -> Option<String> {
-        Some(Timestamp::from_second(NOW + seconds).unwrap().to_string())
+    fn after(seconds: i64) -> String {
+        Timestamp::from_second(NOW + seconds).unwrap().to_string()
     }
 
     fn nodes(seen: &mut Observed) -> &mut Vec<DatanodeEntry> {
@@ -172,7 +172,7 @@ mod tests {
             })
             .collect();
         members[0].liveness = Liveness::Suspect;
-        members[0].maintenance_until = after(280);
+        members[0].maintenance_until = Some(after(280));
         let mut seen = observed(members);
         for (ordinal, claim) in seen.claims.iter_mut().enumerate() {
             claim.node = Some(format!("node-{ordinal}"));
@@ -281,7 +281,7 @@ mod tests {
                 nodes(o)[0].maintenance_until = None;
             }),
             ("somebody announced an hour", |o| {
-                nodes(o)[0].maintenance_until = after(3600);
+                nodes(o)[0].maintenance_until = Some(after(3600));
             }),
             ("the other one goes already", |o| o.pods[1].deleting = true),
             ("the other one is not ready", |o| o.pods[1].ready = false),
