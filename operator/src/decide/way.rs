@@ -70,17 +70,14 @@ fn away(input: &Input<'_>, entry: &DatanodeEntry) -> Option<(String, String)> {
     let name = entry.pod.clone()?;
     names::ordinal(&names::datanode_set(&input.cluster.key.name), &name)?;
     let bound = observed.claim(&names::claim(&name))?.node.clone();
-    let is_cordoned = |node: &String| {
-        let node = observed.nodes.get(node);
-        node.is_some_and(|node| node.unschedulable)
-    };
-    let is_kept = bound.as_ref().is_some_and(is_cordoned);
-    let cannot_come = match observed.pod(&name) {
-        None => is_kept,
-        // One that has a node ends there, or starts.
-        Some(pod) => pod.node.is_none() && (is_kept || pod.unscheduled.is_some()),
-    };
+    let is_bound = bound.is_some();
     let home = bound.or_else(|| entry.host.clone())?;
+    let is_cordoned = observed.nodes.get(&home).map(|node| node.unschedulable);
+    let cannot_come = match observed.pod(&name) {
+        None => is_bound && is_cordoned == Some(true),
+        // One that has a node ends there, or starts. Where a cordon was ended, the scheduler's word may be older than that.
+        Some(pod) => pod.node.is_none() && pod.unscheduled.is_some() && is_cordoned != Some(false),
+    };
     cannot_come.then_some((name, home))
 }
 
@@ -148,8 +145,8 @@ mod tests {
 
     const NOW: i64 = 10_000;
 
-    fn after(seconds: i64) -> Option<String> {
-        Some(Timestamp::from_second(NOW + seconds).unwrap().to_string())
+    fn after(seconds: i64) -> String {
+        Timestamp::from_second(NOW + seconds).unwrap().to_string()
     }
 
     fn nodes(seen: &mut Observed) -> &mut Vec<DatanodeEntry> {
@@ -175,13 +172,14 @@ mod tests {
             })
             .collect();
         members[0].liveness = Liveness::Suspect;
-        members[0].maintenance_until = after(280);
+        members[0].maintenance_until = Some(after(280));
         let mut seen = observed(members);
         for (ordinal, claim) in seen.claims.iter_mut().enumerate() {
             claim.node = Some(format!("node-{ordinal}"));
         }
         (seen.pods[0].node, seen.pods[0].ready) = (None, false);
         seen.pods[0].phase = "Pending".into();
+        seen.pods[0].unscheduled = Some("no node has its volume".into());
         for name in ["node-0", "node-1"] {
             let cordoned = NodeView {
                 name: name.into(),
@@ -244,13 +242,9 @@ mod tests {
     #[test]
     fn it_ends_too_where_the_pod_is_not_made_anew_yet_or_the_scheduler_has_no_node_for_it() {
         type Change = fn(&mut Observed);
-        let unbound: Change = |o| {
-            o.claims[0].node = None;
-            o.pods[0].unscheduled = Some("no node has its volume".into());
-        };
         let rows: [(&str, Change); 3] = [
             ("no pod", |o| drop(o.pods.remove(0))),
-            ("its claim names no node", unbound),
+            ("its claim names no node", |o| o.claims[0].node = None),
             ("dead", |o| nodes(o)[0].liveness = Liveness::Dead),
         ];
         for (name, change) in rows {
@@ -261,11 +255,14 @@ mod tests {
     #[test]
     fn nobody_is_given_up_while_no_drain_waits_or_it_may_be_back_in_a_moment() {
         type Change = fn(&mut Observed);
-        let rows: [(&str, Change); 13] = [
+        let rows: [(&str, Change); 14] = [
             ("one node is cordoned", |o| {
                 node(o, "node-1").unschedulable = false;
             }),
-            ("only the other one is cordoned", |o| {
+            ("its pod was made a moment ago", |o| {
+                o.pods[0].unscheduled = None;
+            }),
+            ("its node's cordon was ended a moment ago", |o| {
                 node(o, "node-0").unschedulable = false;
             }),
             ("it was on the node that is drained", |o| {
@@ -284,7 +281,7 @@ mod tests {
                 nodes(o)[0].maintenance_until = None;
             }),
             ("somebody announced an hour", |o| {
-                nodes(o)[0].maintenance_until = after(3600);
+                nodes(o)[0].maintenance_until = Some(after(3600));
             }),
             ("the other one goes already", |o| o.pods[1].deleting = true),
             ("the other one is not ready", |o| o.pods[1].ready = false),
