@@ -71,7 +71,9 @@ fn complete(argv: &[OsString], out: &Output) -> ExitCode {
 async fn run(work: Work, out: Output) -> Exit {
     let command = match work {
         Work::Dfs(command) => command,
-        Work::Kube(kube, command) => return until_signal(kube::run(&kube, command, out)).await,
+        Work::Kube(kube, command) => {
+            return until_signal(Box::pin(kube::run(&kube, command, out))).await;
+        }
     };
     let is_role = matches!(
         command,

@@ -795,14 +795,13 @@ fn templates(objects: &Objects) -> Vec<Value> {
 #[test]
 fn pods_say_where_their_metrics_are_unless_they_shall_not() {
     let of = |switch: &str| {
-        built(json!({
+        json!({
             "dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}},
             "monitoring": {"scrapeAnnotations": switch},
-        }))
+        })
     };
-    let told = [built(small()), of("Enabled")];
-    for objects in &told {
-        let templates = templates(objects);
+    for spec in [small(), of("Enabled")] {
+        let templates = templates(&built(spec));
         for (template, port) in templates.iter().zip(["7000", "7001", "9080"]) {
             let annotations = json!({
                 "prometheus.io/scrape": "true",
@@ -812,7 +811,7 @@ fn pods_say_where_their_metrics_are_unless_they_shall_not() {
             assert_eq!(template["metadata"]["annotations"], annotations);
         }
     }
-    for template in templates(&of("Disabled")) {
+    for template in templates(&built(of("Disabled"))) {
         assert!(template["metadata"]["annotations"].is_null());
     }
 }
