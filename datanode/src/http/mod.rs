@@ -164,7 +164,7 @@ async fn upgrade(State(ctx): Ctx, mut request: Request) -> Result<Response, Prob
     let serving = Arc::clone(&ctx);
     ctx.spawn(async move {
         match upgrade.await {
-            Ok(stream) => write_stream::serve(serving, TokioIo::new(stream)).await,
+            Ok(stream) => Box::pin(write_stream::serve(serving, TokioIo::new(stream))).await,
             Err(error) => tracing::debug!(%error, "a write stream did not begin"),
         }
     });

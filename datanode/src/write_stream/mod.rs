@@ -65,7 +65,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
         };
         let next = match frame.header.kind {
             FrameKind::Open => match frame::parse::<OpenChunk>(&frame.payload) {
-                Ok(open) => receive(&ctx, &mut upstream, open).await,
+                Ok(open) => Box::pin(receive(&ctx, &mut upstream, open)).await,
                 Err(error) => {
                     let failed = failure(ctx.id(), HopFault::Protocol, &error);
                     upstream.fail(&ctx, &failed).await
