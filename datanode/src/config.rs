@@ -7,7 +7,7 @@ use dfs_runtime::server::ServerLimits;
 use dfs_runtime::token::Tokens;
 
 use crate::journal::DEFAULT_SEGMENT_BYTES;
-use crate::store::SpaceLimits;
+use crate::store::{PackLimits, SpaceLimits};
 
 /// Settings of one datanode.
 #[derive(Debug, Clone)]
@@ -28,6 +28,10 @@ pub struct DatanodeConfig {
     pub tokens: Tokens,
     /// When the volume stops taking chunks.
     pub space: SpaceLimits,
+    /// Which chunks are packed.
+    pub packs: PackLimits,
+    /// Bytes per second that compaction of packs copies.
+    pub compaction_rate: u64,
     /// How long an attempt without its writer is kept for resume.
     pub resume_lease: Duration,
     /// Attempts without writers kept at most.
@@ -66,6 +70,8 @@ impl DatanodeConfig {
             pod: None,
             tokens: Tokens::none(),
             space: SpaceLimits::default(),
+            packs: PackLimits::default(),
+            compaction_rate: 32 * 1024 * 1024,
             resume_lease: Duration::from_mins(2),
             resume_attempts: 64,
             max_writes: 128,
