@@ -69,7 +69,7 @@ pub struct Shared {
     pub(super) index: ReplicaIndex,
     pub(super) space: Arc<SpaceGuard>,
     pub(super) fail_stop: FailStop,
-    refusal: Refusal,
+    pub(super) refusal: Refusal,
     pub(super) metrics: StoreMetrics,
     pub(super) packs: Packs,
     clock: SharedClock,
@@ -109,14 +109,14 @@ impl FileChunkStore {
             .foreign_files
             .set(as_gauge(found.foreign.len() as u64));
         let corrupt = found.damaged.iter().map(|d| d.replica);
-        let corrupt = corrupt.chain(packed.misplaced.iter().copied()).collect();
-        let misplaced: BTreeSet<_> = packed
-            .misplaced
+        let corrupt = corrupt.chain(packed.damaged.iter().copied()).collect();
+        let damaged: BTreeSet<_> = packed
+            .damaged
             .iter()
             .map(|c| (c.chunk, c.version))
             .collect();
         let replicas = replicas.into_iter();
-        let replicas = replicas.filter(|(key, _)| !misplaced.contains(key));
+        let replicas = replicas.filter(|(key, _)| !damaged.contains(key));
         found.replicas.extend(replicas.map(|(_, replica)| replica));
         let space = SpaceGuard::new(Arc::clone(&disk), root.to_path_buf(), config.space);
         let shared = Arc::new(Shared {
@@ -146,7 +146,7 @@ impl FileChunkStore {
         for Damaged { path, replica } in &found.damaged {
             shared.quarantine(path, replica);
         }
-        for replica in &packed.misplaced {
+        for replica in &packed.damaged {
             shared.quarantine_packed(replica);
         }
         for ruin in &packed.ruins {
@@ -159,7 +159,7 @@ impl FileChunkStore {
         shared.metrics.packs.set(shared.packs.totals());
         tracing::info!(
             replicas = shared.index.totals().0,
-            damaged = found.damaged.len() + packed.misplaced.len() + packed.ruins.len(),
+            damaged = found.damaged.len() + packed.damaged.len() + packed.ruins.len(),
             foreign = found.foreign.len(),
             unfinished = found.staged_removed + packed.unfinished,
             packs = shared.packs.totals().0,

@@ -25,6 +25,9 @@ impl Shared {
     /// at a time. Blocks.
     pub(in crate::store) fn compact(self: &Arc<Self>) -> Result<Option<u64>, StoreError> {
         self.fail_stop.check()?;
+        if self.refusal.stands() {
+            return Ok(None);
+        }
         let step = {
             let state = self.packs.lock();
             state.book.next_step(self.packs.limits.pack, STEP)

@@ -39,8 +39,8 @@ pub struct Recovered {
     pub salts: BTreeMap<u64, u128>,
     /// Live replicas.
     pub replicas: BTreeMap<ReplicaKey, Replica>,
-    /// Entries whose headers are whole, but not of this volume.
-    pub misplaced: Vec<CorruptReplica>,
+    /// Entries whose headers are whole, but not of this volume, or that cannot be read.
+    pub damaged: Vec<CorruptReplica>,
     /// Acknowledged bytes in which no entry can be read.
     pub ruins: Vec<Ruin>,
     /// Files that are not ours.
@@ -68,6 +68,8 @@ struct Contents {
     salt: u128,
     entries: Vec<(u64, Entry)>,
     ruins: Vec<(u64, u64)>,
+    /// Entries that may be torn, and that the disk does not give.
+    unreadable: Vec<ReplicaKey>,
     unfinished: u64,
     end: u64,
 }
@@ -172,6 +174,7 @@ impl Recovered {
             salt,
             entries,
             ruins,
+            unreadable,
             unfinished,
             end,
         } = contents;
@@ -196,11 +199,16 @@ impl Recovered {
                     };
                     self.book.put(key, place);
                     self.replicas.insert(key, entry.header.replica());
-                    if cluster.is_some_and(|own| own != entry.header.cluster) {
-                        self.misplaced.push(CorruptReplica {
+                    let foreign = cluster.is_some_and(|own| own != entry.header.cluster);
+                    if foreign || unreadable.contains(&key) {
+                        self.damaged.push(CorruptReplica {
                             chunk: key.0,
                             version: key.1,
-                            damage: Damage::Misplaced,
+                            damage: if foreign {
+                                Damage::Misplaced
+                            } else {
+                                Damage::ReadError
+                            },
                         });
                     }
                 }
@@ -212,7 +220,7 @@ impl Recovered {
             }
         }
         let replicas = &self.replicas;
-        self.misplaced
+        self.damaged
             .retain(|corrupt| replicas.contains_key(&(corrupt.chunk, corrupt.version)));
     }
 }
@@ -235,7 +243,7 @@ fn read_pack(disk: &dyn Disk, path: &Path, number: u64, length: u64) -> io::Resu
     Ok(match contents {
         Some(contents) => Verdict::Pack(contents),
         // The first batch was cut: its header or all of its bytes never came to the disk.
-        None if salt.is_some() || blank => Verdict::Leftover,
+        None if window.errors == 0 && (salt.is_some() || blank) => Verdict::Leftover,
         None => Verdict::Ruined,
     })
 }
@@ -269,18 +277,27 @@ fn walk(window: &mut Window, number: u64, salt: Option<u128>) -> io::Result<Opti
     };
     let durable = entries.iter().map(|(_, entry)| entry.durable).max();
     let durable = durable.unwrap_or(0);
-    let mut unfinished = 0;
+    let (mut unfinished, mut unreadable) = (0, Vec::new());
     let mut kept = Vec::with_capacity(entries.len());
     for (offset, entry) in entries {
-        if offset >= durable && !is_whole(window.file.as_ref(), offset, &entry)? {
-            unfinished += 1;
-        } else {
-            kept.push((offset, entry));
+        if offset >= durable {
+            match is_whole(window.file.as_ref(), offset, &entry)? {
+                Some(true) => {}
+                Some(false) => {
+                    unfinished += 1;
+                    continue;
+                }
+                None => unreadable.push(entry.key()),
+            }
         }
+        kept.push((offset, entry));
     }
     holes.retain(|(from, _)| *from < durable);
     let last = kept.last().map(|(offset, entry)| offset + entry.length());
-    let end = holes.iter().map(|(_, to)| *to).chain(last).max();
+    // What the disk did not give may be there another time: nothing is cut then.
+    let unread = (window.errors > 0).then_some(window.length);
+    let ends = holes.iter().map(|(_, to)| *to);
+    let end = ends.chain(last).chain(unread).max();
     if kept.is_empty() && holes.is_empty() {
         return Ok(None);
     }
@@ -288,15 +305,16 @@ fn walk(window: &mut Window, number: u64, salt: Option<u128>) -> io::Result<Opti
         salt,
         entries: kept,
         ruins: holes,
+        unreadable,
         unfinished,
         end: end.unwrap_or(PACK_HEADER_LEN),
     }))
 }
 
-/// Whether data and footer of an entry are what its header says.
-fn is_whole(file: &dyn DiskFile, offset: u64, entry: &Entry) -> io::Result<bool> {
+/// Whether data and footer of an entry are what its header says; `None` when the disk gives an error.
+fn is_whole(file: &dyn DiskFile, offset: u64, entry: &Entry) -> io::Result<Option<bool>> {
     if entry.kind != EntryKind::Chunk {
-        return Ok(true);
+        return Ok(Some(true));
     }
     let chunk = entry.header.chunk;
     let length = usize::try_from(chunk.length + footer_length(chunk.length));
@@ -304,15 +322,16 @@ fn is_whole(file: &dyn DiskFile, offset: u64, entry: &Entry) -> io::Result<bool>
     match file.read_exact_at(&mut bytes, offset + entry.header_length()) {
         Ok(()) => {}
         Err(error) if is_passing(&error) => return Err(error),
-        Err(_) => return Ok(false),
+        Err(_) => return Ok(None),
     }
     let data = usize::try_from(chunk.length).map_err(io::Error::other)?;
     let (data, footer) = bytes.split_at(data);
     let Some(blocks) = decode_footer(chunk.id, chunk.version, footer) else {
-        return Ok(false);
+        return Ok(Some(false));
     };
     let computed: Vec<u32> = data.chunks(BLOCK_SIZE).map(crc32c).collect();
-    Ok(computed == blocks && block_count(chunk.length) == blocks.len() as u64)
+    let whole = computed == blocks && block_count(chunk.length) == blocks.len() as u64;
+    Ok(Some(whole))
 }
 
 /// A pack read forwards.

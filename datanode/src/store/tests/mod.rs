@@ -2,6 +2,7 @@ mod crashes;
 mod damage;
 mod durability;
 mod packs;
+mod speed;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
