@@ -323,7 +323,7 @@ fn i04_a_chunk_that_holds_a_pack_is_not_taken_for_one() {
     bench.put(9, b"so that the others are known to be durable");
     // The header before the copy rots: what lies behind it is searched.
     edit(&pack, |bytes| {
-        bytes[usize::try_from(begin).unwrap() + 60] ^= 1
+        bytes[usize::try_from(begin).unwrap() + 60] ^= 1;
     });
     let bench = bench.restart();
     assert!(!held(&bench, &outer) && !held(&bench, &gone));
