@@ -8,7 +8,7 @@ use dfs_runtime::token::Tokens;
 use dfs_runtime::trace::Tracer;
 
 use crate::journal::DEFAULT_SEGMENT_BYTES;
-use crate::store::SpaceLimits;
+use crate::store::{PackLimits, SpaceLimits};
 
 /// Settings of one datanode.
 #[derive(Debug, Clone)]
@@ -31,6 +31,10 @@ pub struct DatanodeConfig {
     pub tracer: Tracer,
     /// When the volume stops taking chunks.
     pub space: SpaceLimits,
+    /// Which chunks are packed.
+    pub packs: PackLimits,
+    /// Bytes per second that compaction of packs copies.
+    pub compaction_rate: u64,
     /// How long an attempt without its writer is kept for resume.
     pub resume_lease: Duration,
     /// Attempts without writers kept at most.
@@ -70,6 +74,8 @@ impl DatanodeConfig {
             tokens: Tokens::none(),
             tracer: Tracer::off(),
             space: SpaceLimits::default(),
+            packs: PackLimits::default(),
+            compaction_rate: 32 * 1024 * 1024,
             resume_lease: Duration::from_mins(2),
             resume_attempts: 64,
             max_writes: 128,

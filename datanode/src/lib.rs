@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod commands;
+pub mod compaction;
 pub mod config;
 pub mod context;
 

@@ -2,8 +2,8 @@
 
 use dfs_protocol::datanode::Damage;
 use dfs_protocol::frame::HopFault;
-use dfs_runtime::metrics::{counter, gauge, registered};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use dfs_runtime::metrics::{counter, gauge, histogram, registered};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::store::Room;
 
@@ -201,7 +201,78 @@ pub struct StoreMetrics {
     pub refused_full: IntCounter,
     /// Files on the volume that are not ours.
     pub foreign_files: IntGauge,
+    /// Those of small chunks.
+    pub packs: PackMetrics,
     corrupt: IntCounterVec,
+}
+
+/// Entries of one batch: one fsync serves so many.
+const BATCH_BUCKETS: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
+];
+
+/// `dfs_datanode_pack*`: small chunks, many to a file.
+#[derive(Debug, Clone)]
+pub struct PackMetrics {
+    packs: IntGauge,
+    live: IntGauge,
+    dead: IntGauge,
+    /// Entries that wait for a batch.
+    pub waiting: IntGauge,
+    /// Packs deleted after what was live in them had been copied.
+    pub compactions: IntCounter,
+    /// Bytes of chunks copied by compaction.
+    pub moved: IntCounter,
+    batch: Histogram,
+}
+
+impl PackMetrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let c = |name: &str, help: &str| counter(registry, &format!("dfs_datanode_{name}"), help);
+        let g = |name: &str, help: &str| gauge(registry, &format!("dfs_datanode_{name}"), help);
+        Ok(Self {
+            packs: g("packs", "Packs on the volume")?,
+            live: g("pack_live_bytes", "Bytes of live entries in packs")?,
+            dead: g(
+                "pack_dead_bytes",
+                "Bytes of packs that compaction would give back",
+            )?,
+            waiting: g("pack_waiting_entries", "Entries that wait for a batch")?,
+            compactions: c(
+                "pack_compactions_total",
+                "Packs deleted once nothing in them was needed",
+            )?,
+            moved: c(
+                "pack_moved_bytes_total",
+                "Bytes of chunks copied by compaction",
+            )?,
+            batch: histogram(
+                registry,
+                "dfs_datanode_pack_batch_entries",
+                "Entries made durable by one fsync of a pack",
+                BATCH_BUCKETS,
+            )?,
+        })
+    }
+
+    /// Packs, live bytes and dead bytes now.
+    pub fn set(&self, (packs, live, dead): (u64, u64, u64)) {
+        let whole = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.packs.set(whole(packs));
+        self.live.set(whole(live));
+        self.dead.set(whole(dead));
+    }
+
+    /// A batch of so many entries is durable.
+    pub fn written(&self, entries: usize) {
+        self.batch
+            .observe(u32::try_from(entries).unwrap_or(u32::MAX).into());
+    }
+
+    /// Batches so far.
+    pub fn batches(&self) -> u64 {
+        self.batch.get_sample_count()
+    }
 }
 
 impl StoreMetrics {
@@ -237,6 +308,7 @@ impl StoreMetrics {
                 "dfs_datanode_foreign_files",
                 "Files on the volume that are not ours",
             )?,
+            packs: PackMetrics::register(registry)?,
             corrupt,
         })
     }

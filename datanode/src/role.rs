@@ -28,9 +28,9 @@ use crate::context::{Context, Standing, Tasks};
 use crate::journal::Journal;
 use crate::metrics::DatanodeMetrics;
 use crate::store::layout::{JOURNAL_DIR, RETIRED_DIR};
-use crate::store::{ChunkStore, FileChunkStore, StoreConfig, Volume, VolumeError};
+use crate::store::{ChunkStore, FileChunkStore, StoreConfig, StoreSeams, Volume, VolumeError};
 use crate::throttle::Throttle;
-use crate::{heartbeat, http, scrub};
+use crate::{compaction, heartbeat, http, scrub};
 
 /// How often expired attempts and retired chunks are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -177,6 +177,11 @@ impl Datanode {
         let scrubbing = Arc::clone(&ctx);
         loops.spawn(async move {
             scrub::run(scrubbing, disk).await;
+            Ok(())
+        });
+        let compacting = Arc::clone(&ctx);
+        loops.spawn(async move {
+            compaction::run(compacting).await;
             Ok(())
         });
         let tidying = Arc::clone(&ctx);
@@ -342,14 +347,18 @@ fn open(
         source,
     };
     let store = FileChunkStore::open(
-        Arc::clone(&seams.disk),
+        StoreSeams {
+            disk: Arc::clone(&seams.disk),
+            clock: Arc::clone(&seams.clock),
+            rng: seams.rng.clone(),
+            metrics: metrics.store.clone(),
+            identity: volume.identity(),
+        },
         &config.dir,
-        volume.record().cluster,
         StoreConfig {
             space: config.space,
+            packs: config.packs,
         },
-        Arc::clone(&seams.clock),
-        metrics.store.clone(),
     )
     .map_err(failed)?;
     let now = seams_seconds(&seams.clock);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_datanode::DatanodeConfig;
-use dfs_datanode::store::SpaceLimits;
+use dfs_datanode::store::{PackLimits, SpaceLimits};
 use dfs_gateway::GatewayConfig;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::telemetry::{self, LOG_VARIABLE};
@@ -482,6 +482,8 @@ fn fast_datanode(dir: PathBuf, tracker: String, advertise: String) -> DatanodeCo
     DatanodeConfig {
         // The machine's own disk may be fuller than a datanode's should be.
         space: SpaceLimits::exactly(1024 * 1024),
+        // Tests damage and count the files of chunks.
+        packs: PackLimits::NONE,
         // Longer than a busy machine stalls.
         resume_lease: Duration::from_secs(15),
         stream_idle: Duration::from_secs(20),

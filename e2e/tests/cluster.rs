@@ -65,30 +65,47 @@ async fn i01_i23_fault_03_a_wiped_datanode_costs_nothing_and_is_rebuilt() {
     assert!(store.get("f").await == bytes);
 }
 
+/// Both layouts of chunks on a volume.
+fn layouts() -> [Options; 2] {
+    let packed = Options {
+        datanode: |config| config.packs.chunk = 4 * 1024 * 1024,
+        ..Options::default()
+    };
+    [Options::default(), packed]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i02_fault_06_a_power_cut_of_everything_loses_no_acknowledged_file() {
-    let mut cluster = Cluster::start(Options::default()).await;
-    for round in 0..4 {
-        let store = cluster.store();
-        let bytes = cluster.bytes(1_200_000);
-        store.put(&format!("f{round}"), bytes.clone()).await;
-        // The first cut loses all that was not synced, the others a random part of it.
-        cluster.power_cut_all(round > 0).await;
-        cluster.start_all().await;
-        let store = cluster.store();
-        assert!(store.get(&format!("f{round}")).await == bytes);
-        assert_eq!(store.list("").await.len(), round + 1);
+    for options in layouts() {
+        let mut cluster = Cluster::start(options).await;
+        for round in 0..4 {
+            let store = cluster.store();
+            let bytes = cluster.bytes(1_200_000);
+            store.put(&format!("f{round}"), bytes.clone()).await;
+            // The first cut loses all that was not synced, the others a random part of it.
+            cluster.power_cut_all(round > 0).await;
+            cluster.start_all().await;
+            let store = cluster.store();
+            assert!(store.get(&format!("f{round}")).await == bytes);
+            assert_eq!(store.list("").await.len(), round + 1);
+        }
+        cluster.store().wait_healthy(DEADLINE).await;
+        cluster.store().wait_fsck_clean(DEADLINE).await;
     }
-    cluster.store().wait_healthy(DEADLINE).await;
-    cluster.store().wait_fsck_clean(DEADLINE).await;
 }
 
 /// The test above can fail: with a planted bug, datanodes that skip the fsync, it would.
 #[tokio::test(flavor = "multi_thread")]
 async fn skipped_fsyncs_are_caught_by_a_power_cut() {
-    // Chunks are staged in one directory, and renamed to another.
-    for (kind, dir) in [(CallKind::Sync, "staging"), (CallKind::SyncDir, "chunks")] {
-        let mut cluster = Cluster::start(Options::default()).await;
+    let [files, packs] = layouts();
+    // Chunks are staged in one directory, and renamed to another; or they are in packs.
+    for (kind, dir, options) in [
+        (CallKind::Sync, "staging", files.clone()),
+        (CallKind::SyncDir, "chunks", files),
+        (CallKind::Sync, "packs", packs.clone()),
+        (CallKind::SyncDir, "packs", packs),
+    ] {
+        let mut cluster = Cluster::start(options).await;
         for role in &cluster.datanodes {
             let skip = Fault::on(kind, Effect::SkipSync).path(dir);
             role.faults.inject(skip);
@@ -100,7 +117,7 @@ async fn skipped_fsyncs_are_caught_by_a_power_cut() {
         let lost = cluster.store().try_get("f").await;
         assert!(
             !lost.is_ok_and(|reply| reply.status.is_success()),
-            "{kind:?}"
+            "{kind:?} {dir}"
         );
     }
 }

@@ -352,6 +352,9 @@ pub struct DatanodeArgs {
     /// Bytes per second that the scrub may read
     #[arg(long, env = "DFS_SCRUB_RATE", value_parser = parse_size)]
     pub scrub_rate: Option<u64>,
+    /// Chunks up to this size, at most 16MiB, share files; 0 = each has its own [default: 1MiB]
+    #[arg(long, env = "DFS_PACK_LIMIT", value_parser = parse_size)]
+    pub pack_limit: Option<u64>,
     /// The cluster token.
     #[command(flatten)]
     pub token: TokenArgs,

@@ -1,6 +1,6 @@
 //! `dfs datanode`.
 
-use dfs_datanode::store::SpaceLimits;
+use dfs_datanode::store::{PackLimits, SpaceLimits};
 use dfs_datanode::{DatanodeConfig, DatanodeParts};
 use dfs_runtime::shutdown::Shutdown;
 use prometheus::Registry;
@@ -71,6 +71,18 @@ fn config(args: &DatanodeArgs, place: &Listening) -> Result<DatanodeConfig, Fail
     if let Some(rate) = args.scrub_rate {
         config.scrub_rate = rate;
     }
+    if let Some(bytes) = args.pack_limit {
+        if bytes > PackLimits::MAX_CHUNK {
+            let why = format!(
+                "--pack-limit {bytes} is more than {}: chunks to be packed are kept in memory while \
+                 they stream",
+                PackLimits::MAX_CHUNK
+            );
+            return Err(Failure::usage("run the datanode", why)
+                .next("give at most --pack-limit 16MiB, or 0 for a file for each chunk"));
+        }
+        config.packs.chunk = bytes;
+    }
     config.limits.drain = DRAIN;
     Ok(config)
 }
@@ -104,5 +116,19 @@ mod tests {
         assert_eq!(told.space, SpaceLimits::exactly(1024 * 1024));
         let plain = configured("dfs datanode").unwrap();
         assert_eq!(plain.space, SpaceLimits::default());
+    }
+
+    #[test]
+    fn a_pack_limit_is_taken_up_to_what_memory_allows() {
+        let told = configured("dfs datanode --pack-limit 64KiB").unwrap();
+        assert_eq!(told.packs.chunk, 64 * 1024);
+        assert_eq!(
+            configured("dfs datanode --pack-limit 0").unwrap().packs,
+            PackLimits::NONE
+        );
+        let plain = configured("dfs datanode").unwrap();
+        assert_eq!(plain.packs, PackLimits::default());
+        let failure = configured("dfs datanode --pack-limit 17MiB").unwrap_err();
+        assert!(failure.render().contains("16MiB"));
     }
 }

@@ -1,5 +1,5 @@
 //! A chunk being written: a staged file that grows block by block and becomes a sealed record in
-//! one durable step.
+//! one durable step. A small chunk grows in memory instead, and its step is an entry of a pack.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +10,11 @@ use dfs_protocol::frame::Resume;
 use dfs_protocol::{ChunkId, ChunkVersion};
 use dfs_runtime::disk::DiskFile;
 
+use super::claim::Claim;
 use super::error::StoreError;
-use super::files::{Claim, Shared};
+use super::files::Shared;
 use super::layout::{chunk_path, fan_out};
+use super::packs::{Body, Job};
 use super::record::{
     HEADER_LEN_U64, RecordHeader, RecordState, encode_footer, footer_length, record_length,
 };
@@ -29,43 +31,99 @@ pub struct Attempt {
     shared: Arc<Shared>,
     claim: Claim,
     new: NewChunk,
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
-    data: Steps,
+    bytes: Staged,
     reservation: Reservation,
     blocks: Vec<u32>,
     running: RunningCrc32c,
+}
+
+/// Where the bytes are until the seal.
+#[derive(Debug)]
+enum Staged {
+    /// Of a chunk that goes into a pack, at most [`super::PackLimits::chunk`].
+    Memory(Vec<u8>),
+    /// In a file of its own.
+    File(StagedFile),
+}
+
+#[derive(Debug)]
+struct StagedFile {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    /// Where blocks go.
+    data: Steps,
     /// The staged name is gone: renamed or removed.
     moved: bool,
 }
 
 impl Attempt {
-    /// Writes the open header into a new staged file.
+    /// Opens the attempt, in memory when the chunk is to be packed.
     pub(super) fn begin(
         shared: &Arc<Shared>,
         claim: Claim,
         new: NewChunk,
         reservation: Reservation,
     ) -> Result<Self, StoreError> {
-        let (path, file) = shared.new_staged(new.id, new.version)?;
-        let attempt = Self {
+        let packed = shared.packs.takes(new.expected);
+        let mut attempt = Self {
             shared: Arc::clone(shared),
             claim,
             new,
-            path,
-            data: Steps::new(Arc::clone(&file), HEADER_LEN_U64),
-            file,
+            bytes: Staged::Memory(Vec::new()),
             reservation,
             blocks: Vec::new(),
             running: RunningCrc32c::default(),
+        };
+        if !packed {
+            attempt.bytes = Staged::File(attempt.staged_file()?);
+        }
+        Ok(attempt)
+    }
+
+    /// A new staged file with the open header.
+    fn staged_file(&self) -> Result<StagedFile, StoreError> {
+        let (path, file) = self.shared.new_staged(self.new.id, self.new.version)?;
+        let staged = StagedFile {
+            shared: Arc::clone(&self.shared),
+            path,
+            data: Steps::new(Arc::clone(&file), HEADER_LEN_U64),
+            file,
             moved: false,
         };
-        let header = attempt.header(RecordState::Open, 0, 0).encode();
-        attempt
+        let header = self.header(RecordState::Open, 0, 0).encode();
+        staged
             .file
             .write_all_at(&header, 0)
-            .map_err(|e| attempt.write_error("writing a staged header", e))?;
-        Ok(attempt)
+            .map_err(|e| self.write_error("writing a staged header", e))?;
+        Ok(staged)
+    }
+
+    /// Puts a block where the bytes are. A chunk that turns out larger than packed ones may be gets
+    /// a file of its own.
+    fn put(&mut self, block: &[u8]) -> Result<(), StoreError> {
+        let length = self.running.length();
+        let added = block.len() as u64;
+        if let Staged::Memory(held) = &mut self.bytes {
+            if self.shared.packs.takes(length + added) {
+                held.extend_from_slice(block);
+                return Ok(());
+            }
+            let held = std::mem::take(held);
+            let mut staged = self.staged_file()?;
+            staged
+                .data
+                .push(&held)
+                .map_err(|e| self.write_error("writing a block", e))?;
+            self.reservation.consume(length);
+            self.bytes = Staged::File(staged);
+        }
+        if let Staged::File(staged) = &mut self.bytes {
+            let pushed = staged.data.push(block);
+            pushed.map_err(|e| self.write_error("writing a block", e))?;
+        }
+        self.reservation.consume(added);
+        Ok(())
     }
 
     fn header(&self, state: RecordState, length: u64, crc32c: u32) -> RecordHeader {
@@ -90,7 +148,12 @@ impl Attempt {
     }
 
     fn write_error(&self, doing: &'static str, error: std::io::Error) -> StoreError {
-        match self.shared.write_error(doing, error) {
+        self.full(self.shared.write_error(doing, error))
+    }
+
+    /// A lack of room, with its numbers.
+    fn full(&self, error: StoreError) -> StoreError {
+        match error {
             StoreError::NoSpace { .. } => StoreError::NoSpace {
                 needed: self.new.expected,
                 free: self.shared.space.room().map_or(0, |room| room.free),
@@ -99,23 +162,57 @@ impl Attempt {
         }
     }
 
-    /// Writes footer and header and makes the file's bytes durable.
-    fn finish_bytes(&mut self, chunk: &SealedChunk) -> Result<(), StoreError> {
+    /// Writes footer and header, makes the file's bytes durable, and then its name.
+    fn seal_file(&mut self, mut staged: StagedFile, chunk: &SealedChunk) -> Result<(), StoreError> {
         let footer = encode_footer(chunk.id, chunk.version, &self.blocks);
         let header = self
             .header(RecordState::Sealed, chunk.length, chunk.crc32c)
             .encode();
-        self.data
+        staged
+            .data
             .flush()
             .map_err(|e| self.write_error("writing a block", e))?;
-        self.file
+        staged
+            .file
             .write_all_at(&footer, HEADER_LEN_U64 + chunk.length)
-            .and_then(|()| self.file.write_all_at(&header, 0))
+            .and_then(|()| staged.file.write_all_at(&header, 0))
             .map_err(|e| self.write_error("writing header and footer", e))?;
         self.reservation.consume(footer_length(chunk.length));
-        self.file
+        staged
+            .file
             .sync()
-            .map_err(|error| self.shared.fail_stop.fail(&self.path, &error))
+            .map_err(|error| self.shared.fail_stop.fail(&staged.path, &error))?;
+        let target = chunk_path(&self.shared.root, chunk.id, chunk.version);
+        let dir = self.shared.chunk_dir(&fan_out(chunk.id))?;
+        self.shared
+            .disk
+            .rename(&staged.path, &target)
+            .map_err(|e| self.write_error("renaming a sealed chunk", e))?;
+        staged.moved = true;
+        self.shared.sync_dir(&dir)?;
+        // An fsync that failed elsewhere meanwhile may have been about the same device.
+        self.shared.fail_stop.check()?;
+        let kind = self.new.origin.kind;
+        let replica = Replica {
+            chunk: *chunk,
+            kind,
+        };
+        self.shared.index.insert(&replica, self.shared.seconds());
+        Ok(())
+    }
+
+    /// Appends the chunk to a pack, with all others that are sealed meanwhile.
+    fn seal_packed(&mut self, data: Vec<u8>, chunk: &SealedChunk) -> Result<(), StoreError> {
+        let body = Body {
+            header: self.header(RecordState::Sealed, chunk.length, chunk.crc32c),
+            data,
+            blocks: std::mem::take(&mut self.blocks),
+        };
+        self.shared
+            .append(vec![Job::Seal(body)])
+            .map_err(|error| self.full(error))?;
+        self.reservation.consume(chunk.length);
+        Ok(())
     }
 }
 
@@ -149,10 +246,7 @@ impl StagedChunk for Attempt {
                 detail: "a block does not match its checksum",
             });
         }
-        self.data
-            .push(block)
-            .map_err(|e| self.write_error("writing a block", e))?;
-        self.reservation.consume(added);
+        self.put(block)?;
         self.blocks.push(crc);
         self.running.push(crc, added);
         Ok(())
@@ -172,9 +266,15 @@ impl StagedChunk for Attempt {
         }
         self.claim.relabel(version)?;
         self.new.version = version;
-        self.data
-            .cut(HEADER_LEN_U64 + resume.length)
-            .map_err(|e| self.write_error("cutting a staged file", e))?;
+        match &mut self.bytes {
+            Staged::Memory(held) => {
+                held.truncate(usize::try_from(resume.length).unwrap_or(usize::MAX));
+            }
+            Staged::File(staged) => {
+                let cut = staged.data.cut(HEADER_LEN_U64 + resume.length);
+                cut.map_err(|e| self.write_error("cutting a staged file", e))?;
+            }
+        }
         let kept = usize::try_from(resume.length / BLOCK_SIZE_U64).unwrap_or(usize::MAX);
         self.blocks.truncate(kept);
         self.running = RunningCrc32c::default();
@@ -199,23 +299,14 @@ impl StagedChunk for Attempt {
         if expected.crc32c != self.running.value() {
             return Err(mismatch("the checksum of the whole differs"));
         }
-        self.finish_bytes(expected)?;
-        let root = &self.shared.root;
-        let target = chunk_path(root, expected.id, expected.version);
-        let dir = self.shared.chunk_dir(&fan_out(expected.id))?;
-        self.shared
-            .disk
-            .rename(&self.path, &target)
-            .map_err(|e| self.write_error("renaming a sealed chunk", e))?;
-        self.moved = true;
-        self.shared.sync_dir(&dir)?;
-        // An fsync that failed elsewhere meanwhile may have been about the same device.
-        self.shared.fail_stop.check()?;
+        match std::mem::replace(&mut self.bytes, Staged::Memory(Vec::new())) {
+            Staged::Memory(data) => self.seal_packed(data, expected)?,
+            Staged::File(staged) => self.seal_file(staged, expected)?,
+        }
         let replica = Replica {
             chunk: *expected,
             kind: self.new.origin.kind,
         };
-        self.shared.index.insert(&replica, self.shared.seconds());
         self.shared.metrics.sealed.inc();
         self.shared
             .metrics
@@ -225,7 +316,7 @@ impl StagedChunk for Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for StagedFile {
     fn drop(&mut self) {
         if !self.moved
             && let Err(error) = self.shared.disk.remove(&self.path)

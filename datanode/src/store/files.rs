@@ -1,4 +1,4 @@
-//! [`ChunkStore`] with one file per chunk.
+//! [`ChunkStore`] on a disk: small chunks in packs, each other one in a file of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,22 +7,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica};
-use dfs_protocol::datanode::{CorruptReplica, Damage};
+use dfs_protocol::datanode::Damage;
 use dfs_protocol::{ChunkId, ChunkVersion};
 use dfs_runtime::clock::SharedClock;
 use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk};
+use dfs_runtime::rng::SharedRng;
 
 use super::attempt::{Attempt, STAGED_SUFFIX};
+use super::claim::Claim;
 use super::error::{FailStop, StoreError};
 use super::group::GroupSync;
-use super::index::{MonotonicSeconds, ReplicaIndex, ReplicaKey};
+use super::index::{MonotonicSeconds, ReplicaIndex, ReplicaKey, key};
 use super::layout::{
-    CHUNKS_DIR, QUARANTINE_DIR, RETIRED_DIR, STAGING_DIR, chunk_name, chunk_path, fan_out,
+    CHUNKS_DIR, PACKS_DIR, QUARANTINE_DIR, RETIRED_DIR, STAGING_DIR, chunk_name, chunk_path,
+    fan_out,
 };
+use super::packs::{Job, PackLimits, Packs, recover};
 use super::reader::RecordReader;
 use super::refusal::Refusal;
 use super::scan::{Damaged, scan};
 use super::space::{Room, SpaceGuard, SpaceLimits};
+use super::volume::Identity;
 use super::{ChunkRead, ChunkStore, NewChunk, SetAside, StagedChunk};
 use crate::metrics::StoreMetrics;
 
@@ -31,9 +36,26 @@ use crate::metrics::StoreMetrics;
 pub struct StoreConfig {
     /// When the volume stops taking chunks.
     pub space: SpaceLimits,
+    /// Which chunks are packed.
+    pub packs: PackLimits,
 }
 
-/// One file per chunk under `chunks/`.
+/// What a store takes from outside.
+#[derive(Debug)]
+pub struct StoreSeams {
+    /// Holds the volume.
+    pub disk: SharedDisk,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub rng: SharedRng,
+    /// Counters.
+    pub metrics: StoreMetrics,
+    /// What `volume.json` says.
+    pub identity: Arc<Identity>,
+}
+
+/// Chunks under `chunks/` and `packs/`.
 #[derive(Debug)]
 pub struct FileChunkStore {
     shared: Arc<Shared>,
@@ -47,8 +69,9 @@ pub struct Shared {
     pub(super) index: ReplicaIndex,
     pub(super) space: Arc<SpaceGuard>,
     pub(super) fail_stop: FailStop,
-    refusal: Refusal,
+    pub(super) refusal: Refusal,
     pub(super) metrics: StoreMetrics,
+    pub(super) packs: Packs,
     clock: SharedClock,
     /// Chunks being written; each has one writer.
     claims: Mutex<BTreeSet<ReplicaKey>>,
@@ -56,21 +79,28 @@ pub struct Shared {
     /// Fan-out directories known to be durable.
     made: Mutex<BTreeSet<PathBuf>>,
     staged: AtomicU64,
-    quarantined: AtomicU64,
+    pub(super) quarantined: AtomicU64,
     foreign: u64,
 }
 
 impl FileChunkStore {
     /// Scans the volume at `root`, whose directories exist and whose lock is held. Blocks.
-    pub fn open(
-        disk: SharedDisk,
-        root: &Path,
-        cluster: Option<dfs_protocol::ClusterId>,
-        config: StoreConfig,
-        clock: SharedClock,
-        metrics: StoreMetrics,
-    ) -> io::Result<Self> {
-        let found = scan(&disk, root, cluster)?;
+    pub fn open(seams: StoreSeams, root: &Path, config: StoreConfig) -> io::Result<Self> {
+        let StoreSeams {
+            disk,
+            clock,
+            rng,
+            metrics,
+            identity,
+        } = seams;
+        let cluster = identity.cluster();
+        let mut found = scan(&disk, root, cluster)?;
+        let mut packed = recover(&disk, root, cluster)?;
+        let replicas = std::mem::take(&mut packed.replicas);
+        let twice: Vec<_> = found.replicas.iter().map(|r| key(&r.chunk)).collect();
+        let twice = twice.into_iter().filter(|key| replicas.contains_key(key));
+        let twice: Vec<_> = twice.collect();
+        found.foreign.append(&mut packed.foreign);
         let quarantined = disk.list(&root.join(QUARANTINE_DIR))?.len() as u64;
         for path in &found.foreign {
             tracing::warn!(file = %path.display(), "left a file alone that is not ours");
@@ -78,16 +108,33 @@ impl FileChunkStore {
         metrics
             .foreign_files
             .set(as_gauge(found.foreign.len() as u64));
-        let corrupt = found.damaged.iter().map(|d| d.replica).collect();
+        let corrupt = found.damaged.iter().map(|d| d.replica);
+        let corrupt = corrupt.chain(packed.damaged.iter().copied()).collect();
+        let damaged: BTreeSet<_> = packed
+            .damaged
+            .iter()
+            .map(|c| (c.chunk, c.version))
+            .collect();
+        let replicas = replicas.into_iter();
+        let replicas = replicas.filter(|(key, _)| !damaged.contains(key));
+        found.replicas.extend(replicas.map(|(_, replica)| replica));
         let space = SpaceGuard::new(Arc::clone(&disk), root.to_path_buf(), config.space);
         let shared = Arc::new(Shared {
-            disk,
             root: root.to_path_buf(),
             index: ReplicaIndex::new(found.replicas, corrupt),
             space,
             fail_stop: FailStop::default(),
             refusal: Refusal::default(),
             metrics,
+            packs: Packs::new(
+                Arc::clone(&disk),
+                root.to_path_buf(),
+                config.packs,
+                rng,
+                identity,
+                (packed.book, packed.salts, packed.next),
+            ),
+            disk,
             clock,
             claims: Mutex::default(),
             dirs: Mutex::default(),
@@ -99,11 +146,23 @@ impl FileChunkStore {
         for Damaged { path, replica } in &found.damaged {
             shared.quarantine(path, replica);
         }
+        for replica in &packed.damaged {
+            shared.quarantine_packed(replica);
+        }
+        for ruin in &packed.ruins {
+            shared.quarantine_ruin(*ruin);
+        }
+        for key in twice {
+            // Only other hands put a file beside a packed entry; one of both is enough.
+            shared.forget_packed(key);
+        }
+        shared.metrics.packs.set(shared.packs.totals());
         tracing::info!(
             replicas = shared.index.totals().0,
-            damaged = found.damaged.len(),
+            damaged = found.damaged.len() + packed.damaged.len() + packed.ruins.len(),
             foreign = found.foreign.len(),
-            unfinished = found.staged_removed,
+            unfinished = found.staged_removed + packed.unfinished,
+            packs = shared.packs.totals().0,
             "scanned the volume"
         );
         Ok(Self { shared })
@@ -139,10 +198,13 @@ impl ChunkStore for FileChunkStore {
         let replica = replica.ok_or(StoreError::NotFound { chunk: id, version })?;
         match RecordReader::open(&self.shared, &replica.chunk) {
             // Removed between the look at the index and the open: not damage.
-            Err(StoreError::Corrupt {
-                damage: Damage::Missing,
-                ..
-            }) if self.shared.index.get((id, version)).is_none() => {
+            Err(
+                StoreError::Corrupt {
+                    damage: Damage::Missing,
+                    ..
+                }
+                | StoreError::Disk { .. },
+            ) if self.shared.index.get((id, version)).is_none() => {
                 Err(StoreError::NotFound { chunk: id, version })
             }
             opened => Ok(Arc::new(opened?)),
@@ -164,6 +226,11 @@ impl ChunkStore for FileChunkStore {
         }
         if shared.index.remove((id, version)).is_none() {
             return Ok(false);
+        }
+        if shared.packs.place((id, version)).is_some() {
+            shared.append(vec![Job::Remove((id, version), Some(replica))])?;
+            shared.metrics.removed.inc();
+            return Ok(true);
         }
         match shared.disk.remove(&chunk_path(&shared.root, id, version)) {
             Ok(()) => {}
@@ -203,6 +270,10 @@ impl ChunkStore for FileChunkStore {
         let shared = &self.shared;
         let retired = shared.root.join(RETIRED_DIR);
         let failed = |e| StoreError::disk("retiring chunks", e);
+        if shared.packs.retire(&retired).map_err(failed)? {
+            shared.sync_dir(&retired)?;
+            shared.sync_dir(&shared.root.join(PACKS_DIR))?;
+        }
         for (id, version) in shared.index.keys(None) {
             let target = retired.join(chunk_name(id, version));
             match shared
@@ -245,6 +316,10 @@ impl ChunkStore for FileChunkStore {
             }
         }
         Ok(purged)
+    }
+
+    fn compact(&self) -> Result<Option<u64>, StoreError> {
+        self.shared.compact()
     }
 
     fn index(&self) -> &ReplicaIndex {
@@ -370,87 +445,12 @@ impl Shared {
             .map_err(|error| self.fail_stop.fail(dir, &error))
     }
 
-    /// Stops serving a replica, moves its file away and lets the tracker know.
-    pub(super) fn set_aside(&self, id: ChunkId, version: ChunkVersion, damage: Damage) {
-        let replica = CorruptReplica {
-            chunk: id,
-            version,
-            damage,
-        };
-        // Of several readers that find the damage, one moves the file.
-        if self.index.remove_corrupt(replica).is_some() {
-            self.quarantine(&chunk_path(&self.root, id, version), &replica);
-        }
-    }
-
-    fn quarantine(&self, path: &Path, replica: &CorruptReplica) {
-        let CorruptReplica {
-            chunk,
-            version,
-            damage,
-        } = *replica;
-        self.metrics.corrupt(damage).inc();
-        let number = self.quarantined.fetch_add(1, Ordering::Relaxed);
-        let name = format!(
-            "{}.{}.{number}",
-            chunk_name(chunk, version),
-            damage.as_str()
-        );
-        let dir = self.root.join(QUARANTINE_DIR);
-        let moved = self
-            .disk
-            .rename(path, &dir.join(&name))
-            .and_then(|()| self.disk.sync_dir(&dir));
-        tracing::warn!(
-            %chunk, %version, damage = damage.as_str(), file = name,
-            error = moved.err().map(tracing::field::display),
-            "set a damaged replica aside; the tracker will have it repaired"
-        );
-    }
-
     fn dirs(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<GroupSync>>> {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claims(&self) -> MutexGuard<'_, BTreeSet<ReplicaKey>> {
+    pub(super) fn claims(&self) -> MutexGuard<'_, BTreeSet<ReplicaKey>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The right to write one version of one chunk; given back on drop.
-#[derive(Debug)]
-pub struct Claim {
-    shared: Arc<Shared>,
-    key: ReplicaKey,
-}
-
-impl Claim {
-    fn take(shared: &Arc<Shared>, key: ReplicaKey) -> Result<Self, StoreError> {
-        let (chunk, version) = key;
-        if !shared.claims().insert(key) {
-            return Err(StoreError::InProgress { chunk, version });
-        }
-        let claim = Self {
-            shared: Arc::clone(shared),
-            key,
-        };
-        // Looked at after the claim: a seal puts the replica there before it gives its claim back.
-        if shared.index.get(key).is_some() {
-            return Err(StoreError::AlreadySealed { chunk, version });
-        }
-        Ok(claim)
-    }
-
-    /// Exchanges the claim for one on another version of the same chunk.
-    pub(super) fn relabel(&mut self, version: ChunkVersion) -> Result<(), StoreError> {
-        *self = Self::take(&self.shared, (self.key.0, version))?;
-        Ok(())
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.shared.claims().remove(&self.key);
     }
 }
 

@@ -308,7 +308,8 @@ impl Entry {
     }
 }
 
-fn key(chunk: &SealedChunk) -> ReplicaKey {
+/// The name of a replica of a chunk.
+pub(super) fn key(chunk: &SealedChunk) -> ReplicaKey {
     (chunk.id, chunk.version)
 }
 

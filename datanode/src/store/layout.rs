@@ -18,10 +18,12 @@ pub const STAGING_DIR: &str = "staging";
 pub const QUARANTINE_DIR: &str = "quarantine";
 /// Records of an earlier identity.
 pub const RETIRED_DIR: &str = "retired";
+/// Small sealed chunks, many to a file. Made with the first pack.
+pub const PACKS_DIR: &str = "packs";
 /// The tracker's journal.
 pub const JOURNAL_DIR: &str = "journal";
 
-/// Directories of a volume.
+/// Directories of a volume from its beginning.
 pub const DIRECTORIES: [&str; 5] = [
     CHUNKS_DIR,
     STAGING_DIR,
@@ -31,6 +33,7 @@ pub const DIRECTORIES: [&str; 5] = [
 ];
 
 const SUFFIX: &str = ".chunk";
+const PACK_SUFFIX: &str = ".pack";
 
 /// File name of a sealed record: `<32 hex>.v<version>.chunk`.
 pub fn chunk_name(id: ChunkId, version: ChunkVersion) -> String {
@@ -57,6 +60,22 @@ pub fn chunk_path(root: &Path, id: ChunkId, version: ChunkVersion) -> PathBuf {
         .join(chunk_name(id, version))
 }
 
+/// File name of a pack: `<16 hex>.pack`.
+pub fn pack_name(number: u64) -> String {
+    format!("{number:016x}{PACK_SUFFIX}")
+}
+
+/// Reads what [`pack_name`] wrote, and only that spelling.
+pub fn parse_pack_name(name: &str) -> Option<u64> {
+    let number = u64::from_str_radix(name.strip_suffix(PACK_SUFFIX)?, 16).ok()?;
+    (pack_name(number) == name).then_some(number)
+}
+
+/// Path of a pack.
+pub fn pack_path(root: &Path, number: u64) -> PathBuf {
+    root.join(PACKS_DIR).join(pack_name(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +95,14 @@ mod tests {
             String::new(),
         ] {
             assert_eq!(parse_chunk_name(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_pack_name_is_read_in_its_own_spelling_only() {
+        assert_eq!(parse_pack_name(&pack_name(0x1f)), Some(0x1f));
+        for other in ["1f.pack", "000000000000001F.pack", "000000000000001f", ""] {
+            assert_eq!(parse_pack_name(other), None, "{other}");
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Chunks on disk. [`ChunkStore`] is what the rest of the datanode sees; the layout behind it may
-//! change (small chunks will be packed into volumes). Everything here blocks: call it on a
-//! blocking thread.
+//! Chunks on disk. [`ChunkStore`] is what the rest of the datanode sees; behind it small chunks lie in
+//! packs, each other one in a file of its own. Everything here blocks: call it on a blocking thread.
 
+pub mod aside;
 pub mod attempt;
+pub mod claim;
 pub mod error;
 pub mod files;
 pub mod group;
 pub mod index;
 pub mod layout;
+pub mod packs;
 pub mod reader;
 pub mod record;
 pub mod refusal;
@@ -30,11 +32,12 @@ use dfs_protocol::frame::Resume;
 use dfs_protocol::{ChunkId, ChunkVersion, ClusterId};
 
 pub use error::{FailStop, StoreError};
-pub use files::{FileChunkStore, StoreConfig};
+pub use files::{FileChunkStore, StoreConfig, StoreSeams};
 pub use index::ReplicaIndex;
+pub use packs::PackLimits;
 pub use record::RecordHeader;
 pub use space::{Room, SpaceLimits};
-pub use volume::{Volume, VolumeError};
+pub use volume::{Identity, Volume, VolumeError};
 
 /// A chunk about to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,9 @@ pub trait ChunkStore: Debug + Send + Sync + 'static {
     fn retire_all(&self) -> Result<(), StoreError>;
     /// Deletes what [`ChunkStore::retire_all`] left; returns how many files.
     fn purge_retired(&self) -> Result<u64, StoreError>;
+    /// One step of giving room back that removed replicas hold: the bytes that it wrote, none when
+    /// there is nothing to do. For one caller at a time.
+    fn compact(&self) -> Result<Option<u64>, StoreError>;
     /// The sealed replicas.
     fn index(&self) -> &ReplicaIndex;
     /// Room for chunks.
@@ -96,7 +102,7 @@ pub struct SetAside {
     pub foreign: u64,
 }
 
-/// One chunk being written. Dropping it removes its staged file.
+/// One chunk being written. Dropping it removes what was staged.
 pub trait StagedChunk: Debug + Send {
     /// Which chunk, in which version.
     fn key(&self) -> (ChunkId, ChunkVersion);
@@ -107,7 +113,8 @@ pub trait StagedChunk: Debug + Send {
     fn append(&mut self, offset: u64, block: &[u8], crc: u32) -> Result<(), StoreError>;
     /// Cuts to a length that every survivor has and takes the new version.
     fn resume(&mut self, version: ChunkVersion, resume: &Resume) -> Result<(), StoreError>;
-    /// Makes the chunk final and durable: footer, header, fsync, rename, fsync directory.
+    /// Makes the chunk final and durable: footer, header, fsync, rename, fsync directory; or one write
+    /// and one fsync of a pack, together with others.
     fn seal(self: Box<Self>, expected: &SealedChunk) -> Result<Replica, StoreError>;
 }
 

@@ -12,6 +12,8 @@ use dfs_runtime::disk::{DiskFile, OpenMode};
 use super::error::{StoreError, is_passing};
 use super::files::Shared;
 use super::layout::chunk_path;
+use super::packs::Place;
+use super::packs::format::{Entry, EntryKind};
 use super::record::{
     HEADER_LEN, HEADER_LEN_U64, RecordHeader, RecordState, block_count, decode_footer,
     footer_length, record_length,
@@ -24,6 +26,10 @@ pub struct RecordReader {
     shared: Arc<Shared>,
     file: Arc<dyn DiskFile>,
     header: RecordHeader,
+    /// Where the data begins in the file.
+    data: u64,
+    /// Where a packed one lay when it was opened.
+    place: Option<Place>,
     blocks: Vec<u32>,
 }
 
@@ -37,7 +43,48 @@ enum Fault {
 impl RecordReader {
     /// Opens and verifies header, length and block table. Damage sets the replica aside.
     pub(super) fn open(shared: &Arc<Shared>, chunk: &SealedChunk) -> Result<Self, StoreError> {
-        Self::try_open(shared, chunk).map_err(|fault| raise(shared, chunk, fault))
+        let mut place = shared.packs.place((chunk.id, chunk.version));
+        loop {
+            let opened = match place {
+                Some(place) => Self::try_open_packed(shared, chunk, place),
+                None => Self::try_open(shared, chunk),
+            };
+            let now = shared.packs.place((chunk.id, chunk.version));
+            match opened {
+                // Moved by compaction between the look and the open.
+                Err(Fault::Damage(_)) if now.is_some() && now != place => place = now,
+                opened => return opened.map_err(|fault| raise(shared, chunk, place, fault)),
+            }
+        }
+    }
+
+    fn try_open_packed(
+        shared: &Arc<Shared>,
+        chunk: &SealedChunk,
+        place: Place,
+    ) -> Result<Self, Fault> {
+        let (file, salt) = shared
+            .packs
+            .file(place.pack)
+            .map_err(|e| classify(e, Damage::Missing))?;
+        let mut bytes = vec![0; usize::try_from(place.header).unwrap_or(HEADER_LEN)];
+        file.read_exact_at(&mut bytes, place.offset)
+            .map_err(|e| classify(e, Damage::ReadError))?;
+        let entry = Entry::decode(&bytes, place.pack, place.offset, salt);
+        let (entry, _) = entry.ok_or(Fault::Damage(Damage::Header))?;
+        if entry.kind != EntryKind::Chunk || entry.header.chunk != *chunk {
+            return Err(Fault::Damage(Damage::Header));
+        }
+        let data = place.offset + place.header;
+        let blocks = read_footer(file.as_ref(), chunk, data)?;
+        Ok(Self {
+            shared: Arc::clone(shared),
+            file,
+            header: entry.header,
+            data,
+            place: Some(place),
+            blocks,
+        })
     }
 
     fn try_open(shared: &Arc<Shared>, chunk: &SealedChunk) -> Result<Self, Fault> {
@@ -60,16 +107,13 @@ impl RecordReader {
         if length != record_length(chunk.length) {
             return Err(Fault::Damage(Damage::Length));
         }
-        let footer_len = usize::try_from(footer_length(chunk.length)).unwrap_or(usize::MAX);
-        let mut footer = vec![0; footer_len];
-        file.read_exact_at(&mut footer, HEADER_LEN_U64 + chunk.length)
-            .map_err(|e| classify(e, Damage::ReadError))?;
-        let blocks =
-            decode_footer(chunk.id, chunk.version, &footer).ok_or(Fault::Damage(Damage::Footer))?;
+        let blocks = read_footer(file.as_ref(), chunk, HEADER_LEN_U64)?;
         Ok(Self {
             shared: Arc::clone(shared),
             file,
             header,
+            data: HEADER_LEN_U64,
+            place: None,
             blocks,
         })
     }
@@ -83,7 +127,7 @@ impl RecordReader {
             .min(length);
         let mut data = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
         self.file
-            .read_exact_at(&mut data, HEADER_LEN_U64 + start)
+            .read_exact_at(&mut data, self.data + start)
             .map_err(|e| classify(e, Damage::ReadError))?;
         let mut data = Bytes::from(data);
         let mut blocks = Vec::new();
@@ -114,7 +158,7 @@ impl ChunkRead for RecordReader {
 
     fn blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, StoreError> {
         self.try_blocks(first, count)
-            .map_err(|fault| raise(&self.shared, &self.header.chunk, fault))
+            .map_err(|fault| raise(&self.shared, &self.header.chunk, self.place, fault))
     }
 
     fn whole_matches(&self) -> bool {
@@ -125,6 +169,15 @@ impl ChunkRead for RecordReader {
         }
         block_count(length) == self.blocks.len() as u64 && whole.value() == self.header.chunk.crc32c
     }
+}
+
+/// The block table behind data that begins at `data`.
+fn read_footer(file: &dyn DiskFile, chunk: &SealedChunk, data: u64) -> Result<Vec<u32>, Fault> {
+    let length = usize::try_from(footer_length(chunk.length)).unwrap_or(usize::MAX);
+    let mut footer = vec![0; length];
+    file.read_exact_at(&mut footer, data + chunk.length)
+        .map_err(|e| classify(e, Damage::ReadError))?;
+    decode_footer(chunk.id, chunk.version, &footer).ok_or(Fault::Damage(Damage::Footer))
 }
 
 fn classify(error: io::Error, otherwise: Damage) -> Fault {
@@ -139,8 +192,20 @@ fn classify(error: io::Error, otherwise: Damage) -> Fault {
     })
 }
 
-fn raise(shared: &Arc<Shared>, chunk: &SealedChunk, fault: Fault) -> StoreError {
+fn raise(
+    shared: &Arc<Shared>,
+    chunk: &SealedChunk,
+    place: Option<Place>,
+    fault: Fault,
+) -> StoreError {
     match fault {
+        // The bytes that were read are not the replica's any more: it was moved, and verified then.
+        Fault::Damage(_) if shared.packs.place((chunk.id, chunk.version)) != place => {
+            StoreError::Disk {
+                doing: "reading a chunk that is being moved",
+                source: io::ErrorKind::Interrupted.into(),
+            }
+        }
         Fault::Passing(source) => StoreError::Disk {
             doing: "opening a chunk for reading",
             source,

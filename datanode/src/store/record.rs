@@ -20,7 +20,7 @@ pub const MAX_HINT: usize = 1024;
 pub const FORMAT_VERSION: u16 = 1;
 
 const MAGIC: &[u8; 8] = b"DFSCHNK1";
-const HINT_AT: usize = 86;
+pub(super) const HINT_AT: usize = 86;
 const CRC_AT: usize = HEADER_LEN - 4;
 
 /// Whether a record may still grow.
@@ -67,17 +67,27 @@ impl RecordHeader {
 
     /// The disk form, [`HEADER_LEN`] bytes. A hint over [`MAX_HINT`] bytes is cut.
     pub fn encode(&self) -> Vec<u8> {
+        let state = match self.state {
+            RecordState::Open => 0,
+            RecordState::Sealed => 1,
+        };
+        let mut bytes = self.encode_fields(*MAGIC, state);
+        bytes.resize(CRC_AT, 0);
+        let crc = crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Everything from the magic to the hint's last byte.
+    pub(super) fn encode_fields(&self, magic: [u8; 8], state: u8) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN);
-        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&magic);
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.push(match self.origin.kind {
             ChunkKind::Data => 1,
             ChunkKind::Checkpoint => 2,
         });
-        bytes.push(match self.state {
-            RecordState::Open => 0,
-            RecordState::Sealed => 1,
-        });
+        bytes.push(state);
         bytes.extend_from_slice(&self.cluster.to_bytes());
         bytes.extend_from_slice(&self.chunk.id.to_bytes());
         bytes.extend_from_slice(&self.chunk.version.0.to_le_bytes());
@@ -91,16 +101,12 @@ impl RecordHeader {
         let hint_len = u16::try_from(hint.len()).unwrap_or(0);
         bytes.extend_from_slice(&hint_len.to_le_bytes());
         bytes.extend_from_slice(hint.as_bytes());
-        bytes.resize(CRC_AT, 0);
-        let crc = crc32c(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
         bytes
     }
 
     /// Reads the disk form. Any flipped bit is [`HeaderError::Damaged`].
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
-        let mut at = Reader { bytes, position: 0 };
-        if bytes.len() != HEADER_LEN || at.take::<8>()? != *MAGIC {
+        if bytes.len() != HEADER_LEN || !bytes.starts_with(MAGIC) {
             return Err(HeaderError::Damaged);
         }
         let stored = Reader {
@@ -111,6 +117,19 @@ impl RecordHeader {
         if crc32c(&bytes[..CRC_AT]) != stored {
             return Err(HeaderError::Damaged);
         }
+        let (state, mut header) = Self::decode_fields(bytes)?;
+        header.state = match state {
+            0 => RecordState::Open,
+            1 => RecordState::Sealed,
+            _ => return Err(HeaderError::Damaged),
+        };
+        Ok(header)
+    }
+
+    /// Reads what [`RecordHeader::encode_fields`] wrote, of bytes whose checksum was right: the state
+    /// byte, and the header as if it was sealed.
+    pub(super) fn decode_fields(bytes: &[u8]) -> Result<(u8, Self), HeaderError> {
+        let mut at = Reader { bytes, position: 8 };
         let format = u16::from_le_bytes(at.take()?);
         if format != FORMAT_VERSION {
             return Err(HeaderError::UnknownFormat(format));
@@ -120,11 +139,7 @@ impl RecordHeader {
             [2] => ChunkKind::Checkpoint,
             [_] => return Err(HeaderError::Damaged),
         };
-        let state = match at.take::<1>()? {
-            [0] => RecordState::Open,
-            [1] => RecordState::Sealed,
-            [_] => return Err(HeaderError::Damaged),
-        };
+        let [state] = at.take()?;
         let cluster = ClusterId::from_bytes(at.take()?);
         let id = ChunkId::from_bytes(at.take()?);
         let version = ChunkVersion(at.u32()?);
@@ -144,8 +159,8 @@ impl RecordHeader {
         if !sound {
             return Err(HeaderError::Damaged);
         }
-        Ok(Self {
-            state,
+        let header = Self {
+            state: RecordState::Sealed,
             cluster,
             chunk: SealedChunk {
                 id,
@@ -159,7 +174,8 @@ impl RecordHeader {
                 index,
                 path_hint: path_hint.to_owned(),
             },
-        })
+        };
+        Ok((state, header))
     }
 }
 
@@ -212,7 +228,7 @@ fn footer_crc(id: ChunkId, version: ChunkVersion, table: &[u8]) -> u32 {
     crc32c(&bytes)
 }
 
-fn cut_hint(hint: &str) -> &str {
+pub(super) fn cut_hint(hint: &str) -> &str {
     let mut end = hint.len().min(MAX_HINT);
     while !hint.is_char_boundary(end) {
         end -= 1;

@@ -14,8 +14,8 @@ use dfs_runtime::disk::{DirEntry, Disk, OpenMode, SharedDisk};
 
 use super::error::is_passing;
 use super::layout::{
-    CHUNKS_DIR, DIRECTORIES, LOCK_FILE, STAGING_DIR, VERIFIED_FILE, VOLUME_FILE, fan_out,
-    parse_chunk_name,
+    CHUNKS_DIR, DIRECTORIES, LOCK_FILE, PACKS_DIR, STAGING_DIR, VERIFIED_FILE, VOLUME_FILE,
+    fan_out, parse_chunk_name,
 };
 use super::record::{HEADER_LEN, HEADER_LEN_U64, HeaderError, RecordHeader, RecordState};
 
@@ -191,7 +191,8 @@ fn empty_staging(disk: &dyn Disk, root: &Path) -> io::Result<u64> {
 fn is_ours(entry: &DirEntry) -> bool {
     if entry.is_dir {
         // A file system's own directory at the root of a mounted volume.
-        return DIRECTORIES.contains(&entry.name.as_str()) || entry.name == "lost+found";
+        return DIRECTORIES.contains(&entry.name.as_str())
+            || [PACKS_DIR, "lost+found"].contains(&entry.name.as_str());
     }
     let name = entry.name.strip_suffix(".staged").unwrap_or(&entry.name);
     [VOLUME_FILE, LOCK_FILE, VERIFIED_FILE].contains(&name)

@@ -2,15 +2,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::{ClusterId, DatanodeId, Fence};
 use dfs_runtime::disk::{DiskLock, SharedDisk, read_whole, replace_durably};
 use serde::{Deserialize, Serialize};
 
-use super::layout::{CHUNKS_DIR, DIRECTORIES, LOCK_FILE, VOLUME_FILE};
+use super::layout::{CHUNKS_DIR, DIRECTORIES, LOCK_FILE, PACKS_DIR, VOLUME_FILE};
 
+/// The layout of a volume without packs.
 const FORMAT: u32 = 1;
+/// That of one which has, or had, packs. A program that knows only the first one refuses it: it would
+/// take every packed chunk for lost.
+const PACKED_FORMAT: u32 = 2;
 const MAX_VOLUME_FILE: u64 = 64 * 1024;
 
 /// What `volume.json` holds.
@@ -75,7 +79,9 @@ pub enum VolumeError {
         detail: String,
     },
     /// Written by a later program.
-    #[error("the volume {path} has layout {format}, this program knows {FORMAT}; use a later one")]
+    #[error(
+        "the volume {path} has layout {format}, this program knows {PACKED_FORMAT}; use a later one"
+    )]
     LaterFormat {
         /// The volume.
         path: PathBuf,
@@ -105,10 +111,16 @@ pub enum VolumeError {
 /// An open volume; the lock is held until it is dropped.
 #[derive(Debug)]
 pub struct Volume {
+    identity: Arc<Identity>,
+    _lock: Box<dyn DiskLock>,
+}
+
+/// What `volume.json` says, for the volume and its chunk store.
+#[derive(Debug)]
+pub struct Identity {
     disk: SharedDisk,
     root: PathBuf,
     record: Mutex<VolumeRecord>,
-    _lock: Box<dyn DiskLock>,
 }
 
 impl Volume {
@@ -149,43 +161,50 @@ impl Volume {
             disk.create_dir_all(&root.join(dir))
                 .map_err(failed("making the directories"))?;
         }
-        let volume = Self {
+        let identity = Identity {
             disk,
             root: root.to_path_buf(),
             record: Mutex::new(record),
-            _lock: lock,
         };
         if record.datanode == fresh {
-            volume.write(&record)?;
+            identity.write(&record)?;
         }
-        Ok(volume)
+        Ok(Self {
+            identity: Arc::new(identity),
+            _lock: lock,
+        })
+    }
+
+    /// What is written on it, shared with the chunk store.
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity)
     }
 
     /// What is written on it now.
     pub fn record(&self) -> VolumeRecord {
-        *self.lock()
+        *self.identity.lock()
     }
 
     /// Where it is.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.identity.root
     }
 
     /// Writes the cluster on a fresh volume; a volume of another cluster is refused (fault 35).
     /// Durable on return. Blocks.
     pub fn adopt(&self, cluster: ClusterId) -> Result<(), VolumeError> {
-        let mut record = self.lock();
+        let mut record = self.identity.lock();
         match record.cluster {
             Some(own) if own == cluster => Ok(()),
             Some(own) => Err(VolumeError::ForeignCluster {
-                path: self.root.clone(),
+                path: self.identity.root.clone(),
                 volume: own,
                 tracker: cluster,
             }),
             None => {
                 let mut next = *record;
                 next.cluster = Some(cluster);
-                self.write(&next)?;
+                self.identity.write(&next)?;
                 *record = next;
                 Ok(())
             }
@@ -195,7 +214,7 @@ impl Volume {
     /// Takes an order's fence: a higher one is written down before this returns, an older or
     /// rival one is refused (I8, I20). Blocks when it must write.
     pub fn accept(&self, offered: Fence) -> Result<(), VolumeError> {
-        let mut record = self.lock();
+        let mut record = self.identity.lock();
         if record.fence == offered {
             return Ok(());
         }
@@ -207,17 +226,40 @@ impl Volume {
         }
         let mut next = *record;
         next.fence = offered;
-        self.write(&next)?;
+        self.identity.write(&next)?;
         *record = next;
         Ok(())
     }
 
     /// Takes a new identity; the fence and the cluster stay. Blocks.
     pub fn rename(&self, datanode: DatanodeId) -> Result<(), VolumeError> {
-        let mut record = self.lock();
+        let mut record = self.identity.lock();
         let mut next = *record;
         next.datanode = datanode;
-        self.write(&next)?;
+        self.identity.write(&next)?;
+        *record = next;
+        Ok(())
+    }
+}
+
+impl Identity {
+    /// The cluster that the volume belongs to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.lock().cluster
+    }
+
+    /// Notes that the volume has packs, before the first one is made. Durable on return. Blocks.
+    pub fn mark_packed(&self) -> io::Result<()> {
+        let mut record = self.lock();
+        if record.format >= PACKED_FORMAT {
+            return Ok(());
+        }
+        let mut next = *record;
+        next.format = PACKED_FORMAT;
+        self.write(&next).map_err(|error| match error {
+            VolumeError::Disk { source, .. } => source,
+            other => io::Error::other(other),
+        })?;
         *record = next;
         Ok(())
     }
@@ -249,7 +291,7 @@ fn parse(root: &Path, bytes: &[u8]) -> Result<VolumeRecord, VolumeError> {
     };
     // The version first: a later layout may have other fields.
     let Versioned { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if format != FORMAT {
+    if !(FORMAT..=PACKED_FORMAT).contains(&format) {
         let path = root.to_path_buf();
         return Err(VolumeError::LaterFormat { path, format });
     }
@@ -265,7 +307,10 @@ fn refuse_orphaned_chunks(disk: &SharedDisk, root: &Path) -> Result<(), VolumeEr
                 .list(&root.join(CHUNKS_DIR).join(&dir.name))
                 .is_ok_and(|files| !files.is_empty())
     });
-    if holds_files {
+    let holds_packs = disk
+        .list(&root.join(PACKS_DIR))
+        .is_ok_and(|packs| !packs.is_empty());
+    if holds_files || holds_packs {
         return Err(VolumeError::Unreadable {
             path: root.to_path_buf(),
             detail: "the file is missing".to_owned(),
@@ -345,7 +390,14 @@ mod tests {
 
     #[test]
     fn i32_a_volume_file_of_any_content_is_refused_with_what_to_do() {
-        for content in ["", "{", "[]", "{\"format\":1}", "{\"format\":9}"] {
+        for content in [
+            "",
+            "{",
+            "[]",
+            "{\"format\":1}",
+            "{\"format\":0}",
+            "{\"format\":9}",
+        ] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join(VOLUME_FILE), content).unwrap();
             assert!(open(dir.path()).is_err(), "{content}");
@@ -353,6 +405,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("chunks/ab")).unwrap();
         std::fs::write(dir.path().join("chunks/ab/x"), "x").unwrap();
+        assert!(matches!(
+            open(dir.path()),
+            Err(VolumeError::Unreadable { .. })
+        ));
+    }
+
+    #[test]
+    fn a_volume_with_packs_says_so_and_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = open(dir.path()).unwrap();
+        assert_eq!(volume.record().format, 1);
+        volume.identity().mark_packed().unwrap();
+        volume.adopt(ClusterId::from_u128(5)).unwrap();
+        let record = volume.record();
+        assert_eq!(record.format, 2);
+        drop(volume);
+        assert_eq!(open(dir.path()).unwrap().record(), record);
+    }
+
+    #[test]
+    fn packs_without_a_volume_file_are_not_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("packs")).unwrap();
+        std::fs::write(dir.path().join("packs/x"), "x").unwrap();
         assert!(matches!(
             open(dir.path()),
             Err(VolumeError::Unreadable { .. })

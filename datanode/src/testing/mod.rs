@@ -1,11 +1,12 @@
 //! Stand-ins for the tests of this crate: a disk that records and fails, a clock that is set.
 
 pub(crate) mod nodes;
+pub(crate) mod sim;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use dfs_runtime::clock::Clock;
@@ -28,9 +29,9 @@ pub(crate) enum DiskOp {
 pub(crate) struct Faults {
     /// fsync of files.
     pub(crate) sync: bool,
-    /// fsync of directories under `chunks/`.
+    /// fsync of directories under `chunks/`, and of `packs/`.
     pub(crate) sync_dir: bool,
-    /// Writes of more than a header fail with this error number.
+    /// Writes of more than a header, and all writes to packs, fail with this error number.
     pub(crate) write: Option<i32>,
     /// Reads past the header fail with this error number.
     pub(crate) read: Option<i32>,
@@ -44,6 +45,8 @@ pub(crate) struct Faults {
 struct State {
     ops: Mutex<Vec<DiskOp>>,
     faults: Mutex<Faults>,
+    held: Mutex<bool>,
+    freed: Condvar,
 }
 
 /// The real disk with a record of what was done, and faults.
@@ -62,6 +65,31 @@ impl TestDisk {
     /// Everything done so far; the record begins anew.
     pub(crate) fn take_ops(&self) -> Vec<DiskOp> {
         std::mem::take(&mut self.0.ops.lock().unwrap())
+    }
+
+    /// From now on fsyncs of files wait until [`TestDisk::release`].
+    pub(crate) fn hold(&self) {
+        *self.0.held.lock().unwrap() = true;
+    }
+
+    /// Lets the fsyncs go on.
+    pub(crate) fn release(&self) {
+        *self.0.held.lock().unwrap() = false;
+        self.0.freed.notify_all();
+    }
+
+    /// Whether an fsync of a file below `dir` was begun since the record began.
+    pub(crate) fn began_sync(&self, dir: &str) -> bool {
+        let ops = self.0.ops.lock().unwrap();
+        ops.iter()
+            .any(|op| matches!(op, DiskOp::Sync(path) if path.to_string_lossy().contains(dir)))
+    }
+
+    fn wait_while_held(&self) {
+        let mut held = self.0.held.lock().unwrap();
+        while *held {
+            held = self.0.freed.wait(held).unwrap();
+        }
     }
 
     fn note(&self, op: DiskOp) {
@@ -113,7 +141,8 @@ impl Disk for TestDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.note(DiskOp::SyncDir(dir.to_path_buf()));
-        if self.faults().sync_dir && dir.to_string_lossy().contains("chunks") {
+        let named = dir.to_string_lossy();
+        if self.faults().sync_dir && (named.contains("chunks") || named.contains("packs")) {
             return Err(os(EIO));
         }
         RealDisk.sync_dir(dir)
@@ -138,10 +167,16 @@ struct TestFile {
     inner: Arc<dyn DiskFile>,
 }
 
+impl TestFile {
+    fn is_pack(&self) -> bool {
+        self.path.extension().is_some_and(|end| end == "pack")
+    }
+}
+
 impl DiskFile for TestFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match self.disk.faults().read {
-            Some(error) if offset >= 4096 => Err(os(error)),
+            Some(error) if offset >= 4096 || self.is_pack() => Err(os(error)),
             _ => self.inner.read_at(buffer, offset),
         }
     }
@@ -149,7 +184,7 @@ impl DiskFile for TestFile {
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.disk.note(DiskOp::Write(self.path.clone()));
         match self.disk.faults().write {
-            Some(error) if offset >= 4096 => Err(os(error)),
+            Some(error) if offset >= 4096 || self.is_pack() => Err(os(error)),
             _ => self.inner.write_all_at(data, offset),
         }
     }
@@ -164,6 +199,7 @@ impl DiskFile for TestFile {
 
     fn sync(&self) -> io::Result<()> {
         self.disk.note(DiskOp::Sync(self.path.clone()));
+        self.disk.wait_while_held();
         if self.disk.faults().sync {
             return Err(os(EIO));
         }

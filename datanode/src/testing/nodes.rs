@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::TestDisk;
-use crate::store::SpaceLimits;
+use crate::store::{PackLimits, SpaceLimits};
 use crate::{DatanodeConfig, DatanodeError, DatanodeParts, run};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_u128(0xc);
@@ -180,6 +180,8 @@ impl Node {
             hard_fraction: 0.001,
             reserve_bytes: 0,
         };
+        // Tests damage the files of chunks.
+        config.packs = PackLimits::NONE;
         config.limits.drain = Duration::from_millis(200);
         change(&mut config);
         let registry = Registry::new();

@@ -228,7 +228,8 @@ impl Fleet {
         }
         let tracker = format!("http://{}", self.tracker.address());
         let mut options = vec!["--tracker".to_owned(), tracker];
-        options.extend(words("--reserve 1MiB"));
+        // Small files are packed; a chunk of an upload of unknown length is not.
+        options.extend(words("--reserve 1MiB --pack-limit 64KiB"));
         options.extend(more.iter().map(|option| (*option).to_owned()));
         let member = Member::start(spec, ports, self.root.path(), &options);
         self.datanodes.push(member);
@@ -240,7 +241,15 @@ impl Fleet {
         member.process.kill_9().unwrap();
         let name = format!("datanode-{number}");
         let spec = ProcessSpec::of(self.options.binary, &name, ["datanode"]);
-        let options = ["--tracker", tracker, "--reserve", "1MiB"].map(str::to_owned);
+        let options = [
+            "--tracker",
+            tracker,
+            "--reserve",
+            "1MiB",
+            "--pack-limit",
+            "64KiB",
+        ];
+        let options = options.map(str::to_owned);
         let ports = [member.port, member.admin];
         *member = Member::start(spec, ports, self.root.path(), &options);
     }

@@ -51,7 +51,7 @@ async fn a_volume_of_a_later_format_is_refused_by_name_and_left_as_it_is() {
     let dir = root.path().join("datanode-0");
     let identity = dir.join("volume.json");
     let text = std::fs::read_to_string(&identity).unwrap();
-    let later = text.replace("\"format\": 1", "\"format\": 2");
+    let later = text.replace("\"format\": 1", "\"format\": 3");
     assert_ne!(later, text);
     std::fs::write(&identity, &later).unwrap();
     let volume = dir.display().to_string();
@@ -66,7 +66,7 @@ async fn a_volume_of_a_later_format_is_refused_by_name_and_left_as_it_is() {
     assert!(!ended.success());
     let said = process.log();
     assert!(
-        said.contains("layout 2") && said.contains("use a later one"),
+        said.contains("layout 3") && said.contains("use a later one"),
         "{said}"
     );
     assert_eq!(std::fs::read_to_string(&identity).unwrap(), later);

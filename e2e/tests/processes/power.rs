@@ -52,7 +52,7 @@ async fn i02_i03_fault_06_power_cuts_of_all_processes_amid_writes_lose_no_acked_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i02_datanodes_that_skip_the_fsync_of_their_chunks_are_found_out() {
-    let skip = ("DFS_VOLATILE_SKIP_SYNC".to_owned(), "/staging/".to_owned());
+    let skip = ("DFS_VOLATILE_SKIP_SYNC".to_owned(), "/packs/".to_owned());
     let options = Options {
         binary: "dfs-volatile",
         datanode_env: vec![skip],

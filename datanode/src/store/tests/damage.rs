@@ -132,14 +132,15 @@ fn fault_09_data_and_footer_of_another_chunk_under_the_right_header_are_noticed(
 
 #[test]
 fn fault_09_a_record_of_another_cluster_is_not_served() {
-    let bench = Bench::new();
-    let mut new = new_chunk(1, 3);
-    new.cluster = ClusterId::from_u128(0xdead);
-    let mut staged = bench.store.begin(&new).unwrap();
-    append(staged.as_mut(), 0, b"abc").unwrap();
-    let chunk = sealed(1, b"abc");
-    staged.seal(&chunk).unwrap();
-    assert_set_aside(&bench.restart(), &chunk, Damage::Misplaced);
+    for bench in Bench::both() {
+        let mut new = new_chunk(1, 3);
+        new.cluster = ClusterId::from_u128(0xdead);
+        let mut staged = bench.store.begin(&new).unwrap();
+        append(staged.as_mut(), 0, b"abc").unwrap();
+        let chunk = sealed(1, b"abc");
+        staged.seal(&chunk).unwrap();
+        assert_set_aside(&bench.restart(), &chunk, Damage::Misplaced);
+    }
 }
 
 #[test]
@@ -178,14 +179,15 @@ fn fault_02_what_a_cut_write_left_is_removed_at_start() {
 
 #[test]
 fn fault_12_a_read_error_sets_the_replica_aside() {
-    let bench = Bench::new();
-    let chunk = bench.put(1, b"abc");
-    bench.disk.set(Faults {
-        read: Some(EIO),
-        ..Faults::default()
-    });
-    assert!(bench.read(&chunk).is_err());
-    assert_set_aside(&bench, &chunk, Damage::ReadError);
+    for bench in Bench::both() {
+        let chunk = bench.put(1, b"abc");
+        bench.disk.set(Faults {
+            read: Some(EIO),
+            ..Faults::default()
+        });
+        assert!(bench.read(&chunk).is_err());
+        assert_set_aside(&bench, &chunk, Damage::ReadError);
+    }
 }
 
 #[test]
@@ -203,19 +205,20 @@ fn fault_29_running_out_of_handles_is_not_taken_for_damage() {
 
 #[test]
 fn several_versions_of_a_chunk_are_all_known() {
-    let bench = Bench::new();
-    let chunk = bench.put(1, b"abc");
-    let mut newer = new_chunk(1, 3);
-    newer.version = ChunkVersion(4);
-    let mut staged = bench.store.begin(&newer).unwrap();
-    append(staged.as_mut(), 0, b"xyz").unwrap();
-    let sealed = SealedChunk {
-        version: ChunkVersion(4),
-        ..sealed(1, b"xyz")
-    };
-    staged.seal(&sealed).unwrap();
-    let bench = bench.restart();
-    let versions = bench.store.index().versions(chunk.id);
-    assert_eq!(versions.len(), 2);
-    assert_eq!(bench.read(&sealed).unwrap(), b"xyz");
+    for bench in Bench::both() {
+        let chunk = bench.put(1, b"abc");
+        let mut newer = new_chunk(1, 3);
+        newer.version = ChunkVersion(4);
+        let mut staged = bench.store.begin(&newer).unwrap();
+        append(staged.as_mut(), 0, b"xyz").unwrap();
+        let sealed = SealedChunk {
+            version: ChunkVersion(4),
+            ..sealed(1, b"xyz")
+        };
+        staged.seal(&sealed).unwrap();
+        let bench = bench.restart();
+        let versions = bench.store.index().versions(chunk.id);
+        assert_eq!(versions.len(), 2);
+        assert_eq!(bench.read(&sealed).unwrap(), b"xyz");
+    }
 }

@@ -124,29 +124,30 @@ fn i15_a_full_disk_refuses_the_chunk_removes_the_staged_file_and_goes_on_reading
 
 #[test]
 fn fault_14_a_volume_near_its_reserve_is_read_only_and_recovers() {
-    let bench = Bench::new();
-    let space = |available| {
-        bench.disk.set(Faults {
-            space: Some((1_000_000, available)),
-            ..Faults::default()
-        });
-    };
-    space(99_000);
-    assert!(bench.store.room().unwrap().read_only);
-    assert!(matches!(
-        bench.store.begin(&new_chunk(1, 3)),
-        Err(StoreError::NoSpace { .. })
-    ));
-    assert!(bench.names("staging").is_empty());
-    space(200_000);
-    let room = bench.store.room().unwrap();
-    assert_eq!((room.free, room.read_only), (150_000, false));
-    assert!(bench.store.begin(&new_chunk(1, 150_001)).is_err());
-    let held = bench.store.begin(&new_chunk(1, 60_000)).unwrap();
-    // What an open write has yet to take is not promised twice.
-    assert!(bench.store.begin(&new_chunk(2, 100_000)).is_err());
-    drop(held);
-    assert!(bench.store.begin(&new_chunk(2, 100_000)).is_ok());
+    for bench in Bench::both() {
+        let space = |available| {
+            bench.disk.set(Faults {
+                space: Some((1_000_000, available)),
+                ..Faults::default()
+            });
+        };
+        space(99_000);
+        assert!(bench.store.room().unwrap().read_only);
+        assert!(matches!(
+            bench.store.begin(&new_chunk(1, 3)),
+            Err(StoreError::NoSpace { .. })
+        ));
+        assert!(bench.names("staging").is_empty());
+        space(200_000);
+        let room = bench.store.room().unwrap();
+        assert_eq!((room.free, room.read_only), (150_000, false));
+        assert!(bench.store.begin(&new_chunk(1, 150_001)).is_err());
+        let held = bench.store.begin(&new_chunk(1, 60_000)).unwrap();
+        // What an open write has yet to take is not promised twice.
+        assert!(bench.store.begin(&new_chunk(2, 100_000)).is_err());
+        drop(held);
+        assert!(bench.store.begin(&new_chunk(2, 100_000)).is_ok());
+    }
 }
 
 #[test]

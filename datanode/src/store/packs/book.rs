@@ -1,0 +1,325 @@
+//! What the packs hold, in memory: where each live entry lies, and which removals must be kept. Pure:
+//! the start-up scan and every durable batch are written into it, in the order of the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::format::{PACK_HEADER_LEN, REMOVAL_LEN};
+use crate::store::index::ReplicaKey;
+
+/// Closed packs that hold less than a quarter of a pack are joined once there are so many of them:
+/// every start closes one.
+const SMALL_PACKS: usize = 16;
+
+/// Where an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The pack's number.
+    pub pack: u64,
+    /// Its first byte in the pack.
+    pub offset: u64,
+    /// Bytes of its header; data begins behind it.
+    pub header: u64,
+    /// Bytes of the whole, to the next boundary.
+    pub length: u64,
+}
+
+/// One pack.
+#[derive(Debug, Default)]
+pub struct Pack {
+    /// Where the last entry ends.
+    pub end: u64,
+    /// Bytes of live entries.
+    pub live_bytes: u64,
+    /// Live entries by their offset.
+    pub live: BTreeMap<u64, ReplicaKey>,
+    /// Keys that removals in this pack are about.
+    pub removals: BTreeSet<ReplicaKey>,
+}
+
+/// All packs.
+#[derive(Debug, Default)]
+pub struct Book {
+    packs: BTreeMap<u64, Pack>,
+    places: BTreeMap<ReplicaKey, Place>,
+    /// Packs that still hold a dead entry of a key. While there is one, the key's removal must not
+    /// be forgotten: the entry would come back with the next start (I9).
+    graves: BTreeMap<ReplicaKey, BTreeSet<u64>>,
+    /// The pack that takes entries; all others are closed.
+    pub open: Option<u64>,
+}
+
+/// What compaction does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Copies these live entries of a pack into the open one.
+    Move(Vec<(ReplicaKey, Place)>),
+    /// Repeats these removals in the open pack.
+    Carry(Vec<ReplicaKey>),
+    /// Deletes a pack that nothing needs.
+    Unlink(u64),
+}
+
+impl Book {
+    /// A pack begins.
+    pub fn add_pack(&mut self, number: u64, end: u64) {
+        let pack = self.packs.entry(number).or_default();
+        pack.end = end;
+    }
+
+    /// The pack takes bytes up to `end`.
+    pub fn extend(&mut self, number: u64, end: u64) {
+        if let Some(pack) = self.packs.get_mut(&number) {
+            pack.end = pack.end.max(end);
+        }
+    }
+
+    /// A live entry; an earlier one of the same key is dead from here on.
+    pub fn put(&mut self, key: ReplicaKey, place: Place) {
+        if let Some(older) = self.places.insert(key, place) {
+            self.bury(key, older);
+        }
+        if let Some(pack) = self.packs.get_mut(&place.pack) {
+            pack.live.insert(place.offset, key);
+            pack.live_bytes += place.length;
+        }
+    }
+
+    /// A removal that lies in `pack`.
+    pub fn remove(&mut self, key: ReplicaKey, pack: u64) {
+        if let Some(place) = self.places.remove(&key) {
+            self.bury(key, place);
+        }
+        if let Some(pack) = self.packs.get_mut(&pack) {
+            pack.removals.insert(key);
+        }
+    }
+
+    /// An entry that was never live.
+    pub fn bury(&mut self, key: ReplicaKey, place: Place) {
+        if let Some(pack) = self.packs.get_mut(&place.pack)
+            && pack.live.remove(&place.offset).is_some()
+        {
+            pack.live_bytes = pack.live_bytes.saturating_sub(place.length);
+        }
+        self.graves.entry(key).or_default().insert(place.pack);
+    }
+
+    /// Where a live entry lies.
+    pub fn place(&self, key: ReplicaKey) -> Option<Place> {
+        self.places.get(&key).copied()
+    }
+
+    /// A pack.
+    pub fn pack(&self, number: u64) -> Option<&Pack> {
+        self.packs.get(&number)
+    }
+
+    /// Numbers of all packs, oldest first.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.packs.keys().copied().collect()
+    }
+
+    /// Packs, bytes of live entries, and all other bytes.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let bytes: u64 = self.packs.values().map(|pack| pack.end).sum();
+        let live = self.packs.values().map(|pack| pack.live_bytes).sum();
+        (self.packs.len() as u64, live, bytes.saturating_sub(live))
+    }
+
+    /// Whether a removal in `pack` must outlive that pack: a dead entry of the key lies in another
+    /// one, and no later live entry supersedes it.
+    pub fn needs_removal(&self, key: ReplicaKey, pack: u64) -> bool {
+        let elsewhere = |graves: &BTreeSet<u64>| graves.iter().any(|grave| *grave != pack);
+        !self.places.contains_key(&key) && self.graves.get(&key).is_some_and(elsewhere)
+    }
+
+    /// The file of a pack is gone, durably.
+    pub fn drop_pack(&mut self, number: u64) {
+        self.packs.remove(&number);
+        self.graves.retain(|_, packs| {
+            packs.remove(&number);
+            !packs.is_empty()
+        });
+        if self.open == Some(number) {
+            self.open = None;
+        }
+    }
+
+    /// What to do next about packs that are mostly dead, `pack_bytes` being the size of a pack.
+    /// At most about `limit` bytes at once.
+    pub fn next_step(&self, pack_bytes: u64, limit: u64) -> Option<Step> {
+        let number = self.candidate(pack_bytes)?;
+        let pack = self.packs.get(&number)?;
+        let mut moved = Vec::new();
+        let mut bytes = 0;
+        for key in pack.live.values() {
+            let Some(place) = self.place(*key) else {
+                continue;
+            };
+            moved.push((*key, place));
+            bytes += place.length;
+            if bytes >= limit {
+                break;
+            }
+        }
+        if !moved.is_empty() {
+            return Some(Step::Move(moved));
+        }
+        let most = usize::try_from(limit / REMOVAL_LEN).unwrap_or(1).max(1);
+        let needed = pack.removals.iter().copied();
+        let needed: Vec<_> = needed
+            .filter(|key| self.needs_removal(*key, number) && !self.is_repeated(*key, number))
+            .take(most)
+            .collect();
+        Some(if needed.is_empty() {
+            Step::Unlink(number)
+        } else {
+            Step::Carry(needed)
+        })
+    }
+
+    /// Whether a later pack has the removal too.
+    fn is_repeated(&self, key: ReplicaKey, pack: u64) -> bool {
+        let later = self.packs.range(pack + 1..);
+        later
+            .into_iter()
+            .any(|(_, pack)| pack.removals.contains(&key))
+    }
+
+    /// The closed pack with the smallest share of bytes that are needed, if that is under a half; or the
+    /// smallest one of too many small ones.
+    fn candidate(&self, pack_bytes: u64) -> Option<u64> {
+        let closed = self
+            .packs
+            .iter()
+            .filter(|(number, _)| self.open != Some(**number));
+        let mut small = Vec::new();
+        let mut best: Option<(u64, u64)> = None;
+        for (number, pack) in closed {
+            let content = pack.end.saturating_sub(PACK_HEADER_LEN);
+            if pack.live_bytes.saturating_mul(2) <= content {
+                let needed = pack.live_bytes + self.removal_bytes(*number, pack, content / 2);
+                let share = needed
+                    .saturating_mul(1000)
+                    .checked_div(content)
+                    .unwrap_or(0);
+                if share < 500 && best.is_none_or(|(least, _)| share < least) {
+                    best = Some((share, *number));
+                }
+            }
+            if content < pack_bytes / 4 {
+                small.push((content, *number));
+            }
+        }
+        let joined = small.iter().min().filter(|_| small.len() >= SMALL_PACKS);
+        best.map(|(_, number)| number)
+            .or(joined.map(|(_, number)| *number))
+    }
+
+    /// Bytes of a pack's removals that are needed, counted up to `enough`.
+    fn removal_bytes(&self, number: u64, pack: &Pack, enough: u64) -> u64 {
+        let mut bytes = 0;
+        for key in &pack.removals {
+            if bytes > enough {
+                break;
+            }
+            if self.needs_removal(*key, number) && !self.is_repeated(*key, number) {
+                bytes += REMOVAL_LEN;
+            }
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_protocol::{ChunkId, ChunkVersion};
+
+    use super::*;
+
+    fn key(id: u128) -> ReplicaKey {
+        (ChunkId::from_u128(id), ChunkVersion(1))
+    }
+
+    fn place(pack: u64, offset: u64) -> Place {
+        Place {
+            pack,
+            offset,
+            header: 512,
+            length: 5120,
+        }
+    }
+
+    fn book(packs: u64) -> Book {
+        let mut book = Book::default();
+        for number in 1..=packs {
+            book.add_pack(number, 512 + 4 * 5120);
+        }
+        book.open = Some(packs);
+        book
+    }
+
+    #[test]
+    fn i09_a_removal_is_needed_while_another_pack_holds_a_dead_entry_of_its_key() {
+        let mut book = book(3);
+        book.put(key(1), place(1, 512));
+        book.put(key(1), place(2, 512));
+        book.remove(key(1), 3);
+        assert!(book.needs_removal(key(1), 3));
+        book.drop_pack(2);
+        assert!(
+            book.needs_removal(key(1), 3),
+            "the first copy still lies in pack 1"
+        );
+        book.drop_pack(1);
+        assert!(!book.needs_removal(key(1), 3));
+    }
+
+    #[test]
+    fn a_later_entry_supersedes_a_removal() {
+        let mut book = book(3);
+        book.put(key(1), place(1, 512));
+        book.remove(key(1), 2);
+        book.put(key(1), place(3, 512));
+        assert!(!book.needs_removal(key(1), 2));
+        assert_eq!(book.totals(), (3, 5120, 3 * (512 + 4 * 5120) - 5120));
+    }
+
+    #[test]
+    fn a_pack_is_emptied_of_live_entries_then_of_removals_then_deleted() {
+        let mut book = book(4);
+        book.put(key(9), place(1, 512));
+        for id in 2..=3 {
+            book.put(key(9 + id), place(1, 512 * u64::try_from(id).unwrap() * 20));
+        }
+        book.put(key(1), place(2, 512));
+        book.remove(key(9), 2);
+        let step = book.next_step(1 << 30, 1 << 20);
+        // Pack 3 is empty: it is the first to go.
+        assert_eq!(step, Some(Step::Unlink(3)));
+        book.drop_pack(3);
+        let step = book.next_step(1 << 30, 1 << 20);
+        assert_eq!(step, Some(Step::Move(vec![(key(1), place(2, 512))])));
+        book.put(key(1), place(4, 512));
+        let step = book.next_step(1 << 30, 1 << 20);
+        assert_eq!(step, Some(Step::Carry(vec![key(9)])));
+        book.remove(key(9), 4);
+        assert_eq!(book.next_step(1 << 30, 1 << 20), Some(Step::Unlink(2)));
+    }
+
+    #[test]
+    fn many_small_packs_are_joined() {
+        let mut book = book(SMALL_PACKS as u64 + 1);
+        for number in 1..=SMALL_PACKS as u64 {
+            for entry in 0..4 {
+                let id = u128::from(number) * 10 + entry;
+                let offset = 512 + 5120 * u64::try_from(entry).unwrap();
+                book.put(key(id), place(number, offset));
+            }
+        }
+        assert!(matches!(book.next_step(1 << 20, 1), Some(Step::Move(_))));
+        assert_eq!(book.next_step(4096, 1), None, "they are not small");
+        book.drop_pack(5);
+        assert_eq!(book.next_step(1 << 20, 1), None, "they are not many");
+    }
+}

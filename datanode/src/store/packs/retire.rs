@@ -1,0 +1,71 @@
+//! Moving every pack out of sight, and putting damaged bytes of packs aside.
+
+use std::io;
+use std::path::Path;
+
+use dfs_runtime::disk::OpenMode;
+
+use super::Packs;
+use super::book::Book;
+use crate::store::layout::{pack_name, pack_path};
+
+/// Bytes copied at once.
+const COPY: u64 = 64 * 1024;
+
+impl Packs {
+    /// Moves every pack into `target`, oldest first: a removal never goes before what it removes.
+    /// True when there was one. Durable after both directories were synced.
+    pub(in crate::store) fn retire(&self, target: &Path) -> io::Result<bool> {
+        let state = self.halt();
+        let numbers = state.book.numbers();
+        drop(state);
+        let moved = self.move_packs(&numbers, target);
+        let mut state = self.lock();
+        state.busy = false;
+        if moved.is_ok() {
+            state.book = Book::default();
+            state.open = None;
+            state.salts.clear();
+            state.handles.files.clear();
+        }
+        self.done.notify_all();
+        moved.map(|()| !numbers.is_empty())
+    }
+
+    fn move_packs(&self, numbers: &[u64], target: &Path) -> io::Result<()> {
+        for number in numbers {
+            let from = pack_path(&self.root, *number);
+            match self.disk.rename(&from, &target.join(pack_name(*number))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the bytes `from .. to` of a pack into a file of their own, as far as they can be
+    /// read.
+    pub(in crate::store) fn copy_out(
+        &self,
+        pack: u64,
+        from: u64,
+        to: u64,
+        target: &Path,
+    ) -> io::Result<()> {
+        let (file, _) = self.file(pack)?;
+        let copy = self.disk.open(target, OpenMode::OpenOrCreate)?;
+        copy.set_length(0)?;
+        let mut at = from;
+        let mut buffer = vec![0; usize::try_from(COPY).map_err(io::Error::other)?];
+        while at < to {
+            let wanted = usize::try_from(COPY.min(to - at)).map_err(io::Error::other)?;
+            let read = file.read_at(&mut buffer[..wanted], at)?;
+            if read == 0 {
+                break;
+            }
+            copy.write_all_at(&buffer[..read], at - from)?;
+            at += read as u64;
+        }
+        copy.sync()
+    }
+}
