@@ -210,7 +210,7 @@ mod tests {
             }
             let mut truth: BTreeMap<FilePath, f64> = BTreeMap::new();
             for (name, at) in &noted {
-                let age = (now - *at).as_secs_f64() / half_life.as_secs_f64();
+                let age = now.saturating_sub(*at).as_secs_f64() / half_life.as_secs_f64();
                 *truth.entry(path(*name)).or_default() += (-age).exp2();
             }
             let all: f64 = truth.values().sum();
