@@ -8,6 +8,14 @@ use dfs_e2e::wait::eventually;
 
 use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, start_heard, wait_valid};
 
+/// Datanodes that keep small chunks in packs.
+fn packed(datanodes: usize) -> Options {
+    Options {
+        datanode: |config| config.packs.chunk = 4 * 1024 * 1024,
+        ..calm_options(datanodes)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_a_disk_that_cannot_read_costs_no_reader_anything_and_is_replaced() {
     let mut cluster = Cluster::start(calm_options(4)).await;
@@ -41,12 +49,19 @@ async fn fault_12_a_disk_that_cannot_read_costs_no_reader_anything_and_is_replac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_a_disk_that_cannot_write_is_left_out_of_every_acknowledgement() {
-    for kind in [CallKind::Write, CallKind::Create, CallKind::Rename] {
-        let mut cluster = Cluster::start(calm_options(4)).await;
+    let cases = [
+        (CallKind::Write, "staging", calm_options(4)),
+        (CallKind::Create, "staging", calm_options(4)),
+        (CallKind::Rename, "staging", calm_options(4)),
+        (CallKind::Write, "packs", packed(4)),
+        (CallKind::Create, "packs", packed(4)),
+    ];
+    for (kind, path, options) in cases {
+        let mut cluster = Cluster::start(options).await;
         let store = cluster.store();
         let mut model = Model::default();
         let faults = cluster.datanodes[2].faults.clone();
-        let fault = faults.inject(Fault::eio(kind).path("staging"));
+        let fault = faults.inject(Fault::eio(kind).path(path));
         for number in 0..6 {
             let size = CHUNK_BYTES / 2 + number * CHUNK_BYTES / 2;
             let stored = model.put(&mut cluster, &format!("f{number}"), size).await;
@@ -101,8 +116,8 @@ async fn fault_12_with_only_r_datanodes_one_that_cannot_write_is_missing_from_th
 }
 
 /// One fsync fails, the next ones succeed, and the bytes of the failed one are gone.
-async fn failed_fsync(kind: CallKind, path: &str) {
-    let mut cluster = Cluster::start(calm_options(4)).await;
+async fn failed_fsync(kind: CallKind, path: &str, options: Options) {
+    let mut cluster = Cluster::start(options).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "before", CHUNK_BYTES).await;
@@ -146,12 +161,17 @@ async fn failed_fsync(kind: CallKind, path: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_and_the_datanode_stops() {
-    failed_fsync(CallKind::Sync, "staging").await;
+    failed_fsync(CallKind::Sync, "staging", calm_options(4)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_a_directory() {
-    failed_fsync(CallKind::SyncDir, "chunks").await;
+    failed_fsync(CallKind::SyncDir, "chunks", calm_options(4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_a_pack() {
+    failed_fsync(CallKind::Sync, "packs", packed(4)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
