@@ -66,3 +66,41 @@ impl Steps {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dfs_runtime::disk::{OpenMode, RealDisk, read_whole};
+
+    use super::*;
+    use crate::store::tests::bytes;
+
+    const AT: u64 = 4096;
+
+    /// What the file holds after `data` was pushed in parts of `part`, cut to `cut` and pushed on.
+    fn written(data: &[u8], part: usize, cut: usize) -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, path) = (RealDisk::shared(), dir.path().join("file"));
+        let file = disk.open(&path, OpenMode::CreateNew).unwrap();
+        let mut steps = Steps::new(file, AT);
+        for block in data.chunks(part) {
+            steps.push(block).unwrap();
+        }
+        steps.cut(AT + cut as u64).unwrap();
+        steps.push(&data[cut..]).unwrap();
+        steps.flush().unwrap();
+        let all = read_whole(disk.as_ref(), &path, u64::MAX).unwrap();
+        all[usize::try_from(AT).unwrap()..].to_vec()
+    }
+
+    #[test]
+    fn what_is_pushed_cut_and_pushed_again_is_what_is_written() {
+        let data = bytes(2 * STEP + 70_000);
+        let ends = [0, 1, STEP - 1, STEP, STEP + 65_536, 2 * STEP, data.len()];
+        for (part, cut) in [65_536, 70_001, STEP, 3 * STEP]
+            .into_iter()
+            .flat_map(|part| ends.map(|cut| (part, cut)))
+        {
+            assert!(written(&data, part, cut) == data, "{part} {cut}");
+        }
+    }
+}

@@ -23,6 +23,7 @@ mod load;
 mod loss;
 mod measure;
 mod roll;
+mod sight;
 mod stop;
 mod store;
 mod strangers;

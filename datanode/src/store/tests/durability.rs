@@ -109,10 +109,14 @@ fn i15_a_full_disk_refuses_the_chunk_removes_the_staged_file_and_goes_on_reading
         write: Some(ENOSPC),
         ..Faults::default()
     });
-    let mut staged = bench.store.begin(&new_chunk(2, 3)).unwrap();
-    let error = append(staged.as_mut(), 0, b"def").unwrap_err();
+    // Bytes of less than a step reach the disk with the seal.
+    let (staged, unsealed) = bench.stage(2, b"def");
+    let error = staged.seal(&unsealed).unwrap_err();
     assert!(matches!(error, StoreError::NoSpace { .. }));
     assert_eq!(dfs_protocol::Problem::from(error).status, 507);
+    let mut staged = bench.store.begin(&new_chunk(3, 2 << 20)).unwrap();
+    let error = append(staged.as_mut(), 0, &bytes(2 << 20)).unwrap_err();
+    assert!(matches!(error, StoreError::NoSpace { .. }));
     drop(staged);
     assert!(bench.names("staging").is_empty());
     assert_eq!(bench.read(&chunk).unwrap(), b"abc");
@@ -157,12 +161,8 @@ fn fault_12_a_write_error_fails_that_chunk_only() {
         write: Some(EIO),
         ..Faults::default()
     });
-    let mut staged = bench.store.begin(&new_chunk(1, 3)).unwrap();
-    assert!(matches!(
-        append(staged.as_mut(), 0, b"abc"),
-        Err(StoreError::Disk { .. })
-    ));
-    drop(staged);
+    let (staged, chunk) = bench.stage(1, b"abc");
+    assert!(matches!(staged.seal(&chunk), Err(StoreError::Disk { .. })));
     bench.disk.set(Faults::default());
     assert!(!bench.store.fail_stop().is_failed());
     bench.put(1, b"abc");
