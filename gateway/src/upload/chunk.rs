@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dfs_client::write_stream::{ChunkWriter, failure};
 use dfs_protocol::checksum::RunningCrc32c;
@@ -27,6 +28,11 @@ const FEED_BLOCKS: usize = 8;
 const MAX_ATTEMPTS: u32 = 16;
 /// How often a chunk that lost every hop may begin anew elsewhere.
 const MAX_FRESH_STARTS: u32 = 3;
+/// How often a chunk waits for a datanode that is writing as many as it may: five seconds in all. Its
+/// places are taken by streams that broke, too, until it notices.
+const MAX_BUSY: u32 = 4;
+/// The first such wait; each is as much longer as the one before.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Datanodes that failed one upload: its later chunks stay clear of them.
 #[derive(Debug, Clone, Default)]
@@ -129,6 +135,8 @@ pub(super) struct ChunkJob {
     failed: FailedHops,
     attempts: u32,
     fresh_starts: u32,
+    /// Times that a hop was busy.
+    busy: u32,
 }
 
 impl ChunkJob {
@@ -158,6 +166,7 @@ impl ChunkJob {
             failed,
             attempts: 0,
             fresh_starts: 0,
+            busy: 0,
         }
     }
 
@@ -283,14 +292,14 @@ impl ChunkJob {
         let mended = match failed.cause {
             HopFault::Fenced => self.took_new_fence().await,
             HopFault::CannotResume => !self.doubtful,
+            HopFault::Busy => self.waited_for_a_place().await,
             HopFault::Unreachable
             | HopFault::NoSpace
             | HopFault::Disk
             | HopFault::WrongDatanode
             | HopFault::AlreadySealed
             | HopFault::Corrupt
-            | HopFault::Protocol
-            | HopFault::Busy => false,
+            | HopFault::Protocol => false,
         };
         self.doubtful = !was_open;
         if !mended {
@@ -319,6 +328,16 @@ impl ChunkJob {
         let newer = answer.fence != self.fence;
         self.fence = answer.fence;
         newer && !condemned
+    }
+
+    /// A hop that has no place for a write now is no worse than any other: slow is not missing.
+    async fn waited_for_a_place(&mut self) -> bool {
+        if self.busy >= MAX_BUSY {
+            return false;
+        }
+        self.busy += 1;
+        tokio::time::sleep(BUSY_PAUSE * self.busy).await;
+        true
     }
 
     /// After the last block: a break may have hidden a seal that took effect.

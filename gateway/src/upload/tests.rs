@@ -136,6 +136,20 @@ async fn fault_02_a_hop_that_refuses_to_open_is_left_out_and_its_replica_made_up
 }
 
 #[tokio::test]
+async fn i31_a_hop_that_has_no_place_for_a_write_now_is_waited_for() {
+    for hop in 0..3 {
+        let world = World::new(3, CHUNK).await;
+        world.chain.order(hop, Fault::RefuseOpen(HopFault::Busy));
+        let bytes = content(CHUNK + 5);
+        let committed = store(&world, "a", &bytes).await.unwrap();
+        assert_stored(&world, &committed, &bytes);
+        assert_eq!(committed.replica_count, 3, "hop {hop}");
+        // By its chain, and not by a copy.
+        assert_eq!(world.gateway.metrics.completed_replicas.get(), 0);
+    }
+}
+
+#[tokio::test]
 async fn fault_02_a_hop_that_dies_mid_body_is_not_noticed_by_the_client() {
     for hop in 0..3 {
         // Before anything was confirmed, between confirmations, at the last byte.
