@@ -12,11 +12,14 @@ use serde_json::{Value, json};
 use crate::load::Load;
 use crate::loss::goes_on;
 use crate::store::Cluster;
-use crate::tools::{said_by, tree, until};
+use crate::tools::{get, said_by, text, tree, until};
 use crate::world::{DEADLINE, World};
 
 /// Panels that may be empty, each with its reason: dashboard, panel, reason.
 const MAY_BE_EMPTY: &str = "deploy/observability/empty-panels.tsv";
+/// Jobs that rules and dashboards ask for.
+const STORE_JOB: &str = "dfs";
+const OPERATOR_JOB: &str = "dfs-operator";
 /// Values of one panel that are printed.
 const SHOWN: usize = 3;
 
@@ -36,39 +39,55 @@ struct Prometheus {
     _process: Process,
     http: Http,
     // Removed last.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Prometheus {
-    /// The sample of deploy/observability beside the cluster instead of in it, for one scenario's namespaces.
+    /// One beside the cluster, for one scenario's namespaces.
     async fn start(program: &str, world: &World) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("prometheus.yml");
-        std::fs::write(&config, config_for(world)).unwrap();
+        let written = dir.path().join("prometheus.yml");
+        // JSON is YAML.
+        std::fs::write(&written, config(dir.path()).to_string()).unwrap();
         let port = free_ports(1)[0];
         let args = [
-            format!("--config.file={}", config.display()),
+            format!("--config.file={}", written.display()),
             format!("--storage.tsdb.path={}", dir.path().join("data").display()),
             format!("--web.listen-address=127.0.0.1:{port}"),
         ];
         let mut spec = ProcessSpec::of("dfs", "prometheus", args);
         spec.binary = PathBuf::from(program);
-        let process = Process::start(spec, dir.path()).unwrap();
+        let mut process = Process::start(spec, dir.path()).unwrap();
         let http = Http::new(&format!("127.0.0.1:{port}"));
-        until("Prometheus answers", DEADLINE, || async {
-            let ready = http.get("/-/ready").await;
-            let ready = ready.map_err(|error| error.to_string())?;
-            ready
-                .status
-                .is_success()
-                .then_some(())
-                .ok_or_else(|| ready.text())
+        until("Prometheus answers", DEADLINE, || {
+            let ended = process.status().unwrap();
+            assert_eq!(ended, None, "{}", process.log());
+            async {
+                let ready = http.get("/-/ready").await;
+                let ready = ready.map_err(|error| error.to_string())?;
+                let ready = (ready.status.is_success(), ready.text());
+                if ready.0 { Ok(()) } else { Err(ready.1) }
+            }
         })
         .await;
-        Self {
+        let started = Self {
             _process: process,
             http,
-            _dir: dir,
+            dir,
+        };
+        started.follow(world);
+        started
+    }
+
+    /// Has it scrape the pods that are there now.
+    fn follow(&self, world: &World) {
+        for (job, namespace) in [(STORE_JOB, &world.namespace), (OPERATOR_JOB, &world.system)] {
+            let pods = get(&["pods", "-n", namespace]).unwrap();
+            let pods = pods["items"].as_array().cloned().unwrap_or_default();
+            // Read by Prometheus as soon as it has this name.
+            let written = self.dir.path().join("targets");
+            std::fs::write(&written, targets(&pods).to_string()).unwrap();
+            std::fs::rename(&written, self.dir.path().join(format!("{job}.json"))).unwrap();
         }
     }
 
@@ -92,6 +111,15 @@ impl Prometheus {
                 (labels, number(&one["value"][1]))
             })
             .collect())
+    }
+
+    /// Whether a question without an answer has none because nothing was measured. One that ends with a comparison
+    /// shows only what happens.
+    async fn has_no_data(&self, expression: &str) -> bool {
+        match expression.strip_suffix("> 0") {
+            Some(all) => self.ask(all).await.unwrap().is_empty(),
+            None => true,
+        }
     }
 
     /// Waits until an expression has a value that is not zero.
@@ -144,7 +172,7 @@ impl Prometheus {
             let answer = self.ask(expression).await;
             let answer =
                 answer.unwrap_or_else(|why| panic!("{dashboard}, {panel}: {expression}: {why}"));
-            if answer.is_empty() {
+            if answer.is_empty() && self.has_no_data(expression).await {
                 empty.push((dashboard.clone(), panel.clone()));
             }
             eprintln!("{dashboard} | {panel} | {}", in_words(legend, &answer));
@@ -178,35 +206,48 @@ fn in_words(legend: &str, answer: &Series) -> String {
     words.join(", ")
 }
 
-/// The configuration that the sample carries: reached by the person's own kubeconfig, scraping more often.
-fn config_for(world: &World) -> String {
-    let sample =
-        std::fs::read_to_string(tree().join("deploy/observability/prometheus.yaml")).unwrap();
-    let begin = "  prometheus.yml: |\n";
-    let at = sample.find(begin).expect("the sample has a configuration") + begin.len();
-    let body = sample[at..].split("\n---\n").next().unwrap_or_default();
-    let lines: Vec<&str> = body
-        .lines()
-        .map(|line| line.strip_prefix("    ").unwrap_or(line))
-        .collect();
-    let kubeconfig = std::env::var("KUBECONFIG").unwrap_or_default();
-    let names = format!("[{}, {}]", world.namespace, world.system);
-    let rules = tree().join("deploy/observability/rules.yaml");
-    let ours = lines
-        .join("\n")
-        .replace(
-            "- role: pod\n        selectors:",
-            &format!(
-                "- role: pod\n        kubeconfig_file: {kubeconfig}\n        namespaces: {{names: {names}}}\n        selectors:"
-            ),
-        )
-        .replace("interval: 15s", "interval: 2s")
-        .replace("/etc/prometheus/rules/*.yaml", &rules.display().to_string());
-    assert!(
-        ours.contains("kubeconfig_file") && ours.contains("rules.yaml"),
-        "{ours}"
-    );
-    ours
+/// Debian's Prometheus knows no Kubernetes: who is to be scraped is written down for it, with the labels that
+/// `deploy/observability/prometheus.yaml` gives.
+fn config(dir: &Path) -> Value {
+    let job = |name: &str| {
+        json!({
+            "job_name": name,
+            // What the operator says of a DfsCluster keeps that cluster's namespace.
+            "honor_labels": name == OPERATOR_JOB,
+            "file_sd_configs": [{"files": [dir.join(format!("{name}.json"))]}],
+        })
+    };
+    json!({
+        "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
+        "rule_files": [tree().join("deploy/observability/rules.yaml")],
+        "scrape_configs": [job(STORE_JOB), job(OPERATOR_JOB)],
+    })
+}
+
+/// A job's pods that run, as targets: those with a port `admin`.
+fn targets(pods: &[Value]) -> Value {
+    let target = |pod: &Value| {
+        let ports = pod["spec"]["containers"][0]["ports"].as_array()?;
+        let admin = ports.iter().find(|port| port["name"] == "admin")?;
+        let address = pod["status"]["podIP"].as_str()?;
+        let labels = &pod["metadata"]["labels"];
+        let component = text(&labels["app.kubernetes.io/component"]);
+        let mut told = json!({
+            "namespace": pod["metadata"]["namespace"],
+            "pod": pod["metadata"]["name"],
+            "node": pod["spec"]["nodeName"],
+            "component": component,
+        });
+        // The operator's own instance is its release, no store.
+        if component != "operator" {
+            told["cluster"] = labels["app.kubernetes.io/instance"].clone();
+        }
+        Some(json!({"targets": [format!("{address}:{}", admin["containerPort"])], "labels": told}))
+    };
+    let running = pods
+        .iter()
+        .filter(|pod| pod["status"]["phase"] == "Running");
+    Value::Array(running.filter_map(target).collect())
 }
 
 /// Every expression of every dashboard, for the scenario's store.
@@ -225,7 +266,6 @@ fn questions(world: &World) -> Vec<Question> {
 
 fn of_dashboard(file: &Path, world: &World) -> Vec<Question> {
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let none = Vec::new();
     let mut found = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap_or(&none) {
@@ -312,6 +352,8 @@ async fn every_question_of_dashboards_and_alerts_has_an_answer_in_a_prometheus_t
         .await;
     let degraded = prometheus.look("chunks lack replicas", &questions).await;
     eprintln!("  alerts: {}", prometheus.alerts().await);
+    cluster.wait_registered(3).await;
+    prometheus.follow(&world);
     prometheus.wait_for("they are whole again", whole).await;
     goes_on(&load).await;
     let repaired = prometheus.look("whole again", &questions).await;
