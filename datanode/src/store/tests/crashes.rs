@@ -244,10 +244,11 @@ fn i02_i09_the_power_may_go_at_every_step_of_seals_removals_and_compaction() {
 fn works_on_and_loses_power(world: &mut World, seed: u64, what: &str) {
     let mut rng = fastrand::Rng::with_seed(seed);
     world.check(what);
-    if seed % 3 > 0 {
+    let work = seed % 3;
+    if work > 0 {
         world.compact();
     }
-    if seed % 3 > 1 {
+    if work > 1 {
         world.remove(30);
         for id in [4, 31, 32, 33] {
             world.put(id);
