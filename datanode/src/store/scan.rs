@@ -100,6 +100,8 @@ fn scan_dir(
     cluster: Option<ClusterId>,
 ) -> io::Result<Scan> {
     let mut result = Scan::default();
+    // What the page cache names may go with the power.
+    disk.sync_dir(dir)?;
     for entry in disk.list(dir)? {
         let path = dir.join(&entry.name);
         let named = parse_chunk_name(&entry.name).filter(|_| !entry.is_dir);

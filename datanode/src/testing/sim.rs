@@ -1,5 +1,7 @@
 //! A disk in memory that loses its power: names and bytes are volatile until they are synced, and a
-//! seed says which un-synced ones had reached the platter all the same, sector by sector.
+//! seed says which un-synced ones had reached the platter all the same, sector by sector. A process
+//! that dies alone leaves the page cache to the next one; what a failed fsync was about stays in it,
+//! and no later fsync brings it to the platter unless it is written again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,6 +16,8 @@ const SECTOR: usize = 512;
 struct Node {
     seen: Vec<u8>,
     durable: Vec<u8>,
+    /// Sectors that a failed fsync left in the page cache, and that count as clean.
+    stuck: BTreeSet<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ struct State {
     /// Changes that are still carried out; the power goes with the one after them.
     left: Option<u64>,
     changes: u64,
+    /// The change of this number fails if it is an fsync of a file.
+    failing: Option<u64>,
 }
 
 /// One boot of a machine.
@@ -51,6 +57,23 @@ impl SimDisk {
         self.0.lock().unwrap().changes
     }
 
+    /// The change of this number, counted from the first, fails if it is an fsync of a file.
+    pub(crate) fn fail_sync_at(&self, change: u64) {
+        self.0.lock().unwrap().failing = Some(change);
+    }
+
+    /// What the next process finds when this one died and the power stayed.
+    pub(crate) fn after_death(&self) -> Self {
+        let state = self.0.lock().unwrap();
+        Self(Arc::new(Mutex::new(State {
+            dirs: state.dirs.clone(),
+            seen: state.seen.clone(),
+            durable: state.durable.clone(),
+            nodes: state.nodes.clone(),
+            ..State::default()
+        })))
+    }
+
     /// What the next boot finds.
     pub(crate) fn after_power_cut(&self, rng: &mut fastrand::Rng) -> Self {
         let state = self.0.lock().unwrap();
@@ -70,6 +93,7 @@ impl SimDisk {
             next.nodes.push(Node {
                 seen: bytes.clone(),
                 durable: bytes,
+                stuck: BTreeSet::new(),
             });
         }
         next.seen = next.durable.clone();
@@ -115,20 +139,29 @@ impl SimDisk {
 
 /// Each sector as it was, or as it was to be.
 fn settle(node: &Node, rng: &mut fastrand::Rng) -> Vec<u8> {
-    let Node { seen, durable } = node;
+    let Node {
+        seen,
+        durable,
+        stuck,
+    } = node;
     if seen == durable {
         return durable.clone();
     }
     let length = if rng.bool() { seen } else { durable }.len();
     let mut bytes = vec![0; length];
     for at in (0..length).step_by(SECTOR) {
-        let from = if rng.bool() { seen } else { durable };
+        let lost = stuck.contains(&(at / SECTOR));
+        let from = if rng.bool() && !lost { seen } else { durable };
         let end = length.min(at + SECTOR);
         for (place, byte) in bytes[at..end].iter_mut().zip(from.iter().skip(at)) {
             *place = *byte;
         }
     }
     bytes
+}
+
+fn sector(bytes: &[u8], at: usize) -> &[u8] {
+    bytes.get(at..bytes.len().min(at + SECTOR)).unwrap_or(&[])
 }
 
 fn missing<T>() -> io::Result<T> {
@@ -253,12 +286,15 @@ impl DiskFile for SimFile {
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.disk.change(|state| {
-            let bytes = &mut state.nodes[self.node].seen;
+            let node = &mut state.nodes[self.node];
+            let bytes = &mut node.seen;
             let from = usize::try_from(offset).unwrap();
             if bytes.len() < from + data.len() {
                 bytes.resize(from + data.len(), 0);
             }
             bytes[from..from + data.len()].copy_from_slice(data);
+            let sectors = from / SECTOR..(from + data.len()).div_ceil(SECTOR);
+            node.stuck.retain(|sector| !sectors.contains(sector));
             Ok(())
         })
     }
@@ -279,7 +315,21 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         self.disk.change(|state| {
             let node = &mut state.nodes[self.node];
-            node.durable = node.seen.clone();
+            let changed: Vec<_> = (0..node.seen.len())
+                .step_by(SECTOR)
+                .filter(|at| sector(&node.seen, *at) != sector(&node.durable, *at))
+                .collect();
+            if state.failing == Some(state.changes) {
+                node.stuck.extend(changed.iter().map(|at| at / SECTOR));
+                return Err(io::Error::other("the fsync fails"));
+            }
+            node.durable.resize(node.seen.len(), 0);
+            for at in changed {
+                if !node.stuck.contains(&(at / SECTOR)) {
+                    let end = node.seen.len().min(at + SECTOR);
+                    node.durable[at..end].copy_from_slice(&node.seen[at..end]);
+                }
+            }
             Ok(())
         })
     }

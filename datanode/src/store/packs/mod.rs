@@ -12,6 +12,7 @@ pub mod format;
 mod plan;
 mod recover;
 mod retire;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::io;

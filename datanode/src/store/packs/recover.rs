@@ -2,7 +2,8 @@
 //! of the log. Damage costs the entry that it is in, never the rest of the pack.
 //!
 //! What was written after the last byte that is known to be durable may be torn, and was not
-//! acknowledged: there every entry is read through, and what is not whole never was.
+//! acknowledged: there every entry is read through, and what is not whole never was. What is whole is
+//! written again and made durable before it counts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,9 +19,10 @@ use dfs_runtime::disk::{Disk, DiskFile, OpenMode, SharedDisk};
 
 use super::book::{Book, Place};
 use super::format::{ALIGN, Entry, EntryKind, MAX_ENTRY_HEADER, PACK_HEADER_LEN, PackHeader};
+use super::tail::Tail;
 use crate::store::error::is_passing;
 use crate::store::index::ReplicaKey;
-use crate::store::layout::{PACKS_DIR, pack_path, parse_pack_name};
+use crate::store::layout::{PACKS_DIR, QUARANTINE_DIR, RETIRED_DIR, pack_path, parse_pack_name};
 use crate::store::record::{HeaderError, block_count, decode_footer, footer_length};
 
 /// Packs read at once. More than cores: they wait for the disk.
@@ -72,6 +74,8 @@ struct Contents {
     unreadable: Vec<ReplicaKey>,
     unfinished: u64,
     end: u64,
+    /// What is to be made durable first.
+    tail: Option<Tail>,
 }
 
 enum Verdict {
@@ -85,14 +89,15 @@ enum Verdict {
 }
 
 /// Reads the packs of the volume at `root`. `cluster` is the one written on it. Fails only when the
-/// directory cannot be listed or this process lacks handles or rights.
+/// directory cannot be listed, this process lacks handles or rights, or what was found cannot be made
+/// durable.
 pub fn recover(
     disk: &SharedDisk,
     root: &Path,
     cluster: Option<ClusterId>,
 ) -> io::Result<Recovered> {
     let mut found = Recovered {
-        next: 1,
+        next: next_number(disk.as_ref(), root)?,
         ..Recovered::default()
     };
     let dir = root.join(PACKS_DIR);
@@ -110,15 +115,19 @@ pub fn recover(
     }
     packs.sort_unstable();
     for ((number, length), verdict) in packs.iter().zip(read_all(disk.as_ref(), root, &packs)) {
-        found.next = found.next.max(number + 1);
+        found.next = found.next.max(number.saturating_add(1));
         match verdict? {
-            Verdict::Pack(contents) => {
-                trim(
-                    disk.as_ref(),
-                    &pack_path(root, *number),
-                    contents.end,
-                    *length,
-                );
+            Verdict::Pack(mut contents) => {
+                let path = pack_path(root, *number);
+                if let Some(tail) = contents.tail.take() {
+                    let head = PackHeader {
+                        number: *number,
+                        salt: contents.salt,
+                    };
+                    contents.end = tail.secure(disk.as_ref(), &path, head)?;
+                } else {
+                    trim(disk.as_ref(), &path, contents.end, *length);
+                }
                 found.replay(*number, contents, cluster);
             }
             Verdict::Leftover => disk.remove(&pack_path(root, *number))?,
@@ -130,7 +139,24 @@ pub fn recover(
             }),
         }
     }
+    // Packs whose names are not durable yet, and such that are gone in the page cache only.
+    disk.sync_dir(&dir)?;
+    disk.sync_dir(root)?;
     Ok(found)
+}
+
+/// The next number above those of packs that were moved away: two of one number would meet there.
+fn next_number(disk: &dyn Disk, root: &Path) -> io::Result<u64> {
+    let mut next = 1;
+    for dir in [RETIRED_DIR, QUARANTINE_DIR] {
+        for entry in disk.list(&root.join(dir))? {
+            let name = entry.name.find(".pack").map(|at| &entry.name[..at + 5]);
+            if let Some(number) = name.and_then(parse_pack_name) {
+                next = next.max(number.saturating_add(1));
+            }
+        }
+    }
+    Ok(next)
 }
 
 fn read_all(disk: &dyn Disk, root: &Path, packs: &[(u64, u64)]) -> Vec<io::Result<Verdict>> {
@@ -177,6 +203,7 @@ impl Recovered {
             unreadable,
             unfinished,
             end,
+            tail: _,
         } = contents;
         self.book.add_pack(number, end);
         self.salts.insert(number, salt);
@@ -239,29 +266,36 @@ fn read_pack(disk: &dyn Disk, path: &Path, number: u64, length: u64) -> io::Resu
         Ok(_) | Err(HeaderError::UnknownFormat(_)) => return Ok(Verdict::Foreign),
         Err(HeaderError::Damaged) => None,
     };
-    let contents = walk(&mut window, number, salt)?;
+    let first = window.at(PACK_HEADER_LEN, MAX_ENTRY_HEADER)?;
+    let begun = Entry::decode(first, number, PACK_HEADER_LEN, salt);
+    let sector = usize::try_from(ALIGN).map_err(io::Error::other)?;
+    let never = first.iter().take(sector).all(|byte| *byte == 0);
+    let torn = begun.is_some() || if salt.is_some() { never } else { blank };
+    // Without a whole header only the place tells our own words from those of users: the first entry's
+    // header begins where no chunk's bytes can lie.
+    let contents = match salt.or(begun.map(|(_, salt)| salt)) {
+        Some(salt) => walk(&mut window, number, salt)?,
+        None => None,
+    };
     Ok(match contents {
         Some(contents) => Verdict::Pack(contents),
         // The first batch was cut: its header or all of its bytes never came to the disk.
-        None if window.errors == 0 && (salt.is_some() || blank) => Verdict::Leftover,
+        None if window.errors == 0 && torn => Verdict::Leftover,
         None => Verdict::Ruined,
     })
 }
 
-/// Every entry and every hole of a pack; `None` when there is no entry. Of an entry whose pack has no
-/// whole header, the first one's salt is taken.
-fn walk(window: &mut Window, number: u64, salt: Option<u128>) -> io::Result<Option<Contents>> {
-    let mut salt = salt;
+/// Every entry and every hole of a pack; `None` when there is no entry.
+fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Contents>> {
     let mut entries: Vec<(u64, Entry)> = Vec::new();
     let mut holes = Vec::new();
     let mut offset = PACK_HEADER_LEN;
     let mut hole = None;
     while offset < window.length && window.errors < MAX_READ_ERRORS {
         let bytes = window.at(offset, MAX_ENTRY_HEADER)?;
-        let read = Entry::decode(bytes, number, offset, salt);
+        let read = Entry::decode(bytes, number, offset, Some(salt));
         let room = window.length - offset;
-        if let Some((entry, own)) = read.filter(|(entry, _)| entry.length() <= room) {
-            salt = Some(own);
+        if let Some((entry, _)) = read.filter(|(entry, _)| entry.length() <= room) {
             holes.extend(hole.take().map(|from| (from, offset)));
             let length = entry.length();
             entries.push((offset, entry));
@@ -272,9 +306,9 @@ fn walk(window: &mut Window, number: u64, salt: Option<u128>) -> io::Result<Opti
         }
     }
     holes.extend(hole.map(|from| (from, window.length)));
-    let Some(salt) = salt.filter(|_| !entries.is_empty()) else {
+    if entries.is_empty() {
         return Ok(None);
-    };
+    }
     let durable = entries.iter().map(|(_, entry)| entry.durable).max();
     let durable = durable.unwrap_or(0);
     let (mut unfinished, mut unreadable) = (0, Vec::new());
@@ -287,28 +321,67 @@ fn walk(window: &mut Window, number: u64, salt: Option<u128>) -> io::Result<Opti
                     unfinished += 1;
                     continue;
                 }
-                None => unreadable.push(entry.key()),
+                None => unreadable.push((offset, entry.key())),
             }
         }
         kept.push((offset, entry));
     }
     holes.retain(|(from, _)| *from < durable);
-    let last = kept.last().map(|(offset, entry)| offset + entry.length());
-    // What the disk did not give may be there another time: nothing is cut then.
-    let unread = (window.errors > 0).then_some(window.length);
-    let ends = holes.iter().map(|(_, to)| *to);
-    let end = ends.chain(last).chain(unread).max();
     if kept.is_empty() && holes.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Contents {
+    let mut contents = Contents {
         salt,
         entries: kept,
         ruins: holes,
-        unreadable,
+        unreadable: unreadable.iter().map(|(_, key)| *key).collect(),
         unfinished,
-        end: end.unwrap_or(PACK_HEADER_LEN),
-    }))
+        end: PACK_HEADER_LEN,
+        tail: None,
+    };
+    // What the disk did not give may be there another time: nothing is cut then.
+    let unread = (window.errors > 0).then_some(window.length);
+    let ends = contents.ruins.iter().map(|(_, to)| *to);
+    let last = contents.entries.last();
+    let last = last.map(|(offset, entry)| offset + entry.length());
+    contents.end = ends.chain(last).chain(unread).max().unwrap_or(0);
+    let unreadable: Vec<_> = unreadable.iter().map(|(offset, _)| *offset).collect();
+    contents.tail = contents.tail_from(durable, &unreadable, unread.is_none());
+    Ok(Some(contents))
+}
+
+impl Contents {
+    /// What lies behind the durable bytes; `None` when that is nothing that counts.
+    fn tail_from(&self, durable: u64, unreadable: &[u64], read: bool) -> Option<Tail> {
+        let late = self.entries.iter().filter(|(offset, entry)| {
+            *offset >= durable && entry.kind != EntryKind::End && !unreadable.contains(offset)
+        });
+        let whole: Vec<_> = late
+            .map(|(offset, entry)| (*offset, offset + entry.length()))
+            .collect();
+        if whole.is_empty() {
+            return None;
+        }
+        let entries = self.entries.iter();
+        let spans = entries.map(|(offset, entry)| (*offset, offset + entry.length()));
+        let mut spans: Vec<_> = spans.chain(self.ruins.iter().copied()).collect();
+        spans.sort_unstable();
+        let mut torn = Vec::new();
+        let mut at = durable.max(PACK_HEADER_LEN);
+        for (from, to) in spans {
+            if from > at {
+                torn.push((at, from));
+            }
+            at = at.max(to);
+        }
+        Some(Tail {
+            durable,
+            whole,
+            torn,
+            read: read && unreadable.is_empty(),
+            end: self.end,
+        })
+    }
 }
 
 /// Whether data and footer of an entry are what its header says; `None` when the disk gives an error.

@@ -56,7 +56,15 @@ impl World {
         &self.opened.as_ref().unwrap().store
     }
 
+    /// Whether the process is dead, or about to stop.
+    fn is_over(&self) -> bool {
+        self.disk.is_off() || self.store().fail_stop().is_failed()
+    }
+
     fn put(&mut self, id: u128) {
+        if self.is_over() {
+            return;
+        }
         let data = content(id);
         let chunk = sealed(id, &data);
         let outcome = self.store().begin(&new_chunk(id, data.len() as u64));
@@ -72,6 +80,9 @@ impl World {
     }
 
     fn remove(&mut self, id: u128) {
+        if self.is_over() {
+            return;
+        }
         let id_of = ChunkId::from_u128(id);
         let removed = self
             .store()
@@ -109,6 +120,14 @@ impl World {
 
     fn restart(&mut self) {
         drop(self.opened.take());
+        self.opened = Some(open(self.disk.shared(), &self.root, LIMITS));
+    }
+
+    /// The process dies, the machine goes on.
+    fn death(&mut self) {
+        let next = self.disk.after_death();
+        drop(self.opened.take());
+        self.disk = next;
         self.opened = Some(open(self.disk.shared(), &self.root, LIMITS));
     }
 
@@ -159,11 +178,13 @@ fn run(seed: u64) {
             }
             world.step(&mut rng);
         }
-        if rng.u32(0..4) == 0 && !world.disk.is_off() {
-            world.disk.cut_after(u64::MAX);
-            world.restart();
-        } else {
-            world.power_cut(&mut rng);
+        match rng.u32(0..4) {
+            0 => world.death(),
+            1 if !world.disk.is_off() => {
+                world.disk.cut_after(u64::MAX);
+                world.restart();
+            }
+            _ => world.power_cut(&mut rng),
         }
         world.check(&format!("seed {seed}, round {round}"));
     }
@@ -206,26 +227,7 @@ fn i02_i09_the_power_may_go_at_every_step_of_seals_removals_and_compaction() {
             let mut rng = fastrand::Rng::with_seed(cut * 8 + seed);
             let mut world = World::new();
             world.disk.cut_after(cut);
-            for id in 0..12 {
-                if !world.disk.is_off() {
-                    world.put(id);
-                }
-            }
-            for id in (0..12).filter(|id| id % 3 != 1) {
-                if !world.disk.is_off() {
-                    world.remove(id);
-                }
-            }
-            world.compact();
-            for id in [2, 3, 20, 21] {
-                if !world.disk.is_off() {
-                    world.put(id);
-                }
-            }
-            if !world.disk.is_off() {
-                world.remove(1);
-                world.compact();
-            }
+            busy(&mut world);
             world.power_cut(&mut rng);
             world.check(&format!("cut {cut}, seed {seed}"));
             // A second crash, during what follows the first.
@@ -233,6 +235,96 @@ fn i02_i09_the_power_may_go_at_every_step_of_seals_removals_and_compaction() {
             world.compact();
             world.power_cut(&mut rng);
             world.check(&format!("cut {cut}, seed {seed}, again"));
+        }
+    }
+}
+
+/// What a start found is what counts: it may be reported, so nothing less may be there later. The
+/// power goes at once, or after compaction and more work.
+fn works_on_and_loses_power(world: &mut World, seed: u64, what: &str) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    world.check(what);
+    let work = seed % 3;
+    if work > 0 {
+        world.compact();
+    }
+    if work > 1 {
+        world.remove(30);
+        for id in [4, 31, 32, 33] {
+            world.put(id);
+        }
+        world.compact();
+    }
+    world.power_cut(&mut rng);
+    world.check(&format!("{what}, then the power"));
+}
+
+#[test]
+fn i02_i09_what_a_start_finds_after_the_process_died_alone_outlives_a_power_cut() {
+    let mut whole = World::new();
+    let before = whole.disk.changes();
+    busy(&mut whole);
+    let changes = whole.disk.changes() - before;
+    for death in 1..=changes {
+        for seed in 0..9 {
+            let mut world = World::new();
+            world.disk.cut_after(death);
+            busy(&mut world);
+            world.death();
+            let what = format!("death {death}, seed {seed}");
+            works_on_and_loses_power(&mut world, death * 9 + seed, &what);
+        }
+    }
+}
+
+#[test]
+fn i14_what_a_start_finds_after_a_failed_fsync_outlives_a_power_cut() {
+    let begun = || {
+        let mut world = World::new();
+        // The volume is marked.
+        world.put(30);
+        world
+    };
+    let mut whole = begun();
+    let before = whole.disk.changes();
+    busy(&mut whole);
+    let mut failed = 0;
+    for at in before + 1..=whole.disk.changes() {
+        for seed in 0..6 {
+            let mut world = begun();
+            world.disk.fail_sync_at(at);
+            busy(&mut world);
+            if !world.store().fail_stop().is_failed() {
+                break;
+            }
+            failed += 1;
+            world.death();
+            let what = format!("fsync {at}, seed {seed}");
+            works_on_and_loses_power(&mut world, at * 6 + seed, &what);
+        }
+    }
+    assert!(failed > 60, "{failed}");
+}
+
+#[test]
+fn i02_a_start_may_die_or_lose_power_at_every_change_that_it_makes() {
+    for death in 1..=60 {
+        for at in 1..=8 {
+            let mut rng = fastrand::Rng::with_seed(death * 8 + at);
+            let mut world = World::new();
+            world.disk.cut_after(death);
+            busy(&mut world);
+            let next = world.disk.after_death();
+            drop(world.opened.take());
+            world.disk = next;
+            world.disk.cut_after(at);
+            world.opened = try_open(world.disk.shared(), &world.root, LIMITS).ok();
+            if death % 2 == 0 {
+                world.death();
+                world.check(&format!("death {death}, start {at}"));
+            }
+            world.power_cut(&mut rng);
+            world.check(&format!("death {death}, start {at}, power"));
         }
     }
 }

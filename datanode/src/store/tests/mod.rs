@@ -3,7 +3,9 @@ mod damage;
 mod durability;
 mod packs;
 mod speed;
+mod starts;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,14 +133,19 @@ impl Opened {
 }
 
 pub(crate) fn open(disk: SharedDisk, root: &Path, packs: PackLimits) -> Opened {
+    try_open(disk, root, packs).unwrap()
+}
+
+/// As [`open`], of a disk that may refuse.
+pub(crate) fn try_open(disk: SharedDisk, root: &Path, packs: PackLimits) -> io::Result<Opened> {
     let metrics = StoreMetrics::register(&prometheus::Registry::new()).unwrap();
     let space = SpaceLimits {
         reserve_bytes: 1024,
         ..SpaceLimits::default()
     };
     let fresh = DatanodeId::from_u128(1);
-    let volume = Volume::open(Arc::clone(&disk), root, fresh).unwrap();
-    volume.adopt(CLUSTER).unwrap();
+    let volume = Volume::open(Arc::clone(&disk), root, fresh).map_err(io::Error::other)?;
+    volume.adopt(CLUSTER).map_err(io::Error::other)?;
     let seams = StoreSeams {
         disk,
         clock: Arc::new(TestClock::default()),
@@ -146,12 +153,12 @@ pub(crate) fn open(disk: SharedDisk, root: &Path, packs: PackLimits) -> Opened {
         metrics: metrics.clone(),
         identity: volume.identity(),
     };
-    let store = FileChunkStore::open(seams, root, StoreConfig { space, packs }).unwrap();
-    Opened {
+    let store = FileChunkStore::open(seams, root, StoreConfig { space, packs })?;
+    Ok(Opened {
         store,
         metrics,
         _volume: volume,
-    }
+    })
 }
 
 pub(crate) fn new_chunk(id: u128, expected: u64) -> NewChunk {
