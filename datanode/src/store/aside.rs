@@ -4,10 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use dfs_protocol::chunk::Replica;
 use dfs_protocol::datanode::{CorruptReplica, Damage};
 use dfs_protocol::{ChunkId, ChunkVersion};
 use dfs_runtime::disk::OpenMode;
 
+use super::error::StoreError;
 use super::files::Shared;
 use super::index::ReplicaKey;
 use super::layout::{QUARANTINE_DIR, chunk_name, chunk_path, pack_name, pack_path};
@@ -45,7 +47,7 @@ impl Shared {
         self.keep_damaged(replica, |target| {
             self.packs.copy_out(place.pack, place.offset, to, target)
         });
-        self.forget_packed(key);
+        forgotten(key, &self.forget(key, None));
     }
 
     /// Acknowledged bytes of a pack that say nothing any more: which chunks they were is told by their
@@ -77,13 +79,27 @@ impl Shared {
         );
     }
 
-    /// Makes it durable that a packed entry is gone which is not served any more.
-    pub(super) fn forget_packed(&self, key: ReplicaKey) {
-        if let Err(error) = self.append(vec![Job::Remove(key, None)]) {
-            tracing::warn!(
-                chunk = %key.0, version = %key.1, error = error.describe(),
-                "a packed entry that is not to be served may come back with the next start"
-            );
+    /// Makes it durable that a packed entry is gone which was taken out of the index. What was sealed
+    /// under its name since then stays; where compaction moved it, it is looked for again.
+    pub(super) fn forget(
+        &self,
+        key: ReplicaKey,
+        replica: Option<Replica>,
+    ) -> Result<(), StoreError> {
+        // The place first: a seal enters both in one step.
+        while let Some(place) = self.packs.place(key) {
+            if self.index.get(key).is_some() {
+                break;
+            }
+            self.append(vec![Job::Forget(key, place, replica)])?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a packed entry beside a file of the same chunk.
+    pub(super) fn forget_shadow(&self, key: ReplicaKey) {
+        if let Some(place) = self.packs.place(key) {
+            forgotten(key, &self.append(vec![Job::Shadow(key, place)]));
         }
     }
 
@@ -106,6 +122,15 @@ impl Shared {
             %chunk, %version, damage = damage.as_str(), file = name,
             error = moved.err().map(tracing::field::display),
             "set a damaged replica aside; the tracker will have it repaired"
+        );
+    }
+}
+
+fn forgotten(key: ReplicaKey, done: &Result<(), StoreError>) {
+    if let Err(error) = done {
+        tracing::warn!(
+            chunk = %key.0, version = %key.1, error = error.describe(),
+            "a packed entry that is not to be served may come back with the next start"
         );
     }
 }

@@ -66,11 +66,14 @@ impl Attempt {
         reservation: Reservation,
     ) -> Result<Self, StoreError> {
         let packed = shared.packs.takes(new.expected);
+        // All of it at once: growing step by step takes up to twice as much.
+        let room = if packed { new.expected } else { 0 };
+        let held = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
         let mut attempt = Self {
             shared: Arc::clone(shared),
             claim,
             new,
-            bytes: Staged::Memory(Vec::new()),
+            bytes: Staged::Memory(held),
             reservation,
             blocks: Vec::new(),
             running: RunningCrc32c::default(),
@@ -109,12 +112,20 @@ impl Attempt {
                 held.extend_from_slice(block);
                 return Ok(());
             }
+            // Given back on error: the attempt keeps what it says that it has.
             let held = std::mem::take(held);
-            let mut staged = self.staged_file()?;
-            staged
-                .data
-                .push(&held)
-                .map_err(|e| self.write_error("writing a block", e))?;
+            let moved = self.staged_file().and_then(|mut staged| {
+                let pushed = staged.data.push(&held);
+                pushed.map_err(|e| self.write_error("writing a block", e))?;
+                Ok(staged)
+            });
+            let staged = match moved {
+                Ok(staged) => staged,
+                Err(error) => {
+                    self.bytes = Staged::Memory(held);
+                    return Err(error);
+                }
+            };
             self.reservation.consume(length);
             self.bytes = Staged::File(staged);
         }
@@ -164,6 +175,8 @@ impl Attempt {
 
     /// Writes footer and header, makes the file's bytes durable, and then its name.
     fn seal_file(&mut self, mut staged: StagedFile, chunk: &SealedChunk) -> Result<(), StoreError> {
+        // A packed one of this name is being removed; it must not stand before this one in a read.
+        self.shared.forget(self.key(), None)?;
         let footer = encode_footer(chunk.id, chunk.version, &self.blocks);
         let header = self
             .header(RecordState::Sealed, chunk.length, chunk.crc32c)
@@ -203,6 +216,12 @@ impl Attempt {
 
     /// Appends the chunk to a pack, with all others that are sealed meanwhile.
     fn seal_packed(&mut self, data: Vec<u8>, chunk: &SealedChunk) -> Result<(), StoreError> {
+        if data.len() as u64 != chunk.length {
+            return Err(StoreError::Mismatch {
+                chunk: chunk.id,
+                detail: "bytes that were taken are missing",
+            });
+        }
         let body = Body {
             header: self.header(RecordState::Sealed, chunk.length, chunk.crc32c),
             data,

@@ -205,7 +205,7 @@ pub fn is_passing(error: &io::Error) -> bool {
         )
 }
 
-/// Set once when an fsync failed. From then on nothing is acknowledged, and the process stops.
+/// Set once when an fsync failed, or what is durable is not known for another reason. From then on nothing is acknowledged, and the process stops.
 #[derive(Debug)]
 pub struct FailStop(watch::Sender<Option<String>>);
 
@@ -216,12 +216,16 @@ impl Default for FailStop {
 }
 
 impl FailStop {
-    /// Stops the store. The first reason stays.
+    /// Stops the store after a failed fsync. The first reason stays.
     pub fn fail(&self, what: &Path, error: &io::Error) -> StoreError {
-        let reason = format!("fsync of {}: {error}", what.display());
+        self.stop(format!("fsync of {}: {error}", what.display()))
+    }
+
+    /// Stops the store: what is durable is not known any more.
+    pub fn stop(&self, reason: String) -> StoreError {
         tracing::error!(
-            file = %what.display(), error = %error,
-            "fsync failed: nothing more is acknowledged and the datanode stops"
+            reason,
+            "nothing more is acknowledged and the datanode stops"
         );
         self.0.send_if_modified(|current| {
             let first = current.is_none();

@@ -22,7 +22,7 @@ use super::layout::{
     CHUNKS_DIR, PACKS_DIR, QUARANTINE_DIR, RETIRED_DIR, STAGING_DIR, chunk_name, chunk_path,
     fan_out,
 };
-use super::packs::{Job, PackLimits, Packs, recover};
+use super::packs::{PackLimits, Packs, recover};
 use super::reader::RecordReader;
 use super::refusal::Refusal;
 use super::scan::{Damaged, scan};
@@ -99,7 +99,7 @@ impl FileChunkStore {
         let replicas = std::mem::take(&mut packed.replicas);
         let twice: Vec<_> = found.replicas.iter().map(|r| key(&r.chunk)).collect();
         let twice = twice.into_iter().filter(|key| replicas.contains_key(key));
-        let twice: Vec<_> = twice.collect();
+        let twice: BTreeSet<_> = twice.collect();
         found.foreign.append(&mut packed.foreign);
         let quarantined = disk.list(&root.join(QUARANTINE_DIR))?.len() as u64;
         for path in &found.foreign {
@@ -116,7 +116,8 @@ impl FileChunkStore {
             .map(|c| (c.chunk, c.version))
             .collect();
         let replicas = replicas.into_iter();
-        let replicas = replicas.filter(|(key, _)| !damaged.contains(key));
+        // Of both layouts one is counted.
+        let replicas = replicas.filter(|(key, _)| !damaged.contains(key) && !twice.contains(key));
         found.replicas.extend(replicas.map(|(_, replica)| replica));
         let space = SpaceGuard::new(Arc::clone(&disk), root.to_path_buf(), config.space);
         let shared = Arc::new(Shared {
@@ -154,7 +155,7 @@ impl FileChunkStore {
         }
         for key in twice {
             // Only other hands put a file beside a packed entry; one of both is enough.
-            shared.forget_packed(key);
+            shared.forget_shadow(key);
         }
         shared.metrics.packs.set(shared.packs.totals());
         tracing::info!(
@@ -228,7 +229,7 @@ impl ChunkStore for FileChunkStore {
             return Ok(false);
         }
         if shared.packs.place((id, version)).is_some() {
-            shared.append(vec![Job::Remove((id, version), Some(replica))])?;
+            shared.forget((id, version), Some(replica))?;
             shared.metrics.removed.inc();
             return Ok(true);
         }
@@ -270,7 +271,8 @@ impl ChunkStore for FileChunkStore {
         let shared = &self.shared;
         let retired = shared.root.join(RETIRED_DIR);
         let failed = |e| StoreError::disk("retiring chunks", e);
-        if shared.packs.retire(&retired).map_err(failed)? {
+        let halt = shared.packs.halt();
+        if shared.packs.retire(&halt, &retired).map_err(failed)? {
             shared.sync_dir(&retired)?;
             shared.sync_dir(&shared.root.join(PACKS_DIR))?;
         }
@@ -288,6 +290,7 @@ impl ChunkStore for FileChunkStore {
             shared.index.remove((id, version));
         }
         shared.index.clear();
+        drop(halt);
         shared.sync_dir(&retired)?;
         for entry in shared
             .disk

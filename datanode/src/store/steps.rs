@@ -55,8 +55,9 @@ impl Steps {
 
     /// Drops what lies behind `end`, a position in the file.
     pub(super) fn cut(&mut self, end: u64) -> io::Result<()> {
+        // A write that failed may have left bytes behind `at`.
+        self.file.set_length(end.min(self.at))?;
         if end < self.at {
-            self.file.set_length(end)?;
             self.pending.clear();
             self.at = end;
         } else {

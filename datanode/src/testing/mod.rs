@@ -45,8 +45,23 @@ pub(crate) struct Faults {
 struct State {
     ops: Mutex<Vec<DiskOp>>,
     faults: Mutex<Faults>,
-    held: Mutex<bool>,
+    held: Mutex<Option<Held>>,
+    outcome: Mutex<Option<Outcome>>,
     freed: Condvar,
+}
+
+/// What waits until [`TestDisk::release`]: calls about files whose paths have this in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    Syncs(&'static str),
+    Writes(&'static str),
+}
+
+/// What becomes of the call that was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Fails(i32),
+    Panics,
 }
 
 /// The real disk with a record of what was done, and faults.
@@ -69,13 +84,30 @@ impl TestDisk {
 
     /// From now on fsyncs of files wait until [`TestDisk::release`].
     pub(crate) fn hold(&self) {
-        *self.0.held.lock().unwrap() = true;
+        self.hold_at(Held::Syncs(""));
     }
 
-    /// Lets the fsyncs go on.
+    pub(crate) fn hold_at(&self, held: Held) {
+        *self.0.held.lock().unwrap() = Some(held);
+    }
+
+    /// Lets what was held go on.
     pub(crate) fn release(&self) {
-        *self.0.held.lock().unwrap() = false;
+        *self.0.held.lock().unwrap() = None;
         self.0.freed.notify_all();
+    }
+
+    /// Lets what was held go on; the first of it ends like this.
+    pub(crate) fn release_to(&self, outcome: Outcome) {
+        *self.0.outcome.lock().unwrap() = Some(outcome);
+        self.release();
+    }
+
+    /// Whether a write to a file below `dir` was begun since the record began.
+    pub(crate) fn began_write(&self, dir: &str) -> bool {
+        let ops = self.0.ops.lock().unwrap();
+        ops.iter()
+            .any(|op| matches!(op, DiskOp::Write(path) if path.to_string_lossy().contains(dir)))
     }
 
     /// Whether an fsync of a file below `dir` was begun since the record began.
@@ -85,10 +117,25 @@ impl TestDisk {
             .any(|op| matches!(op, DiskOp::Sync(path) if path.to_string_lossy().contains(dir)))
     }
 
-    fn wait_while_held(&self) {
+    /// Waits as long as calls of this kind about this path are held.
+    fn wait_while_held(&self, path: &Path, kind: fn(&'static str) -> Held) -> io::Result<()> {
+        let path = path.to_string_lossy();
+        let holds = |held: &Held| {
+            let (Held::Syncs(part) | Held::Writes(part)) = *held;
+            *held == kind(part) && path.contains(part)
+        };
         let mut held = self.0.held.lock().unwrap();
-        while *held {
+        let mut waited = false;
+        while held.as_ref().is_some_and(holds) {
+            waited = true;
             held = self.0.freed.wait(held).unwrap();
+        }
+        drop(held);
+        let outcome = waited.then(|| self.0.outcome.lock().unwrap().take());
+        match outcome.flatten() {
+            Some(Outcome::Fails(error)) => Err(os(error)),
+            Some(Outcome::Panics) => panic!("a call that a test made to panic"),
+            None => Ok(()),
         }
     }
 
@@ -183,6 +230,7 @@ impl DiskFile for TestFile {
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.disk.note(DiskOp::Write(self.path.clone()));
+        self.disk.wait_while_held(&self.path, Held::Writes)?;
         match self.disk.faults().write {
             Some(error) if offset >= 4096 || self.is_pack() => Err(os(error)),
             _ => self.inner.write_all_at(data, offset),
@@ -199,7 +247,7 @@ impl DiskFile for TestFile {
 
     fn sync(&self) -> io::Result<()> {
         self.disk.note(DiskOp::Sync(self.path.clone()));
-        self.disk.wait_while_held();
+        self.disk.wait_while_held(&self.path, Held::Syncs)?;
         if self.disk.faults().sync {
             return Err(os(EIO));
         }

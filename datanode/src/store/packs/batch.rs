@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::Ordering;
 
 use dfs_protocol::chunk::Replica;
 use dfs_runtime::disk::OpenMode;
@@ -10,7 +11,7 @@ use super::book::Place;
 use super::format::{Entry, REMOVAL_LEN, Site};
 use super::plan::{Batch, OpenOrNew, Planned};
 use super::{Job, OpenPack, Packs, State};
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, is_full, is_passing};
 use crate::store::files::Shared;
 use crate::store::index::ReplicaKey;
 use crate::store::layout::{PACKS_DIR, pack_path};
@@ -22,13 +23,13 @@ const MAX_BATCH: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: VecDeque<(u64, Job)>,
-    answers: BTreeMap<u64, Result<(), Failure>>,
+    pub(super) answers: BTreeMap<u64, Result<(), Failure>>,
     tickets: u64,
 }
 
 /// Why a batch failed; each of its jobs is told the same.
 #[derive(Debug, Clone)]
-enum Failure {
+pub(super) enum Failure {
     /// An fsync failed, in this batch or before.
     Stopped(String),
     /// The disk refused the write.
@@ -66,22 +67,18 @@ impl Shared {
                 state = self.packs.wait(state);
                 continue;
             }
-            state.busy = true;
             let batch = state.plan(&self.packs);
+            state.busy = true;
             self.metrics.packs.waiting.set(state.queue.length());
             drop(state);
-            let written = self.write(&batch);
+            self.lead(batch);
             state = self.packs.lock();
-            state.busy = false;
-            state.settle(self, batch, written);
-            self.metrics.packs.set(state.book.totals());
-            self.packs.done.notify_all();
         }
     }
 
     /// One write, one fsync; the name of a new pack is durable before anything in it is answered
     /// for. On failure nothing of the batch is left in the pack, or the pack takes no more.
-    fn write(&self, batch: &Batch) -> Result<Option<OpenPack>, Failure> {
+    pub(super) fn write(&self, batch: &Batch) -> Result<Option<OpenPack>, Failure> {
         let stopped = |error: &StoreError| match error {
             StoreError::Failed { reason } => Failure::Stopped(reason.clone()),
             other => Failure::Stopped(other.to_string()),
@@ -103,14 +100,25 @@ impl Shared {
         }
         let mut pack = match &batch.target {
             OpenOrNew::Open(pack) => pack.clone(),
-            OpenOrNew::New { number, salt } => self.packs.make(*number, *salt).map_err(refused)?,
+            OpenOrNew::New { number, salt } => {
+                self.prepare().map_err(|error| match error {
+                    Unprepared::Stopped(error) => stopped(&error),
+                    Unprepared::Refused(error) => refused(error),
+                })?;
+                self.packs.make(*number, *salt).map_err(refused)?
+            }
         };
         let bytes = batch.encode();
         let path = pack_path(&self.root, pack.number);
         let at = if made { 0 } else { pack.tail };
         if let Err(error) = pack.file.write_all_at(&bytes, at) {
-            self.packs.take_back(&pack, made);
-            return Err(refused(error));
+            let left = self.packs.take_back(&pack, made);
+            let failure = refused(error);
+            left.map_err(|error| {
+                let reason = format!("cutting back {}: {error}", path.display());
+                stopped(&self.fail_stop.stop(reason))
+            })?;
+            return Err(failure);
         }
         pack.file
             .sync()
@@ -125,29 +133,41 @@ impl Shared {
         pack.tail = batch.end;
         Ok(Some(pack))
     }
+
+    /// What must be durable before a pack is made. An older program must not take the volume for one
+    /// without packs: that is written down first. Both hide failed fsyncs, which no later one mends.
+    fn prepare(&self) -> Result<(), Unprepared> {
+        let dir = self.root.join(PACKS_DIR);
+        let prepared = self
+            .packs
+            .identity
+            .mark_packed()
+            .and_then(|()| self.disk.create_dir_all(&dir));
+        prepared.map_err(|error| {
+            let read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
+            if read_only || is_full(&error) || is_passing(&error) {
+                return Unprepared::Refused(error);
+            }
+            Unprepared::Stopped(self.fail_stop.fail(&dir, &error))
+        })?;
+        // The directory may be there by a run that died before its name was durable.
+        if !self.packs.named.load(Ordering::Acquire) {
+            self.sync_dir(&self.root).map_err(Unprepared::Stopped)?;
+            self.packs.named.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// Why no pack can be made.
+enum Unprepared {
+    Stopped(StoreError),
+    Refused(io::Error),
 }
 
 impl Packs {
-    fn wait<'a>(&self, state: super::MutexGuard<'a, State>) -> super::MutexGuard<'a, State> {
-        let waited = self.done.wait(state);
-        waited.unwrap_or_else(super::PoisonError::into_inner)
-    }
-
-    /// Waits until no batch is being written, and keeps others from being.
-    pub(super) fn halt(&self) -> super::MutexGuard<'_, State> {
-        let mut state = self.lock();
-        while state.busy {
-            state = self.wait(state);
-        }
-        state.busy = true;
-        state
-    }
-
-    /// A new pack. An older program must not take the volume for one without packs: that is written
-    /// down first.
+    /// A new pack.
     fn make(&self, number: u64, salt: u128) -> io::Result<OpenPack> {
-        self.identity.mark_packed()?;
-        self.disk.create_dir_all(&self.root.join(PACKS_DIR))?;
         let path = pack_path(&self.root, number);
         let file = self.disk.open(&path, OpenMode::CreateNew)?;
         Ok(OpenPack {
@@ -158,19 +178,20 @@ impl Packs {
         })
     }
 
-    /// Takes what a failed write left out of the pack.
-    fn take_back(&self, pack: &OpenPack, made: bool) {
+    /// Takes what a failed write left out of the pack. An error when something of it stays: a start
+    /// would take what is whole of it for chunks.
+    fn take_back(&self, pack: &OpenPack, made: bool) -> io::Result<()> {
         let taken = if made {
             self.disk.remove(&pack_path(&self.root, pack.number))
         } else {
             pack.file.set_length(pack.tail)
         };
-        if let Err(error) = taken {
-            tracing::warn!(
-                pack = pack.number, %error,
-                "bytes of a failed write stay in a pack until the next start"
-            );
-        }
+        taken.or_else(|error| {
+            // A file system gone read-only refuses the cut too, but took nothing before.
+            let length = pack.file.length();
+            let nothing = length.is_ok_and(|length| length <= pack.tail);
+            if nothing { Ok(()) } else { Err(error) }
+        })
     }
 }
 
@@ -240,14 +261,15 @@ impl State {
             let Some((ticket, job)) = self.queue.waiting.pop_front() else {
                 break;
             };
+            let first = !fate.contains_key(&job.key());
             let wanted = self.is_wanted(&job, &mut fate);
             bytes += if wanted { length } else { 0 };
-            taken.push((ticket, job, wanted));
+            taken.push((ticket, job, wanted, first && !wanted));
         }
         let (target, closes) = self.target(packs, bytes);
         let mut offset = target.first();
         let mut jobs = Vec::with_capacity(taken.len());
-        for (ticket, job, wanted) in taken {
+        for (ticket, job, wanted, void) in taken {
             let place = wanted.then(|| Place {
                 pack: target.number(),
                 offset,
@@ -255,7 +277,12 @@ impl State {
                 length: job.length(),
             });
             offset += place.map_or(0, |place| place.length);
-            jobs.push(Planned { ticket, job, place });
+            jobs.push(Planned {
+                ticket,
+                job,
+                place,
+                void,
+            });
         }
         Batch {
             jobs,
@@ -272,7 +299,11 @@ impl State {
         let live = changed.unwrap_or_else(|| self.book.place(key).is_some());
         let (wanted, becomes) = match job {
             Job::Seal(_) => (true, true),
-            Job::Remove(..) => (live, false),
+            // What came meanwhile is another replica: it stays.
+            Job::Forget(_, from, _) | Job::Shadow(_, from) => {
+                let there = changed.is_none() && self.book.place(key) == Some(*from);
+                (there, live && !there)
+            }
             // Of what moved or went meanwhile no older copy may come behind it.
             Job::Move(from, _) => (
                 changed.is_none() && self.book.place(key) == Some(*from),
@@ -301,7 +332,7 @@ impl State {
     }
 
     /// Writes what happened to a batch into the book, and answers.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         shared: &Shared,
         batch: Batch,
@@ -320,13 +351,20 @@ impl State {
                 Some(failure)
             }
         };
-        for Planned { ticket, job, place } in jobs {
+        for planned in jobs {
+            let Planned {
+                ticket,
+                job,
+                place,
+                void,
+            } = planned;
             match (&failure, place) {
                 (None, Some(place)) => self.enter(shared, job, place),
-                (Some(_), _) => restore(shared, &job),
+                (Some(_), _) => self.restore(shared, &job),
                 (None, None) => {}
             }
-            let answer = failure.clone().map_or(Ok(()), Err);
+            let failure = failure.clone().filter(|_| !void);
+            let answer = failure.map_or(Ok(()), Err);
             self.queue.answers.insert(ticket, answer);
         }
     }
@@ -366,19 +404,25 @@ impl State {
                 let replica: Replica = body.header.replica();
                 shared.index.insert(&replica, shared.seconds());
             }
-            Job::Remove(..) | Job::Carry(_) => self.book.remove(key, place.pack),
+            Job::Forget(..) => {
+                self.book.remove(key, place.pack);
+                // A removal that failed before this one put it back.
+                shared.index.remove(key);
+            }
+            Job::Shadow(..) | Job::Carry(_) => self.book.remove(key, place.pack),
             Job::Move(_, body) => {
                 self.book.put(key, place);
                 shared.metrics.packs.moved.inc_by(body.header.chunk.length);
             }
         }
     }
-}
 
-/// What is still there must stay known, or it would come back unannounced.
-fn restore(shared: &Shared, job: &Job) {
-    match job {
-        Job::Remove(_, Some(replica)) => shared.index.insert(replica, shared.seconds()),
-        Job::Remove(_, None) | Job::Seal(_) | Job::Move(..) | Job::Carry(_) => {}
+    /// What is still there must stay known, or it would come back unannounced.
+    fn restore(&self, shared: &Shared, job: &Job) {
+        if let Job::Forget(key, place, Some(replica)) = job
+            && self.book.place(*key) == Some(*place)
+        {
+            shared.index.insert(replica, shared.seconds());
+        }
     }
 }

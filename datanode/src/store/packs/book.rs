@@ -44,6 +44,8 @@ pub struct Book {
     /// Packs that still hold a dead entry of a key. While there is one, the key's removal must not
     /// be forgotten: the entry would come back with the next start (I9).
     graves: BTreeMap<ReplicaKey, BTreeSet<u64>>,
+    /// The last pack that has a removal of a key.
+    last_removals: BTreeMap<ReplicaKey, u64>,
     /// The pack that takes entries; all others are closed.
     pub open: Option<u64>,
 }
@@ -89,8 +91,10 @@ impl Book {
         if let Some(place) = self.places.remove(&key) {
             self.bury(key, place);
         }
-        if let Some(pack) = self.packs.get_mut(&pack) {
-            pack.removals.insert(key);
+        if let Some(found) = self.packs.get_mut(&pack) {
+            found.removals.insert(key);
+            let last = self.last_removals.entry(key).or_default();
+            *last = pack.max(*last);
         }
     }
 
@@ -135,7 +139,13 @@ impl Book {
 
     /// The file of a pack is gone, durably.
     pub fn drop_pack(&mut self, number: u64) {
-        self.packs.remove(&number);
+        let dropped = self.packs.remove(&number).unwrap_or_default();
+        for key in dropped.removals {
+            // Of what an earlier pack still has, too much is kept rather than too little.
+            if self.last_removals.get(&key) == Some(&number) {
+                self.last_removals.remove(&key);
+            }
+        }
         self.graves.retain(|_, packs| {
             packs.remove(&number);
             !packs.is_empty()
@@ -180,10 +190,9 @@ impl Book {
 
     /// Whether a later pack has the removal too.
     fn is_repeated(&self, key: ReplicaKey, pack: u64) -> bool {
-        let later = self.packs.range(pack + 1..);
-        later
-            .into_iter()
-            .any(|(_, pack)| pack.removals.contains(&key))
+        self.last_removals
+            .get(&key)
+            .is_some_and(|last| *last > pack)
     }
 
     /// The closed pack with the smallest share of bytes that are needed, if that is under a half; or the

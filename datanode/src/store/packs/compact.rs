@@ -94,7 +94,7 @@ impl Shared {
     /// An entry whose removal failed, or is still on its way, is removed before its pack goes.
     fn forget_unserved(&self, key: ReplicaKey, place: Place) -> Result<Option<Body>, StoreError> {
         if self.packs.place(key) == Some(place) {
-            self.append(vec![Job::Remove(key, None)])?;
+            self.append(vec![Job::Forget(key, place, None)])?;
         }
         Ok(None)
     }

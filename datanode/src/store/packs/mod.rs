@@ -9,6 +9,7 @@ mod batch;
 mod book;
 mod compact;
 pub mod format;
+mod lead;
 mod plan;
 mod recover;
 mod retire;
@@ -17,6 +18,7 @@ mod tail;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::chunk::Replica;
@@ -82,8 +84,11 @@ pub struct Body {
 pub enum Job {
     /// A chunk that was not here.
     Seal(Body),
-    /// The word that a chunk is gone. What was taken out of the index goes back when it fails.
-    Remove(ReplicaKey, Option<Replica>),
+    /// The word that what lies there is gone, if it still lies there. What was taken out of the
+    /// index goes back when it fails.
+    Forget(ReplicaKey, Place, Option<Replica>),
+    /// The same of an entry whose chunk has a file of its own too, which stays in the index.
+    Shadow(ReplicaKey, Place),
     /// A chunk that lies elsewhere in the packs, for compaction.
     Move(Place, Body),
     /// A removal again, for compaction.
@@ -100,6 +105,8 @@ pub struct Packs {
     identity: Arc<Identity>,
     state: Mutex<State>,
     done: Condvar,
+    /// The name of the packs' directory is known to be durable.
+    named: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -177,6 +184,7 @@ impl Packs {
             identity,
             state: Mutex::new(state),
             done: Condvar::new(),
+            named: AtomicBool::new(false),
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Planned {
     pub(super) job: Job,
     /// None when there is nothing to write: it is so already.
     pub(super) place: Option<Place>,
+    /// Was so before this batch: it does not fail with it.
+    pub(super) void: bool,
 }
 
 pub(super) enum OpenOrNew {
@@ -64,7 +66,7 @@ impl Job {
     pub(super) fn key(&self) -> ReplicaKey {
         match self {
             Self::Seal(body) | Self::Move(_, body) => body.key(),
-            Self::Remove(key, _) | Self::Carry(key) => *key,
+            Self::Forget(key, ..) | Self::Shadow(key, _) | Self::Carry(key) => *key,
         }
     }
 
@@ -73,7 +75,7 @@ impl Job {
             Self::Seal(body) | Self::Move(_, body) => {
                 entry_header_length(cut_hint(&body.header.origin.path_hint).len())
             }
-            Self::Remove(..) | Self::Carry(_) => REMOVAL_LEN,
+            Self::Forget(..) | Self::Shadow(..) | Self::Carry(_) => REMOVAL_LEN,
         }
     }
 
@@ -82,7 +84,7 @@ impl Job {
             Self::Seal(body) | Self::Move(_, body) => {
                 entry_length(self.header_length(), body.data.len() as u64)
             }
-            Self::Remove(..) | Self::Carry(_) => REMOVAL_LEN,
+            Self::Forget(..) | Self::Shadow(..) | Self::Carry(_) => REMOVAL_LEN,
         }
     }
 }
@@ -113,7 +115,7 @@ impl Batch {
             };
             match job {
                 Job::Seal(body) | Job::Move(_, body) => body.encode(site, from, &mut bytes),
-                Job::Remove(key, _) | Job::Carry(key) => {
+                Job::Forget(key, ..) | Job::Shadow(key, _) | Job::Carry(key) => {
                     bytes.extend_from_slice(&Entry::removal(*key, from).encode(site));
                 }
             }

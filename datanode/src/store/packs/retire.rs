@@ -7,6 +7,7 @@ use dfs_runtime::disk::OpenMode;
 
 use super::Packs;
 use super::book::Book;
+use super::lead::Halt;
 use crate::store::layout::{pack_name, pack_path};
 
 /// Bytes copied at once.
@@ -14,22 +15,17 @@ const COPY: u64 = 64 * 1024;
 
 impl Packs {
     /// Moves every pack into `target`, oldest first: a removal never goes before what it removes.
-    /// True when there was one. Durable after both directories were synced.
-    pub(in crate::store) fn retire(&self, target: &Path) -> io::Result<bool> {
-        let state = self.halt();
-        let numbers = state.book.numbers();
-        drop(state);
-        let moved = self.move_packs(&numbers, target);
+    /// True when there was one. Durable after both directories were synced. The halt lasts until the
+    /// index is empty too: what is sealed after it is another identity's.
+    pub(in crate::store) fn retire(&self, _halt: &Halt<'_>, target: &Path) -> io::Result<bool> {
+        let numbers = self.lock().book.numbers();
+        self.move_packs(&numbers, target)?;
         let mut state = self.lock();
-        state.busy = false;
-        if moved.is_ok() {
-            state.book = Book::default();
-            state.open = None;
-            state.salts.clear();
-            state.handles.files.clear();
-        }
-        self.done.notify_all();
-        moved.map(|()| !numbers.is_empty())
+        state.book = Book::default();
+        state.open = None;
+        state.salts.clear();
+        state.handles.files.clear();
+        Ok(!numbers.is_empty())
     }
 
     fn move_packs(&self, numbers: &[u64], target: &Path) -> io::Result<()> {
