@@ -281,6 +281,7 @@ pub async fn run(
         RequestMetrics::register(&registry)?,
         IN_FLIGHT,
     )
+    .for_roles()
     .traced(config.tracer.clone());
     let limits = config.limits.clone();
     let seams = DatanodeSeams {

@@ -128,10 +128,11 @@ fn is_missed(error: &ClientError) -> bool {
     )
 }
 
-/// Whether a tracker that gathers reports does not know yet where some of it is.
+/// Whether a tracker that gathers reports does not know yet where any of it is. Where it knows some of the chunks,
+/// the reader waits for those that it comes to, and for no others.
 pub(crate) fn is_unreported(located: &LocateResponse) -> bool {
     let unreported = |chunk: &LocatedChunk| chunk.replicas.is_empty();
-    located.safe_mode && located.chunks.iter().any(unreported)
+    located.safe_mode && !located.chunks.is_empty() && located.chunks.iter().all(unreported)
 }
 
 #[async_trait]

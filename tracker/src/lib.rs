@@ -112,6 +112,7 @@ pub async fn run(
         IN_FLIGHT,
     )
     .trusting(tracker.config.proxies.clone())
+    .for_roles()
     .traced(tracker.config.tracer.clone());
     let router = edge.wrap(http::guarded(tracker.clone(), doors));
     let metrics = ServerMetrics::register(registry, "api")?;

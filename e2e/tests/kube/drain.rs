@@ -13,6 +13,9 @@ use crate::store::Cluster;
 use crate::tools::{get, kubectl, said, text, until};
 use crate::world::{DEADLINE, World};
 
+/// Refusals, five seconds apart, after which an eviction waits for more than a verdict that is about to come.
+const LONG: usize = 4;
+
 /// What a drain is to take away: stores and their operator, and nothing of the cluster's own.
 const OURS: &str = "app.kubernetes.io/name in (dfs,dfs-operator)";
 /// A datanode that stops is announced as away for five minutes. Where the next one has to wait until its chunks are
@@ -158,8 +161,8 @@ async fn two_at_once(world: &World, cluster: &Cluster<'_>, load: &Load) {
     for drain in drains.collect::<Vec<_>>() {
         let drain = drain.await.unwrap();
         assert_rid(world, &drain.node);
-        let mut refused = drain.refused.keys();
-        waited |= refused.any(|pod| pod.starts_with("store-datanode"));
+        let mut refused = drain.refused.iter();
+        waited |= refused.any(|(pod, times)| pod.starts_with("store-datanode") && *times >= LONG);
     }
     // Where volumes are bound, nobody comes back while both are cordoned: the second is waited for until repair is done.
     let nowhere = world.nodes_of("datanode");

@@ -51,6 +51,8 @@ struct Search {
     progress: Progress,
     /// Replicas that failed, or are asked now.
     tried: BTreeSet<DatanodeId>,
+    /// Replicas that are damaged or not where they should be: asking them again changes nothing.
+    bad: BTreeSet<DatanodeId>,
     relocations: u32,
     /// What the last replica said.
     detail: String,
@@ -106,6 +108,7 @@ impl Reader {
             start,
             progress: Progress::new(&self.located.file.chunks[index], part),
             tried: BTreeSet::new(),
+            bad: BTreeSet::new(),
             relocations: 0,
             detail: "no datanode has reported a replica".to_owned(),
         };
@@ -230,7 +233,10 @@ impl Reader {
         tracing::warn!(chunk = %chunk.id, %datanode, %error, "a read goes on from another replica");
         self.gateway.metrics.failovers.inc();
         self.gateway.note_failed(datanode, error);
-        self.report(&chunk, datanode, error);
+        if is_bad(error) {
+            search.bad.insert(datanode);
+            self.report(&chunk, datanode, error);
+        }
         search.tried.insert(datanode);
         search.detail = error.to_string();
     }
@@ -255,7 +261,7 @@ impl Reader {
                 });
             }
             search.relocations += 1;
-            search.tried.clear();
+            search.tried.clone_from(&search.bad);
         }
     }
 
@@ -268,7 +274,6 @@ impl Reader {
         best.cloned()
     }
 
-    /// Asks for locations again; false when the file is no longer what is being read.
     /// Waits for a moment while the tracker gathers reports; says whether there was time for it. Other replicas are
     /// about to be known, and the one that failed may have ended with the tracker.
     async fn waited(&self) -> bool {
@@ -280,6 +285,7 @@ impl Reader {
         true
     }
 
+    /// Asks for locations again; false when the file is no longer what is being read.
     async fn relocate(&mut self) -> bool {
         let request = LocateRequest {
             path: self.located.file.path.clone(),
@@ -296,18 +302,6 @@ impl Reader {
 
     /// Lets the tracker have a replica verified that is damaged or not where it should be.
     fn report(&self, chunk: &SealedChunk, datanode: DatanodeId, error: &ClientError) {
-        let is_suspect = match error {
-            ClientError::Malformed { .. } => true,
-            ClientError::Refused(problem) => {
-                !problem.is(ErrorCode::WrongDatanode) && !error.is_transient()
-            }
-            ClientError::NotConnected { .. }
-            | ClientError::Unreachable { .. }
-            | ClientError::TimedOut { .. } => false,
-        };
-        if !is_suspect {
-            return;
-        }
         let report = SuspectReplica {
             chunk: *chunk,
             datanode,
@@ -319,5 +313,18 @@ impl Reader {
                 tracing::warn!(%error, "cannot report a suspect replica");
             }
         }));
+    }
+}
+
+/// Whether a replica itself is at fault, and not the way to it.
+fn is_bad(error: &ClientError) -> bool {
+    match error {
+        ClientError::Malformed { .. } => true,
+        ClientError::Refused(problem) => {
+            !problem.is(ErrorCode::WrongDatanode) && !error.is_transient()
+        }
+        ClientError::NotConnected { .. }
+        | ClientError::Unreachable { .. }
+        | ClientError::TimedOut { .. } => false,
     }
 }

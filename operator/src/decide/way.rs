@@ -81,8 +81,8 @@ fn away(input: &Input<'_>, entry: &DatanodeEntry) -> Option<(String, String)> {
     cannot_come.then_some((name, home))
 }
 
-/// Whether it may be a hook's, or a roll's, announcement: the tracker does not say whose one is, but only people
-/// announce longer ones.
+/// Whether it may be a hook's, or a roll's, announcement: the tracker does not say whose one is, and only people
+/// announce longer ones. The last minutes of such a long one look the same, and end early as well.
 fn is_short(entry: &DatanodeEntry, now: Timestamp) -> bool {
     let until = entry.maintenance_until.as_ref();
     let until = until.and_then(|until| until.parse::<Timestamp>().ok());

@@ -49,6 +49,7 @@ pub struct RequestEdge {
     places: Arc<Semaphore>,
     proxies: Arc<TrustedProxies>,
     tracer: Tracer,
+    for_roles: bool,
 }
 
 impl RequestEdge {
@@ -67,7 +68,15 @@ impl RequestEdge {
             places: Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS))),
             proxies: Arc::default(),
             tracer: Tracer::off(),
+            for_roles: false,
         }
+    }
+
+    /// Other roles call here: on their routes the caller's word counts on what is written down.
+    #[must_use]
+    pub fn for_roles(mut self) -> Self {
+        self.for_roles = true;
+        self
     }
 
     /// Writes requests down with this tracer; with none unless said.
@@ -103,7 +112,7 @@ impl RequestEdge {
         let parent = parent.and_then(|value| value.to_str().ok());
         let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
         // At a door for everybody a context is an id, and says nothing about what is written down.
-        let role_decided = between_roles && !routes::is_public(method, path);
+        let role_decided = self.for_roles && between_roles && !routes::is_public(method, path);
         let (current, mut span) = self.tracer.request(&self.rng, parent, role_decided, || {
             format!("{method} {route}")
         });

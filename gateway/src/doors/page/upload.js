@@ -47,7 +47,8 @@ async function work() {
   if (sending) return;
   sending = true;
   for (let task = queue.shift(); task; task = queue.shift()) {
-    const { status, detail } = await send(task);
+    // A name that cannot be sent must not keep the others waiting.
+    const { status, detail } = await send(task).catch((error) => ({ status: 0, detail: error.message }));
     ended(task, status, detail);
   }
   sending = false;
