@@ -43,15 +43,15 @@ const NOT_HERE: &[(&str, &str)] = &[
     ),
     (
         "DfsCheckpointsFailing",
-        "needs more than three checkpoints that fail, and they are rare",
+        "not made here yet: a checkpoint is due only after many changes, and more than three must fail",
     ),
     (
         "DfsJournalLagging",
-        "a change is only answered once journals have it: the lag needs a disk that stalls",
+        "not made here yet: changes wait for journals, so that a hundred must be under way while all of them hang",
     ),
     (
         "DfsDatanodeFull",
-        "the tracker gives nothing to a full datanode; it needs a volume that fills between two heartbeats",
+        "the tracker gives no data to a datanode that said it is full: it takes a volume that fills between two heartbeats",
     ),
 ];
 
