@@ -181,9 +181,9 @@ impl<'a> Cluster<'a> {
             let Err(told) = self.dfs(&["fsck", "-o", "json"]) else {
                 return Ok(());
             };
-            let verdicts = told.lines().filter(|line| line.contains("\"verdict\""));
+            let mut verdicts = told.lines().filter(|line| line.contains("\"verdict\""));
             let verdict = verdicts
-                .last()
+                .next_back()
                 .and_then(|line| serde_json::from_str(line).ok());
             let verdict: Value = verdict.ok_or_else(|| told.clone())?;
             let findings = verdict["findings"]
