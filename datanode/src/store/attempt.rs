@@ -174,7 +174,8 @@ impl Attempt {
     }
 
     /// Writes footer and header, makes the file's bytes durable, and then its name.
-    fn seal_file(&mut self, mut staged: StagedFile, chunk: &SealedChunk) -> Result<(), StoreError> {
+    fn seal_file(&mut self, mut staged: StagedFile, replica: &Replica) -> Result<(), StoreError> {
+        let chunk = &replica.chunk;
         // A packed one of this name is being removed; it must not stand before this one in a read.
         self.shared.forget(self.key(), None)?;
         let footer = encode_footer(chunk.id, chunk.version, &self.blocks);
@@ -205,12 +206,7 @@ impl Attempt {
         self.shared.sync_dir(&dir)?;
         // An fsync that failed elsewhere meanwhile may have been about the same device.
         self.shared.fail_stop.check()?;
-        let kind = self.new.origin.kind;
-        let replica = Replica {
-            chunk: *chunk,
-            kind,
-        };
-        self.shared.index.insert(&replica, self.shared.seconds());
+        self.shared.index.insert(replica, self.shared.seconds());
         Ok(())
     }
 
@@ -318,14 +314,14 @@ impl StagedChunk for Attempt {
         if expected.crc32c != self.running.value() {
             return Err(mismatch("the checksum of the whole differs"));
         }
-        match std::mem::replace(&mut self.bytes, Staged::Memory(Vec::new())) {
-            Staged::Memory(data) => self.seal_packed(data, expected)?,
-            Staged::File(staged) => self.seal_file(staged, expected)?,
-        }
         let replica = Replica {
             chunk: *expected,
             kind: self.new.origin.kind,
         };
+        match std::mem::replace(&mut self.bytes, Staged::Memory(Vec::new())) {
+            Staged::Memory(data) => self.seal_packed(data, expected)?,
+            Staged::File(staged) => self.seal_file(staged, &replica)?,
+        }
         self.shared.metrics.sealed.inc();
         self.shared
             .metrics
