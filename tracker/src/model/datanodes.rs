@@ -251,6 +251,21 @@ impl DatanodeTable {
         Ok(())
     }
 
+    /// [`put`](Self::put) during this tracker's life: one that was unknown has not fallen silent before it is heard.
+    pub fn let_in(
+        &mut self,
+        id: DatanodeId,
+        record: DatanodeRecord,
+        now: Duration,
+    ) -> Result<(), TooManyDatanodes> {
+        let is_news = !self.nodes.contains_key(&id);
+        self.put(id, record, now)?;
+        if is_news {
+            self.note_newcomer(id);
+        }
+        Ok(())
+    }
+
     /// Notes that a datanode that was just [`put`](Self::put) was let in a moment ago.
     pub fn note_newcomer(&mut self, id: DatanodeId) {
         let node = self.nodes.get_mut(&id);

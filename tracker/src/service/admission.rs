@@ -1,7 +1,6 @@
 //! Who is in: registrations, and what an administrator says to them.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use dfs_protocol::admission::{AdmitRequest, LostRequest, Refusal, RefusalReason, RefuseRequest};
 use dfs_protocol::datanode::{
@@ -12,7 +11,6 @@ use dfs_protocol::{DatanodeId, ErrorCode, InstanceId, Problem};
 
 use super::membership::no_datanode;
 use super::{State, Tracker};
-use crate::model::op::DatanodeRecord;
 use crate::model::pending::Newcomer;
 use crate::model::refusals::Refused;
 use crate::plan::admission::{Decision, NotAdmissible, admit, decide};
@@ -124,7 +122,8 @@ impl Tracker {
             _ if is_known => {}
             Decision::Admit(record) => {
                 let now = self.clock.monotonic();
-                self.let_in(id, &record, now)?;
+                let put = self.state().datanodes.let_in(id, *record.clone(), now);
+                put.map_err(|full| Problem::new(ErrorCode::TooManyRequests, full.to_string()))?;
                 self.remember(id, None, *record).await?;
             }
             Decision::Wait | Decision::Refuse { .. } | Decision::Reset => self.wait(request)?,
@@ -160,8 +159,11 @@ impl Tracker {
             Err(error) => return Err(self.not_admitted(id, waiting.as_ref(), &error)),
         };
         self.remember(id, None, record.clone()).await?;
-        self.let_in(id, &record, now)?;
         let mut state = self.state();
+        state
+            .datanodes
+            .let_in(id, record, now)
+            .map_err(|full| Problem::new(ErrorCode::TooManyRequests, full.to_string()))?;
         state.pending.remove(id);
         state.sync(now);
         drop(state);
@@ -173,23 +175,6 @@ impl Tracker {
         } = request;
         tracing::info!(datanode = %id, pod, volume, host, ?zone, "a datanode was admitted");
         self.describe_datanode(id).ok_or_else(|| no_datanode(id))
-    }
-
-    /// Counts on a datanode from now on; one that was unknown has not fallen silent before it is heard.
-    fn let_in(
-        &self,
-        id: DatanodeId,
-        record: &DatanodeRecord,
-        now: Duration,
-    ) -> Result<(), Problem> {
-        let mut state = self.state();
-        let is_news = state.datanodes.get(id).is_none();
-        let put = state.datanodes.put(id, record.clone(), now);
-        put.map_err(|full| Problem::new(ErrorCode::TooManyRequests, full.to_string()))?;
-        if is_news {
-            state.datanodes.note_newcomer(id);
-        }
-        Ok(())
     }
 
     fn not_admitted(

@@ -143,11 +143,7 @@ impl State {
 
     fn know_datanode(&mut self, id: DatanodeId, record: &DatanodeRecord, now: Duration) {
         // Over the limit nothing is lost: it was let in by whoever asked for this change.
-        let is_news = self.datanodes.get(id).is_none();
-        let _full = self.datanodes.put(id, record.clone(), now);
-        if is_news {
-            self.datanodes.note_newcomer(id);
-        }
+        let _full = self.datanodes.let_in(id, record.clone(), now);
         if record.admin == AdminState::Tombstoned {
             self.write_off(id);
         }
