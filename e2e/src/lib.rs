@@ -15,6 +15,7 @@ pub mod http;
 pub mod ledger;
 pub mod net;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 mod relay;
 mod roles;

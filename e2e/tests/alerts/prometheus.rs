@@ -1,11 +1,12 @@
 //! A Prometheus of this machine, which scrapes the processes of one store and judges them by the alerts.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dfs_e2e::http::Http;
-use dfs_e2e::process::{Process, ProcessSpec, free_ports};
+use dfs_e2e::process::Process;
+use dfs_e2e::prometheus;
 use serde_json::{Value, json};
 
 use crate::fleet::{DEADLINE, Fleet};
@@ -45,7 +46,6 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     pub(crate) async fn start(program: &str, fleet: &Fleet) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let written = dir.path().join("prometheus.yml");
         let rules_at = dir.path().join("rules.yaml");
         std::fs::write(&rules_at, hasty(&rules())).unwrap();
         let targets: Vec<Value> = fleet
@@ -60,24 +60,12 @@ impl Prometheus {
                 })
             })
             .collect();
-        // JSON is YAML.
         let config = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [rules_at],
             "scrape_configs": [{"job_name": "dfs", "static_configs": targets}],
         });
-        std::fs::write(&written, config.to_string()).unwrap();
-        let port = free_ports(1)[0];
-        let args = [
-            format!("--config.file={}", written.display()),
-            format!("--storage.tsdb.path={}", dir.path().join("data").display()),
-            format!("--web.listen-address=127.0.0.1:{port}"),
-        ];
-        let mut spec = ProcessSpec::of("dfs", "prometheus", args);
-        spec.binary = PathBuf::from(program);
-        let mut process = Process::start(spec, dir.path()).unwrap();
-        let http = Http::new(&format!("127.0.0.1:{port}"));
-        process.wait_ready(&http, "/-/ready", DEADLINE).await;
+        let (process, http) = prometheus::start(program, dir.path(), &config, DEADLINE).await;
         Self {
             _process: process,
             http,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dfs_e2e::http::Http;
-use dfs_e2e::process::{Process, ProcessSpec, free_ports};
+use dfs_e2e::process::Process;
+use dfs_e2e::prometheus;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -46,30 +47,8 @@ impl Prometheus {
     /// One beside the cluster, for one scenario's namespaces.
     async fn start(program: &str, world: &World) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let written = dir.path().join("prometheus.yml");
-        // JSON is YAML.
-        std::fs::write(&written, config(dir.path()).to_string()).unwrap();
-        let port = free_ports(1)[0];
-        let args = [
-            format!("--config.file={}", written.display()),
-            format!("--storage.tsdb.path={}", dir.path().join("data").display()),
-            format!("--web.listen-address=127.0.0.1:{port}"),
-        ];
-        let mut spec = ProcessSpec::of("dfs", "prometheus", args);
-        spec.binary = PathBuf::from(program);
-        let mut process = Process::start(spec, dir.path()).unwrap();
-        let http = Http::new(&format!("127.0.0.1:{port}"));
-        until("Prometheus answers", DEADLINE, || {
-            let ended = process.status().unwrap();
-            assert_eq!(ended, None, "{}", process.log());
-            async {
-                let ready = http.get("/-/ready").await;
-                let ready = ready.map_err(|error| error.to_string())?;
-                let ready = (ready.status.is_success(), ready.text());
-                if ready.0 { Ok(()) } else { Err(ready.1) }
-            }
-        })
-        .await;
+        let config = config(dir.path());
+        let (process, http) = prometheus::start(program, dir.path(), &config, DEADLINE).await;
         let started = Self {
             _process: process,
             http,
