@@ -33,7 +33,7 @@ impl fmt::Display for Partition {
 pub struct Unheard {
     /// In-service datanodes heard within the liveness window.
     pub heard: u32,
-    /// In-service datanodes.
+    /// In-service datanodes, without newcomers that were not heard yet.
     pub in_service: u32,
 }
 
@@ -87,10 +87,11 @@ impl DatanodeTable {
     }
 
     /// Why writes are refused: not heard by a majority of the in-service datanodes within the
-    /// liveness window (ten heartbeats). None when they are taken.
+    /// liveness window (ten heartbeats). None when they are taken. A newcomer counts once it was heard: until then it
+    /// took no other tracker's word either, and one that is let in beside a lost datanode refuses no writes.
     pub fn writes_refused(&self, now: Duration) -> Option<Unheard> {
         let in_service = || {
-            self.iter()
+            self.seasoned()
                 .filter(|node| node.record.admin == AdminState::InService)
         };
         let window = self.policy().dead_window();

@@ -212,6 +212,25 @@ fn fault_22_newcomers_that_were_not_heard_yet_did_not_fall_silent() {
 }
 
 #[test]
+fn writes_go_on_while_a_newcomer_beside_a_lost_datanode_was_not_heard_yet() {
+    let mut cluster = Cluster::new(3, 0, 3, 3);
+    cluster.down(3);
+    cluster.beats(20);
+    cluster.add(4, AdminState::InService, None, None);
+    cluster.table.note_newcomer(node(4));
+    assert_eq!(cluster.table.writes_refused(cluster.now), None);
+    cluster.beat();
+    cluster.down(4);
+    cluster.beats(20);
+    let refused = cluster.table.writes_refused(cluster.now).unwrap();
+    assert_eq!(
+        (refused.heard, refused.in_service),
+        (2, 4),
+        "it was heard, and fell silent"
+    );
+}
+
+#[test]
 fn fault_22_losses_over_a_long_time_are_losses() {
     let mut cluster = Cluster::new(5, 0, 3, 4);
     for n in 1..=4 {
