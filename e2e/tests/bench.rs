@@ -9,8 +9,8 @@ use dfs_e2e::process::binary;
 use serde_json::Value;
 
 /// Rows that need nothing but the store itself.
-const ROWS: [&str; 12] = [
-    "dev", "W1", "W2", "W3", "W8", "memory", "W4", "W5", "W6", "W7", "W9", "W10",
+const ROWS: [&str; 13] = [
+    "dev", "W1", "W2", "W3", "W8", "memory", "W4", "W5", "W6", "W7", "W9", "W10", "sight",
 ];
 
 fn lines(only: &str, dir: &std::path::Path) -> (Vec<Value>, String) {
@@ -40,7 +40,7 @@ fn scratch() -> tempfile::TempDir {
 #[test]
 fn every_row_of_the_bench_produces_its_line_and_leaves_nothing_behind() {
     let dir = scratch();
-    let only = "dev,write,read,small,lookup,names,list,repair,mixed,herd,synced,memory";
+    let only = "dev,write,read,small,lookup,names,list,repair,mixed,herd,sight,synced,memory";
     let (lines, text) = lines(only, dir.path());
     let ids: Vec<&str> = lines
         .iter()

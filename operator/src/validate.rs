@@ -56,6 +56,8 @@ pub struct Cluster {
     pub paused: bool,
     /// Whether nothing is to run.
     pub rest: Rest,
+    /// The tracker was another cluster's when it was last asked, says status.
+    pub beside_a_stranger: bool,
     /// Pods of the members, as status holds them.
     pub members: Vec<String>,
     /// Wanted replicas of each chunk.
@@ -344,6 +346,8 @@ impl Cluster {
             generation: metadata.generation.unwrap_or(0),
             paused: object.spec.management_state == ManagementState::Paused,
             rest: rest(object),
+            beside_a_stranger: reasons_of_ready(object)
+                .any(|reason| reason == Reason::WrongCluster.as_str()),
             members: members(object),
             factor: object.spec.replication.factor,
             datanodes: object.spec.data_nodes.replicas,
@@ -421,10 +425,16 @@ fn rest(object: &DfsCluster) -> Rest {
         return Rest::Wanted;
     }
     let at_rest = [Reason::Stopping, Reason::Stopped, Reason::Starting];
-    let conditions = object.status.iter().flat_map(|status| &status.conditions);
-    let mut ready = conditions.filter(|one| one.kind == Kind::Ready.as_str());
-    let is_back = !ready.any(|one| at_rest.iter().any(|reason| reason.as_str() == one.reason));
+    let is_back =
+        !reasons_of_ready(object).any(|told| at_rest.iter().any(|reason| reason.as_str() == told));
     if is_back { Rest::None } else { Rest::Over }
+}
+
+/// Why it was or was not ready at the last look.
+fn reasons_of_ready(object: &DfsCluster) -> impl Iterator<Item = &str> {
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.filter(|one| one.kind == Kind::Ready.as_str());
+    ready.map(|one| one.reason.as_str())
 }
 
 fn members(object: &DfsCluster) -> Vec<String> {

@@ -32,7 +32,7 @@ pub use roles::{
     Role, TrackerArgs, TrackerCommand, TrackerOptions,
 };
 pub use token::TokenArgs;
-pub use trace::{Endpoint, TraceArgs};
+pub use trace::{TraceArgs, UnusableTraces};
 
 const EXIT_CODES: &str = "\
 Exit codes:

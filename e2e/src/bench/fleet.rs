@@ -29,8 +29,29 @@ pub(super) struct Fleet {
     pub(super) address: String,
     pub(super) door: Door,
     pub(super) group: Group,
-    admin: Http,
+    /// The admin port of each process, by its name; the tracker's is first.
+    admins: Vec<(String, Http)>,
     dir: TempDir,
+}
+
+/// Where a store's requests are traced to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tracing {
+    /// Of a collector on loopback.
+    pub(super) collector: u16,
+    /// Share of the requests.
+    pub(super) ratio: &'static str,
+}
+
+impl Tracing {
+    fn env(self) -> [(String, String); 2] {
+        let Self { collector, ratio } = self;
+        let endpoint = format!("http://127.0.0.1:{collector}");
+        [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint),
+            ("OTEL_TRACES_SAMPLER_ARG".to_owned(), ratio.to_owned()),
+        ]
+    }
 }
 
 /// How a store is laid out.
@@ -41,6 +62,8 @@ pub(super) struct Layout {
     pub(super) tracker_args: &'static [&'static str],
     /// Lets strace count what each process asks of the kernel.
     pub(super) traced: bool,
+    /// Its requests are traced.
+    pub(super) tracing: Option<Tracing>,
 }
 
 impl Default for Layout {
@@ -50,13 +73,17 @@ impl Default for Layout {
             replication: REPLICAS,
             tracker_args: &[],
             traced: false,
+            tracing: None,
         }
     }
 }
 
 impl Layout {
     fn spec(&self, binary: &Path, name: &str, args: Vec<String>, dir: &Path) -> ProcessSpec {
-        let plain = spec(binary, name, args);
+        let mut plain = spec(binary, name, args);
+        plain
+            .env
+            .extend(self.tracing.iter().flat_map(|to| to.env()));
         if !self.traced {
             return plain;
         }
@@ -148,8 +175,9 @@ impl Fleet {
             ..Layout::default()
         };
         let mut fleet = Self::start_processes(binary, below, &layout)?;
+        let admin = fleet.admin_of("tracker")?.clone();
         let tracker = fleet.group.get_mut("tracker")?;
-        tracker.wait_ready(&fleet.admin, "/livez", START).await;
+        tracker.wait_ready(&admin, "/livez", START).await;
         Ok(fleet)
     }
 
@@ -160,6 +188,7 @@ impl Fleet {
         let ports = free_ports(2 * (layout.datanodes + 1));
         let tracker = format!("http://127.0.0.1:{}", ports[0]);
         let mut group = Group::default();
+        let mut admins = Vec::new();
         for (index, ports) in ports.chunks(2).enumerate() {
             let name = match index {
                 0 => "tracker".to_owned(),
@@ -180,12 +209,13 @@ impl Fleet {
                 args.push(format!("--tracker={tracker}"));
             }
             group.start(layout.spec(binary, &name, args, dir.path()), dir.path())?;
+            admins.push((name, Http::new(&format!("127.0.0.1:{}", ports[1]))));
         }
         let address = format!("127.0.0.1:{}", ports[0]);
         Ok(Self {
             door: Door::files(&address),
             address,
-            admin: Http::new(&format!("127.0.0.1:{}", ports[1])),
+            admins,
             group,
             dir,
         })
@@ -201,6 +231,37 @@ impl Fleet {
             Err(reply.text())
         })
         .await;
+    }
+
+    /// One gateway more: the door in it, once it serves.
+    pub(super) async fn start_gateway(&mut self, binary: &Path) -> io::Result<Door> {
+        let ports = free_ports(2);
+        let args = vec![
+            "gateway".to_owned(),
+            format!("--port={}", ports[0]),
+            format!("--admin-port={}", ports[1]),
+            format!("--tracker=http://{}", self.address),
+        ];
+        let name = "gateway".to_owned();
+        self.group
+            .start(spec(binary, &name, args), self.dir.path())?;
+        let admin = Http::new(&format!("127.0.0.1:{}", ports[1]));
+        let gateway = self.group.get_mut(&name)?;
+        gateway.wait_ready(&admin, "/readyz", START).await;
+        self.admins.push((name, admin));
+        Ok(Door::files(&format!("127.0.0.1:{}", ports[0])))
+    }
+
+    /// The admin port of each process.
+    pub(super) fn admins(&self) -> impl Iterator<Item = &Http> {
+        self.admins.iter().map(|(_, admin)| admin)
+    }
+
+    /// The admin port of one process.
+    pub(super) fn admin_of(&self, name: &str) -> io::Result<&Http> {
+        let mut all = self.admins.iter();
+        all.find_map(|(own, admin)| (own == name).then_some(admin))
+            .ok_or_else(|| io::Error::other(format!("there is no process `{name}`")))
     }
 
     /// Where its data lies.
@@ -222,11 +283,12 @@ impl Fleet {
     /// Kills the tracker and starts it again: seconds from its start to ready, and to the first
     /// read of `path`.
     pub(super) async fn restart_tracker(&mut self, path: &str) -> io::Result<(f64, f64)> {
+        let admin = self.admin_of("tracker")?.clone();
         let tracker = self.group.get_mut("tracker")?;
         tracker.kill_9()?;
         let started = Instant::now();
         tracker.restart()?;
-        tracker.wait_ready(&self.admin, "/readyz", START).await;
+        tracker.wait_ready(&admin, "/readyz", START).await;
         let ready = started.elapsed().as_secs_f64();
         eventually("a file is read", START, || async {
             let mut connection = Connection::open(&self.address)

@@ -146,7 +146,7 @@ async fn memory_of_files(
     report.note("memory", &text, &figures)
 }
 
-async fn fill_with(
+pub(super) async fn fill_with(
     settings: &Settings,
     door: &Door,
     group: &Group,
@@ -169,7 +169,7 @@ async fn fill_with(
 }
 
 /// The same files for everybody in one round, other ones in the next.
-fn lookups<'a>(
+pub(super) fn lookups<'a>(
     door: &'a Door,
     group: &'a Group,
     load: Load,

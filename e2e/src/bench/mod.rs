@@ -24,6 +24,7 @@ mod report;
 mod rounds;
 mod settings;
 mod side;
+mod sight;
 mod small;
 mod synced;
 mod writes;
@@ -51,6 +52,7 @@ pub async fn run(settings: &Settings) -> io::Result<()> {
             Workload::Repair => repair::run(settings, &mut report).await?,
             Workload::Mixed => mixed::run(settings, &mut report).await?,
             Workload::Herd => herd::run(settings, &mut report).await?,
+            Workload::Sight => sight::run(settings, &mut report).await?,
             Workload::Synced => synced::run(settings, &mut report).await?,
             Workload::Memory => memory::slope(settings, &mut report).await?,
             Workload::Dev => memory::dev(settings, &mut report).await?,

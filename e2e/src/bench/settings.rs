@@ -32,6 +32,8 @@ pub enum Workload {
     Mixed,
     /// W10: heartbeats and reports of datanodes that are only played.
     Herd,
+    /// What looking at a store costs: scrapes and traces.
+    Sight,
     /// Which calls make a write durable, counted by strace.
     Synced,
     /// The slope of peak memory over the size of an upload.
@@ -41,7 +43,7 @@ pub enum Workload {
 }
 
 /// Names for `DFS_BENCH_ONLY`, in the order in which they run when nothing is said.
-const WORKLOADS: [(&str, Workload); 12] = [
+const WORKLOADS: [(&str, Workload); 13] = [
     ("dev", Workload::Dev),
     ("write", Workload::Write),
     ("read", Workload::Read),
@@ -52,6 +54,7 @@ const WORKLOADS: [(&str, Workload); 12] = [
     ("repair", Workload::Repair),
     ("mixed", Workload::Mixed),
     ("herd", Workload::Herd),
+    ("sight", Workload::Sight),
     ("synced", Workload::Synced),
     ("memory", Workload::Memory),
 ];

@@ -28,4 +28,5 @@ mod stop;
 mod store;
 mod strangers;
 mod tools;
+mod verdict;
 mod world;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::tools::{apply, get, indented, kubectl, run, text, tree, until};
+use crate::verdict::{keep_panics, verdict};
 
 /// Long enough for a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(5);
@@ -60,6 +61,7 @@ impl World {
             eprintln!("skipped: DFS_KUBE_TESTS is not set (`make e2e` needs a cluster)");
             return None;
         }
+        keep_panics();
         let unique = fastrand::u32(..0x0100_0000);
         let namespace = format!("dfs-e2e-{scenario}-{unique:06x}");
         let ingress = std::env::var("INGRESS").ok().filter(|it| !it.is_empty());
@@ -281,16 +283,14 @@ fn show(namespace: &str, args: &[&str]) {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let failed = std::thread::panicking();
-        if failed {
+        if std::thread::panicking() {
             self.diagnose();
         }
         if std::env::var_os("DFS_KUBE_KEEP").is_some() {
             eprintln!("== kept: {} and {}", self.namespace, self.system);
-            return;
+        } else {
+            self.take_away();
         }
-        self.take_away();
-        let verdict = if failed { "failed" } else { "passed" };
-        eprintln!("== {verdict} after {:.0?}", self.started.elapsed());
+        eprintln!("{}", verdict(&self.namespace, self.started.elapsed()));
     }
 }

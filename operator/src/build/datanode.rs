@@ -59,6 +59,9 @@ fn args(frame: &Frame<'_>) -> Vec<String> {
     flag("--advertise", format!("$(POD_IP):{}", ports::DATANODE));
     flag("--host", "$(NODE_NAME)".to_owned());
     flag("--pod", "$(POD_NAME)".to_owned());
+    if let Some(limit) = frame.pack_limit {
+        flag("--pack-limit", limit.to_string());
+    }
     args
 }
 

@@ -31,7 +31,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use kube::api::DynamicObject;
 
-use crate::crd::{DfsCluster, DfsClusterSpec, ParseQuantityError, Switch};
+use crate::crd::{DfsCluster, DfsClusterSpec, MAX_PACK_LIMIT, ParseQuantityError, Switch};
 
 /// Key of the cluster's id in its ConfigMap.
 pub const CLUSTER_ID_KEY: &str = "clusterId";
@@ -98,6 +98,11 @@ pub enum BuildError {
         /// What is wrong.
         source: ParseQuantityError,
     },
+    /// Datanodes would not start.
+    #[error(
+        "spec.dataNodes.packLimit is {0} bytes; at most {MAX_PACK_LIMIT} are taken, 0 packs nothing"
+    )]
+    PackLimit(u64),
 }
 
 /// What all objects of a cluster share.
@@ -111,6 +116,8 @@ struct Frame<'a> {
     chunk_size: u64,
     /// Bytes a second.
     decommission_rate: Option<u64>,
+    /// Bytes; the datanodes' own where there is none.
+    pack_limit: Option<u64>,
     datanodes: i32,
     trackers: i32,
     gateways: i32,
@@ -159,6 +166,7 @@ impl<'a> Frame<'a> {
                     field: "dataNodes.decommission.bandwidthLimit",
                     source,
                 })?,
+            pack_limit: pack_limit(spec)?,
             datanodes: inputs.datanodes,
             trackers: inputs.trackers,
             gateways: inputs.gateways,
@@ -166,6 +174,19 @@ impl<'a> Frame<'a> {
             tracker_away: inputs.tracker_away,
             operator_namespace: inputs.operator_namespace,
         })
+    }
+}
+
+fn pack_limit(spec: &DfsClusterSpec) -> Result<Option<u64>, BuildError> {
+    let limit = spec.data_nodes.pack_limit.as_ref();
+    let limit = limit.map(|limit| limit.0.bytes()).transpose();
+    let limit = limit.map_err(|source| BuildError::Quantity {
+        field: "dataNodes.packLimit",
+        source,
+    })?;
+    match limit {
+        Some(bytes) if bytes > MAX_PACK_LIMIT => Err(BuildError::PackLimit(bytes)),
+        taken => Ok(taken),
     }
 }
 

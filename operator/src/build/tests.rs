@@ -956,6 +956,47 @@ fn an_object_that_was_never_stored_or_has_no_chunk_size_is_refused() {
 }
 
 #[test]
+fn datanodes_pack_as_the_spec_says_and_by_their_own_limit_where_it_says_nothing() {
+    let packing = |limit: Value| {
+        let mut spec = small();
+        spec["dataNodes"]["packLimit"] = limit;
+        cluster("alpha", spec)
+    };
+    let args = |objects: &Objects| {
+        let set = serde_json::to_value(&objects.datanodes).unwrap();
+        let args = &set["spec"]["template"]["spec"]["containers"][0]["args"];
+        let args = args.as_array().unwrap().iter();
+        args.map(|word| word.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let plain = args(&built(small()));
+    assert!(!plain.contains(&"--pack-limit".to_owned()));
+    for (limit, bytes) in [
+        (json!(0), "0"),
+        (json!("64Ki"), "65536"),
+        (json!("16Mi"), "16777216"),
+    ] {
+        let packing = packing(limit);
+        let told = args(&build(&inputs(&packing)).unwrap());
+        assert_eq!(
+            told,
+            [
+                plain.clone(),
+                vec!["--pack-limit".to_owned(), bytes.to_owned()]
+            ]
+            .concat()
+        );
+    }
+    for (limit, told) in [
+        (json!("17Mi"), "spec.dataNodes.packLimit is 17825792 bytes"),
+        (json!("few"), "spec.dataNodes.packLimit: `few`"),
+    ] {
+        let error = build(&inputs(&packing(limit))).unwrap_err().to_string();
+        assert!(error.starts_with(told), "{error}");
+    }
+}
+
+#[test]
 fn a_version_is_always_a_label() {
     for (image, expected) in [
         ("docker.io/library/dfs:1.2.3", "1.2.3"),

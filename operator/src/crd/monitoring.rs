@@ -18,6 +18,9 @@ pub struct MonitoringSpec {
     pub tracing: Option<TracingSpec>,
 }
 
+/// Host, perhaps a port from 1 to 65535, perhaps a path.
+const ENDPOINT: &str = r"^http://[A-Za-z0-9.-]+(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?(/[A-Za-z0-9._/-]*)?$";
+
 /// Traces of requests, over OTLP/HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +28,7 @@ pub struct TracingSpec {
     /// The collector, as http://HOST:4318.
     #[schemars(
         length(min = 8, max = 253),
-        regex(pattern = r"^http://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")
+        regex(pattern = ENDPOINT)
     )]
     pub endpoint: String,
     /// Share of the requests from outside that are traced, from 0 to 1: a text, as '0.25'.

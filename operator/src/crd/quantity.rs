@@ -179,6 +179,12 @@ quantity_type!(
     rules::chunk_size
 );
 
+quantity_type!(
+    /// Of chunks that are packed: 0 packs none.
+    PackLimit,
+    rules::pack_limit
+);
+
 impl Default for ChunkSize {
     fn default() -> Self {
         "64Mi".into()

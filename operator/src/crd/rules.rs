@@ -37,16 +37,33 @@ pub(super) fn replication() -> Value {
     }])
 }
 
+fn is_quantity() -> Value {
+    json!({
+        "rule": "isQuantity(string(self))",
+        "message": "must be a quantity like 10Gi, 500M or 1073741824",
+    })
+}
+
 /// A quantity above zero. `string()` is free here: the field is an integer or a string.
 pub(super) fn positive() -> Value {
     json!([
-        {
-            "rule": "isQuantity(string(self))",
-            "message": "must be a quantity like 10Gi, 500M or 1073741824",
-        },
+        is_quantity(),
         {
             "rule": "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
             "message": "must be more than zero",
+        },
+    ])
+}
+
+/// Chunks to be packed are kept in memory while they stream: so much of one that datanodes refuse more.
+pub(super) fn pack_limit() -> Value {
+    json!([
+        is_quantity(),
+        {
+            "rule": "!isQuantity(string(self)) || (quantity(string(self)).isInteger() && \
+                     quantity(string(self)).asInteger() >= 0 && \
+                     quantity(string(self)).asInteger() <= 16777216)",
+            "message": "must be from 0, which packs nothing, to 16Mi",
         },
     ])
 }

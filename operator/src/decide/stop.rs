@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Acknowledged, Input, Plan, Roll, Scale, Step, growth, waits};
 use crate::names;
-use crate::observe::{Part, PodView, WorkloadView};
+use crate::observe::{Part, PodView, TrackerView, WorkloadView};
 use crate::validate::Rest;
 
 /// How long after its deadline a pod is still waited for.
@@ -28,7 +28,8 @@ pub enum Stop {
     /// It has not begun: something else ends first.
     Held(String),
     /// The tracker that answers is another cluster's, so nobody can be asked about this one's data: all stays as it is.
-    Stranger(ClusterId),
+    /// None where it was so when it was last asked, and nobody answers now: silence is no better an answer.
+    Stranger(Option<ClusterId>),
     /// The gateways end: what is being uploaded is finished, nothing new is taken.
     Gateways,
     /// The datanodes end.
@@ -75,10 +76,15 @@ impl Stop {
     pub fn sentence(&self) -> String {
         match self {
             Self::Held(why) => format!("it stops when that is over: {why}"),
-            Self::Stranger(other) => format!(
+            Self::Stranger(Some(other)) => format!(
                 "nothing is taken away while the tracker answers for cluster {other}, which is another one: give it its \
                  own volume back"
             ),
+            Self::Stranger(None) => {
+                "nothing is taken away: the tracker answered for another cluster when it was last asked, and does not \
+                 answer now; give it its own volume back"
+                    .to_owned()
+            }
             Self::Gateways => "gateways end what they are at".to_owned(),
             Self::Datanodes => "no gateway runs, datanodes end".to_owned(),
             Self::Tracker => "no datanode runs, the tracker ends".to_owned(),
@@ -96,8 +102,8 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
     if let Some(why) = held(input) {
         return Some(Stop::Held(why));
     }
-    if let Some(other) = super::wrong_cluster(input) {
-        return Some(Stop::Stranger(other));
+    if is_beside_a_stranger(input) {
+        return Some(Stop::Stranger(super::wrong_cluster(input)));
     }
     let observed = input.observed;
     // Who does not end in time, with its node perhaps, keeps nobody else.
@@ -121,6 +127,16 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
     } else {
         Stop::Left(waits::shortened(left, "").join(", "))
     })
+}
+
+/// The tracker is another cluster's, or was when it was last asked and cannot be asked now.
+pub(super) fn is_beside_a_stranger(input: &Input<'_>) -> bool {
+    match &input.observed.tracker {
+        TrackerView::Open(_) => super::wrong_cluster(input).is_some(),
+        TrackerView::Absent | TrackerView::Unreadable(_) => input.cluster.beside_a_stranger,
+        // It knows whose it is to be, and has nothing.
+        TrackerView::NoCatalog(_) => false,
+    }
 }
 
 /// It should have ended for so long that its kubelet, which ends it by force then, is not there to say so.

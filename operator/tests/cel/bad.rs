@@ -29,7 +29,7 @@ fn full() -> Value {
         "tracker": {"storage": {"size": "1Gi", "storageClassName": "x"}, "resources": resources, "scheduling": scheduling},
         "dataNodes": {"replicas": 3, "storage": {"size": "1Gi", "storageClassName": "x"}, "resources": resources, "scheduling": datanodes,
             "decommission": {"mode": "Hold", "bandwidthLimit": "50Mi", "quietPeriod": "30s", "stallTimeout": "30m"},
-            "pvcRetention": {"whenScaled": "Delete"}},
+            "pvcRetention": {"whenScaled": "Delete"}, "packLimit": "64Ki"},
         "repairDelay": "5m",
         "nodeLossPolicy": "DoNothing",
         "trashRetention": "24h",
@@ -108,6 +108,13 @@ fn mutations(object: &Value) -> Vec<(String, Value)> {
     out
 }
 
+/// The same of what chunks are packed.
+fn unpacked() -> Vec<(&'static str, Value)> {
+    [json!("17Mi"), json!(-1), json!("0.5"), json!("few")]
+        .map(|limit| ("spec.dataNodes.packLimit", limit))
+        .to_vec()
+}
+
 /// The same of how the store is looked at.
 fn unwatched() -> Vec<(&'static str, Value)> {
     vec![
@@ -117,6 +124,18 @@ fn unwatched() -> Vec<(&'static str, Value)> {
         (
             "spec.monitoring",
             json!({"tracing": {"endpoint": "https://otel:4318"}}),
+        ),
+        (
+            "spec.monitoring",
+            json!({"tracing": {"endpoint": "http://otel:0"}}),
+        ),
+        (
+            "spec.monitoring",
+            json!({"tracing": {"endpoint": "http://otel:99999"}}),
+        ),
+        (
+            "spec.monitoring",
+            json!({"tracing": {"endpoint": "http://otel:"}}),
         ),
         (
             "spec.monitoring",
@@ -232,7 +251,8 @@ async fn every_bad_spec_is_refused_and_says_where_it_is_bad() {
             }
         }
         assert_eq!(accepted, Vec::<String>::new());
-        for (pointer, bad) in nonsense().into_iter().chain(unwatched()) {
+        let all = nonsense().into_iter().chain(unwatched());
+        for (pointer, bad) in all.chain(unpacked()) {
             let object = with(good("a"), pointer, bad.clone());
             let no = cluster.create(&object, true).await;
             let no = no

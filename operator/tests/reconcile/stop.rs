@@ -367,6 +367,41 @@ async fn i25_nothing_stops_and_nothing_is_forced_while_the_tracker_answers_for_a
 }
 
 #[tokio::test]
+async fn i25_a_stop_beside_anothers_tracker_stays_held_while_that_tracker_is_silent() {
+    let world = World::new();
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    let own = world.tracker.with(|state| state.cluster);
+    let other = dfs_protocol::ClusterId::from_u128(0xbad);
+    world.tracker.with(|state| state.cluster = other);
+    state(&world, "Stopped");
+    world.reconcile(&ctx).await.unwrap();
+    world.tracker.with(|state| state.mute = true);
+    // An operator that starts anew knows no more than status does.
+    for ctx in [ctx, world.operator()] {
+        for _ in 0..3 {
+            world.clock.advance(Duration::from_mins(10));
+            world.reconcile(&ctx).await.unwrap();
+            world.settle();
+        }
+        assert_eq!(replicas(&world), (2, 3, 1));
+        let (ready, reason, message) = world.condition("Ready");
+        assert_eq!((ready.as_str(), reason.as_str()), ("False", "WrongCluster"));
+        assert!(message.contains("does not answer now"), "{message}");
+    }
+    world
+        .tracker
+        .with(|state| (state.mute, state.cluster) = (false, own));
+    let ctx = world.operator();
+    for _ in 0..12 {
+        world.clock.advance(Duration::from_mins(1));
+        world.reconcile(&ctx).await.unwrap();
+        world.settle();
+    }
+    assert_eq!(replicas(&world), NOTHING);
+}
+
+#[tokio::test]
 async fn a_paused_cluster_that_was_stopped_stays_as_it_is() {
     let world = World::new();
     let ctx = world.operator();

@@ -77,7 +77,7 @@ impl FromStr for Collector {
     fn from_str(text: &str) -> Result<Self, ParseCollectorError> {
         let uri: Uri = text.parse().map_err(|_| ParseCollectorError::Malformed)?;
         let authority = uri.authority().filter(|at| !at.as_str().contains('@'));
-        let authority = authority.filter(|_| uri.query().is_none());
+        let authority = authority.filter(|at| uri.query().is_none() && has_usable_port(at));
         match (uri.scheme_str(), authority) {
             (Some("https"), _) => Err(ParseCollectorError::Tls),
             (Some("http"), Some(authority)) => Ok(Self {
@@ -86,6 +86,15 @@ impl FromStr for Collector {
             }),
             _ => Err(ParseCollectorError::Malformed),
         }
+    }
+}
+
+/// A port that is none leaves no trace in the parsed address: it would be taken for http's own.
+fn has_usable_port(authority: &Authority) -> bool {
+    let host = authority.host().len();
+    match authority.as_str().get(host..) {
+        None | Some("") => true,
+        Some(_) => authority.port_u16().is_some_and(|port| port > 0),
     }
 }
 

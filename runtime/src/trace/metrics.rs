@@ -27,6 +27,8 @@ pub struct TraceMetrics {
     pub failures: IntCounter,
     /// Most spans that may wait; 0 where nothing is exported.
     pub queue_limit: IntGauge,
+    /// 1 where traces were asked for in a way that cannot be followed, so that nothing is exported.
+    pub refused: IntGauge,
 }
 
 impl TraceMetrics {
@@ -52,6 +54,11 @@ impl TraceMetrics {
                 registry,
                 "dfs_trace_queue_limit_spans",
                 "Spans that may wait for the exporter; 0 where traces are off",
+            )?,
+            refused: gauge(
+                registry,
+                "dfs_trace_settings_refused",
+                "1 where traces are off because the collector's address or the share that was given cannot be used",
             )?,
         })
     }

@@ -310,6 +310,9 @@ fn collectors_are_reached_over_plain_http() {
         "otel:4318",
         "grpc://otel:4317",
         "http://a@b:1",
+        "http://otel:0",
+        "http://otel:99999",
+        "http://otel:",
         "http://b/?x",
     ] {
         assert_eq!(path(bad), Err(ParseCollectorError::Malformed), "{bad}");

@@ -1,7 +1,7 @@
 //! A cluster that stops, is stopped, or is coming back from that: what the spec itself took away is no trouble,
 //! and what nobody can be asked about is not known.
 
-use super::super::{Input, Plan, Stop};
+use super::super::{Input, Plan, Stop, stop};
 use super::{Judgement, Kind, Reason, Truth};
 use crate::validate::Rest;
 
@@ -10,6 +10,9 @@ pub(super) fn told(all: &mut [Judgement], input: &Input<'_>, plan: &Plan) {
     if let Some(stop) = &plan.stop {
         for judged in all {
             stopped(judged, stop);
+            if judged.kind == Kind::Ready && stop::is_beside_a_stranger(input) {
+                beside_a_stranger(judged, stop);
+            }
         }
     } else if input.cluster.rest == Rest::Over || plan.doors.is_some() {
         starting(all, input, plan);
@@ -38,6 +41,14 @@ fn stopped(judged: &mut Judgement, stop: &Stop) {
         Reason::Stopped
     };
     judged.message = format!("managementState is Stopped: {}", stop.sentence());
+}
+
+/// Kept whatever else is wrong by now: the next look reads it here, also when the tracker does not answer then.
+fn beside_a_stranger(ready: &mut Judgement, stop: &Stop) {
+    if ready.reason != Reason::WrongCluster {
+        ready.reason = Reason::WrongCluster;
+        ready.message = format!("{}; {}", stop.sentence(), ready.message);
+    }
 }
 
 /// Pods that come up are what was asked for, until one of them cannot.
