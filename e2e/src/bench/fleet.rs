@@ -29,7 +29,8 @@ pub(super) struct Fleet {
     pub(super) address: String,
     pub(super) door: Door,
     pub(super) group: Group,
-    admin: Http,
+    /// Of the tracker.
+    pub(super) admin: Http,
     dir: TempDir,
 }
 

@@ -31,7 +31,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use kube::api::DynamicObject;
 
-use crate::crd::{DfsCluster, DfsClusterSpec, ParseQuantityError, Switch};
+use crate::crd::{DfsCluster, DfsClusterSpec, ParseQuantityError, Rate, Switch};
 
 /// Key of the cluster's id in its ConfigMap.
 pub const CLUSTER_ID_KEY: &str = "clusterId";
@@ -110,6 +110,7 @@ struct Frame<'a> {
     version: String,
     chunk_size: u64,
     /// Bytes a second.
+    repair_rate: Option<u64>,
     decommission_rate: Option<u64>,
     datanodes: i32,
     trackers: i32,
@@ -148,17 +149,11 @@ impl<'a> Frame<'a> {
                     field: "chunkSize",
                     source,
                 })?,
-            decommission_rate: spec
-                .data_nodes
-                .decommission
-                .bandwidth_limit
-                .as_ref()
-                .map(|limit| limit.0.bytes())
-                .transpose()
-                .map_err(|source| BuildError::Quantity {
-                    field: "dataNodes.decommission.bandwidthLimit",
-                    source,
-                })?,
+            repair_rate: rate(spec.repair_bandwidth_limit.as_ref(), "repairBandwidthLimit")?,
+            decommission_rate: rate(
+                spec.data_nodes.decommission.bandwidth_limit.as_ref(),
+                "dataNodes.decommission.bandwidthLimit",
+            )?,
             datanodes: inputs.datanodes,
             trackers: inputs.trackers,
             gateways: inputs.gateways,
@@ -167,6 +162,12 @@ impl<'a> Frame<'a> {
             operator_namespace: inputs.operator_namespace,
         })
     }
+}
+
+/// Bytes a second, where they are limited.
+fn rate(limit: Option<&Rate>, field: &'static str) -> Result<Option<u64>, BuildError> {
+    let bytes = limit.map(|limit| limit.0.bytes()).transpose();
+    bytes.map_err(|source| BuildError::Quantity { field, source })
 }
 
 /// Makes the objects.
