@@ -7,7 +7,8 @@ use bytes::Bytes;
 use dfs_protocol::DatanodeId;
 use dfs_protocol::chunk::{BLOCK_SIZE_U64, ChunkOrigin, DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{BLOCK_STREAM_MEDIA_TYPE, FrameKind, HopFailure, parse};
-use dfs_protocol::routes::{CHUNK_ORIGIN_HEADER, DATANODE_HEADER, datanode};
+use dfs_protocol::repair::RepairLane;
+use dfs_protocol::routes::{CHUNK_ORIGIN_HEADER, DATANODE_HEADER, REPAIR_LANE_HEADER, datanode};
 use http::Request;
 use http::header::{ACCEPT, RANGE};
 use http_body_util::BodyExt;
@@ -52,6 +53,26 @@ pub async fn read_blocks(
     chunk: &SealedChunk,
     range: Range<u64>,
 ) -> Result<BlockStream, ClientError> {
+    begin(http, from, chunk, range, None).await
+}
+
+/// Begins reading a whole chunk for a repair copy: the source sends it within its repair bandwidth.
+pub async fn read_for_repair(
+    http: &HttpClient,
+    from: &DatanodeAddress,
+    chunk: &SealedChunk,
+    lane: RepairLane,
+) -> Result<BlockStream, ClientError> {
+    begin(http, from, chunk, 0..chunk.length, Some(lane)).await
+}
+
+async fn begin(
+    http: &HttpClient,
+    from: &DatanodeAddress,
+    chunk: &SealedChunk,
+    range: Range<u64>,
+    lane: Option<RepairLane>,
+) -> Result<BlockStream, ClientError> {
     let first = range.start / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
     let end = range
         .end
@@ -64,10 +85,14 @@ pub async fn read_blocks(
         chunk.id,
         chunk.version
     );
-    let request = Request::get(uri(&from.address, &path)?)
+    let mut builder = Request::get(uri(&from.address, &path)?)
         .header(ACCEPT, BLOCK_STREAM_MEDIA_TYPE)
         .header(DATANODE_HEADER, from.id.to_string())
-        .header(RANGE, format!("bytes={first}-{}", end.saturating_sub(1)))
+        .header(RANGE, format!("bytes={first}-{}", end.saturating_sub(1)));
+    if let Some(lane) = lane {
+        builder = builder.header(REPAIR_LANE_HEADER, lane.as_str());
+    }
+    let request = builder
         .body(empty())
         .map_err(|error| malformed(&from.address, &error))?;
     let response = http.send(&from.address, request, HEAD_TIMEOUT).await?;

@@ -172,6 +172,19 @@ impl HttpClient {
         request: &Req,
         timeout: Duration,
     ) -> Result<Resp, ClientError> {
+        let response = self.post(address, path, headers, request, timeout).await?;
+        decode(address, &read_whole(address, response, timeout).await?)
+    }
+
+    /// POSTs JSON; the answer's body is still to be read.
+    pub(crate) async fn post<Req: Serialize>(
+        &self,
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, String)],
+        request: &Req,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, ClientError> {
         let json = serde_json::to_vec(request).map_err(|error| malformed(address, &error))?;
         let mut builder = Request::post(uri(address, path)?)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -181,8 +194,7 @@ impl HttpClient {
         let request = builder
             .body(whole(json))
             .map_err(|error| malformed(address, &error))?;
-        let response = self.send(address, request, timeout).await?;
-        decode(address, &read_whole(address, response, timeout).await?)
+        self.send(address, request, timeout).await
     }
 
     /// GETs (or DELETEs ...) and reads the whole answer.

@@ -11,6 +11,7 @@ use dfs_protocol::calls::{
 use dfs_protocol::datanode::{Heartbeat, HeartbeatReply, RegisterRequest, RegisterResponse};
 use dfs_protocol::factor::{FactorPage, FactorRequest};
 use dfs_protocol::file::FileRecord;
+use dfs_protocol::repair::RepairTerms;
 use dfs_protocol::routes;
 use dfs_protocol::status::{ClusterStatus, DatanodeStatus, FileChunks, OkToStopRequest, Verdict};
 use dfs_protocol::traffic::DatanodeTraffic;
@@ -20,8 +21,9 @@ use dfs_protocol::upload::{
     RenewResponse, SuspectReplica, TransferRequest, TransferResponse,
 };
 use dfs_protocol::{ErrorCode, Problem};
-use http::Request;
 use http::header::CONTENT_TYPE;
+use http::{Request, Response};
+use hyper::body::Incoming;
 
 use crate::error::ClientError;
 use crate::http::{DEFAULT_TIMEOUT, HttpClient, decode, malformed, read_whole, uri, whole};
@@ -150,7 +152,7 @@ impl HttpTracker {
         &self,
         request: &Heartbeat,
         traffic: Option<&DatanodeTraffic>,
-    ) -> Result<HeartbeatReply, ClientError> {
+    ) -> Result<(HeartbeatReply, Option<RepairTerms>), ClientError> {
         let path = routes::tracker::HEARTBEAT;
         let traffic = traffic.map(serde_json::to_string).transpose();
         let traffic = traffic.map_err(|error| malformed(&self.address, &error))?;
@@ -158,14 +160,19 @@ impl HttpTracker {
             .map(|json| (routes::TRAFFIC_HEADER, json))
             .into_iter()
             .collect();
-        self.http
-            .call(&self.address, path, &headers, request, HEARTBEAT_TIMEOUT)
-            .await
+        let response = self
+            .http
+            .post(&self.address, path, &headers, request, HEARTBEAT_TIMEOUT)
+            .await?;
+        self.reply(response, HEARTBEAT_TIMEOUT).await
     }
 
     /// A datanode's full chunk set, encoded with postcard by the caller
     /// ([`dfs_protocol::datanode::ChunkReport`]'s wire form).
-    pub async fn chunk_report(&self, encoded: Vec<u8>) -> Result<HeartbeatReply, ClientError> {
+    pub async fn chunk_report(
+        &self,
+        encoded: Vec<u8>,
+    ) -> Result<(HeartbeatReply, Option<RepairTerms>), ClientError> {
         let request = Request::post(uri(&self.address, routes::tracker::CHUNK_REPORT)?)
             .header(CONTENT_TYPE, "application/octet-stream")
             .body(whole(encoded))
@@ -174,10 +181,19 @@ impl HttpTracker {
             .http
             .send(&self.address, request, DEFAULT_TIMEOUT)
             .await?;
-        decode(
-            &self.address,
-            &read_whole(&self.address, response, DEFAULT_TIMEOUT).await?,
-        )
+        self.reply(response, DEFAULT_TIMEOUT).await
+    }
+
+    /// An answer with the terms of repair; a tracker of an earlier version says none.
+    async fn reply(
+        &self,
+        response: Response<Incoming>,
+        timeout: Duration,
+    ) -> Result<(HeartbeatReply, Option<RepairTerms>), ClientError> {
+        let terms = response.headers().get(routes::REPAIR_HEADER);
+        let terms = terms.and_then(|json| serde_json::from_slice(json.as_bytes()).ok());
+        let body = read_whole(&self.address, response, timeout).await?;
+        Ok((decode(&self.address, &body)?, terms))
     }
 
     async fn call<Req: serde::Serialize, Resp: serde::de::DeserializeOwned>(

@@ -1,10 +1,12 @@
 //! The tracker's commands: carried out by a bounded number of workers, each under the fence that
 //! it came with, each answered in a heartbeat.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
-use dfs_protocol::Fence;
 use dfs_protocol::datanode::{Command, FinishedTask, TaskOutcome};
+use dfs_protocol::repair::RepairLane;
+use dfs_protocol::{Fence, TaskId};
 use tokio::sync::Semaphore;
 
 use crate::context::Context;
@@ -14,9 +16,21 @@ use crate::scrub::verify;
 /// Commands that may run or wait. The tracker plans anew what is dropped.
 const MAX_KNOWN: usize = 4096;
 
-/// Starts the commands of a heartbeat's reply; those already known are not started twice.
-pub fn start(ctx: &Arc<Context>, workers: &Arc<Semaphore>, fence: Fence, commands: Vec<Command>) {
+/// Starts the commands of a heartbeat's reply; those already known are not started twice. `last_replicas` are
+/// the copies of chunks with one replica left.
+pub fn start(
+    ctx: &Arc<Context>,
+    workers: &Arc<Semaphore>,
+    fence: Fence,
+    commands: Vec<Command>,
+    last_replicas: &BTreeSet<TaskId>,
+) {
     for command in commands {
+        let lane = if last_replicas.contains(&command.task()) {
+            RepairLane::LastReplica
+        } else {
+            RepairLane::Other
+        };
         let mut tasks = ctx.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let answered = |task: &FinishedTask| task.task == command.task();
         if tasks.known.contains(&command.task()) || tasks.finished.iter().any(answered) {
@@ -33,7 +47,7 @@ pub fn start(ctx: &Arc<Context>, workers: &Arc<Semaphore>, fence: Fence, command
             let ctx = running;
             let task = command.task();
             let outcome = match workers.acquire().await {
-                Ok(_permit) => carry_out(&ctx, fence, command).await,
+                Ok(_permit) => carry_out(&ctx, fence, command, lane).await,
                 Err(_closed) => failed(&"the datanode is stopping"),
             };
             match &outcome {
@@ -49,13 +63,18 @@ pub fn start(ctx: &Arc<Context>, workers: &Arc<Semaphore>, fence: Fence, command
 }
 
 /// Carries one command out, unless a newer tracker was heard since it came (I8).
-pub async fn carry_out(ctx: &Arc<Context>, fence: Fence, command: Command) -> TaskOutcome {
+pub async fn carry_out(
+    ctx: &Arc<Context>,
+    fence: Fence,
+    command: Command,
+    lane: RepairLane,
+) -> TaskOutcome {
     if let Err(problem) = ctx.accept(fence).await {
         return failed(&problem);
     }
     match command {
         Command::Copy { chunk, sources, .. } => {
-            match copy(ctx, &chunk, &sources, Pace::Repair).await {
+            match copy(ctx, &chunk, &sources, Pace::Repair(lane)).await {
                 Ok(_) => TaskOutcome::Done,
                 Err(error) => TaskOutcome::Failed {
                     source: error.source_datanode,

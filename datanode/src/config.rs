@@ -49,7 +49,8 @@ pub struct DatanodeConfig {
     pub scrub_rate: u64,
     /// A replica verified within this time is not verified again.
     pub scrub_interval: Duration,
-    /// Bytes per second that repair copies fetch.
+    /// Bytes per second that repair copies fetch, and as many that they are sent; 0 for no limit. Until the
+    /// tracker says another.
     pub repair_rate: u64,
     /// Commands of the tracker carried out at once.
     pub max_commands: usize,

@@ -17,12 +17,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::attempts::Attempts;
+use crate::bandwidth::RepairBandwidth;
 use crate::config::DatanodeConfig;
 use crate::journal::{Journal, JournalError};
 use crate::metrics::DatanodeMetrics;
 use crate::store::index::MonotonicSeconds;
 use crate::store::{ChunkStore, StagedChunk, Volume, VolumeError};
-use crate::throttle::Throttle;
 
 /// Where this datanode stands with the tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct Context {
     /// Reads at once.
     pub reads: Arc<Semaphore>,
     /// Repair bandwidth.
-    pub repair: Throttle,
+    pub repair: RepairBandwidth,
     /// Commands that run or wait, and results not told yet.
     pub tasks: Mutex<Tasks>,
     /// When the replica verified longest ago was verified.

@@ -9,6 +9,7 @@ use dfs_protocol::chunk::SetDigest;
 use dfs_protocol::datanode::{
     Admission, ChunkReport, Heartbeat, HeartbeatReply, RegisterRequest, RegisterResponse,
 };
+use dfs_protocol::repair::RepairTerms;
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Problem};
 use tokio::sync::Semaphore;
 
@@ -260,8 +261,8 @@ async fn heartbeat(
         corrupt: delta.corrupt,
         finished,
     };
-    let reply = tracker.heartbeat(&heartbeat, Some(&ctx.traffic())).await?;
-    if !obey(ctx, workers, &reply).await {
+    let (reply, terms) = tracker.heartbeat(&heartbeat, Some(&ctx.traffic())).await?;
+    if !obey(ctx, workers, &reply, terms).await {
         return Ok(Step::Admitted);
     }
     {
@@ -293,21 +294,31 @@ async fn report(
     };
     let encoded = postcard::to_stdvec(&report)
         .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-    let reply = tracker.chunk_report(encoded).await?;
+    let (reply, terms) = tracker.chunk_report(encoded).await?;
     ctx.metrics.reports.inc();
-    if obey(ctx, workers, &reply).await {
+    if obey(ctx, workers, &reply, terms).await {
         ctx.store.index().confirm(mark, false);
     }
     Ok(())
 }
 
 /// Takes a reply's orders; false when it comes from a deposed tracker and is ignored.
-async fn obey(ctx: &Arc<Context>, workers: &Arc<Semaphore>, reply: &HeartbeatReply) -> bool {
+async fn obey(
+    ctx: &Arc<Context>,
+    workers: &Arc<Semaphore>,
+    reply: &HeartbeatReply,
+    terms: Option<RepairTerms>,
+) -> bool {
     if let Err(problem) = ctx.accept(reply.fence).await {
         tracing::warn!(%problem, "the reply of a deposed tracker was ignored");
         return false;
     }
-    commands::start(ctx, workers, reply.fence, reply.commands.clone());
+    if let Some(terms) = &terms {
+        ctx.repair.set_rate(terms.rate);
+    }
+    let last_replicas = terms.unwrap_or_default().last_replicas;
+    let commands = reply.commands.clone();
+    commands::start(ctx, workers, reply.fence, commands, &last_replicas);
     let floor = reply.journal_floor;
     let trimmed = ctx.blocking(move |ctx| {
         let trimmed = ctx.journal.trim(floor);

@@ -1,6 +1,7 @@
 //! The datanode: chunks on its volume, replication, scrub, heartbeat.
 
 pub mod attempts;
+pub mod bandwidth;
 pub mod commands;
 pub mod compaction;
 pub mod config;

@@ -7,6 +7,10 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry}
 
 use crate::store::Room;
 
+mod repair;
+
+pub use repair::{Direction, RepairMetrics};
+
 /// Every metric of the role.
 #[derive(Debug, Clone)]
 pub struct DatanodeMetrics {
@@ -48,6 +52,8 @@ pub struct DatanodeMetrics {
     pub silent_peers: IntCounter,
     /// Bytes fetched from peers to make replicas.
     pub copied_bytes: IntCounter,
+    /// Repair traffic.
+    pub repair: RepairMetrics,
     /// Bytes verified by scrub.
     pub scrubbed_bytes: IntCounter,
     /// Age of the replica verified longest ago.
@@ -111,6 +117,7 @@ impl DatanodeMetrics {
                 "Commands dropped: too many waiting",
             )?,
             copied_bytes: c("copied_bytes_total", "Bytes fetched from peers")?,
+            repair: RepairMetrics::register(registry)?,
             scrubbed_bytes: c("scrubbed_bytes_total", "Bytes verified by scrub")?,
             oldest_unverified: g(
                 "oldest_unverified_seconds",

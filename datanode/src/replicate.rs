@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use dfs_client::blocks::read_blocks;
+use dfs_client::blocks::{read_blocks, read_for_repair};
 use dfs_protocol::chunk::{DatanodeAddress, Replica, SealedChunk};
+use dfs_protocol::repair::RepairLane;
 use dfs_protocol::{ChunkVersion, ClusterId, DatanodeId, ErrorCode, Problem};
 
 use crate::context::Context;
+use crate::metrics::Direction;
 use crate::store::{NewChunk, StoreError};
 use crate::write_stream::disk::{Begin, DiskOrder, DiskWrite, begin};
 
@@ -15,8 +17,8 @@ use crate::write_stream::disk::{Begin, DiskOrder, DiskWrite, begin};
 pub enum Pace {
     /// A client waits for it.
     Urgent,
-    /// Repair: within the repair bandwidth.
-    Repair,
+    /// Repair: within the repair bandwidth, here and at the source.
+    Repair(RepairLane),
 }
 
 /// A copy that no source could give.
@@ -103,7 +105,12 @@ async fn copy_from(
         problem: error.into(),
     };
     let watch = ctx.streams.watch();
-    let opening = read_blocks(&ctx.http, source, chunk, 0..chunk.length);
+    let opening = async {
+        match pace {
+            Pace::Urgent => read_blocks(&ctx.http, source, chunk, 0..chunk.length).await,
+            Pace::Repair(lane) => read_for_repair(&ctx.http, source, chunk, lane).await,
+        }
+    };
     let opened = watch.unless_silent(source, opening).await;
     let mut blocks = opened.map_err(|e| source_fault(e.into_problem()))?;
     let Some(origin) = blocks.origin().cloned() else {
@@ -130,8 +137,8 @@ async fn copy_from(
             }
         };
         let length = block.data.len() as u64;
-        if pace == Pace::Repair {
-            ctx.repair.pass(length).await;
+        if let Pace::Repair(lane) = pace {
+            ctx.repair.pass(Direction::Received, lane, length).await;
         }
         ctx.metrics.copied_bytes.inc_by(length);
         let order = DiskOrder::Block {

@@ -23,13 +23,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::attempts::Attempts;
+use crate::bandwidth::RepairBandwidth;
 use crate::config::DatanodeConfig;
 use crate::context::{Context, Standing, Tasks};
 use crate::journal::Journal;
 use crate::metrics::DatanodeMetrics;
 use crate::store::layout::{JOURNAL_DIR, RETIRED_DIR};
 use crate::store::{ChunkStore, FileChunkStore, StoreConfig, StoreSeams, Volume, VolumeError};
-use crate::throttle::Throttle;
 use crate::{compaction, heartbeat, http, scrub};
 
 /// How often expired attempts and retired chunks are looked at.
@@ -155,7 +155,7 @@ impl Datanode {
             standing: watch::Sender::new(Standing::Unheard),
             writes: Arc::new(Semaphore::new(config.max_writes)),
             reads: Arc::new(Semaphore::new(config.max_reads)),
-            repair: Throttle::new(Arc::clone(&seams.clock), config.repair_rate),
+            repair: RepairBandwidth::new(&seams.clock, config.repair_rate, metrics.repair.clone()),
             tasks: Mutex::new(Tasks::default()),
             oldest_verified: AtomicI64::new(0),
             retired_since: AtomicI64::new(seams_seconds(&seams.clock)),

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod path;
 pub mod plan;
 pub mod problem;
+pub mod repair;
 pub mod routes;
 pub mod status;
 pub mod trace;

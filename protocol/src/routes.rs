@@ -13,6 +13,10 @@ pub const TAKES_TRACE_HEADER: &str = "x-dfs-takes-trace";
 pub const FENCE_HEADER: &str = "x-dfs-fence";
 /// Carries what a datanode moved ([`crate::traffic::DatanodeTraffic`] as JSON) on its heartbeats.
 pub const TRAFFIC_HEADER: &str = "x-dfs-traffic";
+/// Carries the terms of repair ([`crate::repair::RepairTerms`] as JSON) on the answers to heartbeats and reports.
+pub const REPAIR_HEADER: &str = "x-dfs-repair";
+/// On the read of a chunk for repair: which queue for the bandwidth ([`crate::repair::RepairLane`]) it stands in.
+pub const REPAIR_LANE_HEADER: &str = "x-dfs-repair-lane";
 /// Carries where a chunk belongs ([`crate::chunk::ChunkOrigin`] as JSON) on the answer to a read.
 pub const CHUNK_ORIGIN_HEADER: &str = "x-dfs-chunk-origin";
 

@@ -10,7 +10,7 @@ use dfs_runtime::server::ServerLimits;
 use dfs_runtime::token::Tokens;
 use dfs_runtime::trace::Tracer;
 
-use crate::plan::Policy;
+use crate::plan::{DEFAULT_REPAIR_RATE, Policy};
 use crate::store::JournalMode;
 
 /// Who lets newcomers in.
@@ -56,6 +56,8 @@ pub struct TrackerConfig {
     pub repairs_per_datanode: u32,
     /// Bytes that up to sixteen small copies may have together in the place of one.
     pub repair_small_copy: u64,
+    /// Most bytes a second that one datanode receives for repair, and that it sends; 0 for no limit.
+    pub repair_rate: u64,
     /// Most bytes a second that are copied off datanodes that leave.
     pub decommission_rate: Option<u64>,
     /// Percent by which the used shares of two datanodes may differ; 0 turns rebalance off.
@@ -107,6 +109,7 @@ impl TrackerConfig {
             repairs_total: 64,
             repairs_per_datanode: 4,
             repair_small_copy: 16 * 1024 * 1024,
+            repair_rate: DEFAULT_REPAIR_RATE,
             decommission_rate: None,
             rebalance_threshold: 5,
             rebalance_rate: 64 * 1024 * 1024,
@@ -147,6 +150,7 @@ impl TrackerConfig {
         policy.repair.copies_from = self.repairs_per_datanode;
         policy.repair.copies_total = self.repairs_total;
         policy.repair.small_copy = self.repair_small_copy;
+        policy.repair.rate = self.repair_rate;
         policy.repair.decommission_rate = self.decommission_rate;
         policy.rebalance.threshold = self.rebalance_threshold;
         policy.rebalance.rate = self.rebalance_rate;

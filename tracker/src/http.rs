@@ -17,7 +17,7 @@ use dfs_client::tracker::dispatch;
 use dfs_protocol::datanode::{
     ChunkReport, Heartbeat, HeartbeatReply, RegisterRequest, RegisterResponse,
 };
-use dfs_protocol::routes::{is_public, tracker as routes};
+use dfs_protocol::routes::{REPAIR_HEADER, is_public, tracker as routes};
 use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
 use dfs_runtime::request::Routes;
@@ -119,26 +119,33 @@ async fn heartbeat(
     State(tracker): State<Arc<Tracker>>,
     headers: HeaderMap,
     ApiJson(heartbeat): ApiJson<Heartbeat, CALL_LIMIT>,
-) -> Result<Json<HeartbeatReply>, ProblemResponse> {
+) -> Result<Response, ProblemResponse> {
     let id = heartbeat.datanode;
     let reply = tracker.heartbeat(heartbeat).await?;
     if let Some(traffic) = hot::traffic(&headers) {
         tracker.note_traffic(id, traffic);
     }
-    Ok(Json(reply))
+    Ok(with_terms(&tracker, reply))
+}
+
+/// A reply, with the terms of its copies.
+fn with_terms(tracker: &Tracker, reply: HeartbeatReply) -> Response {
+    let terms = serde_json::to_string(&tracker.repair_terms(&reply)).unwrap_or_default();
+    ([(REPAIR_HEADER, terms)], Json(reply)).into_response()
 }
 
 async fn chunk_report(
     State(tracker): State<Arc<Tracker>>,
     body: Bytes,
-) -> Result<Json<HeartbeatReply>, ProblemResponse> {
+) -> Result<Response, ProblemResponse> {
     let report: ChunkReport = postcard::from_bytes(&body).map_err(|error| {
         Problem::new(
             ErrorCode::BadRequest,
             format!("the chunk report cannot be read: {error}"),
         )
     })?;
-    Ok(Json(tracker.chunk_report(report)?))
+    let reply = tracker.chunk_report(report)?;
+    Ok(with_terms(&tracker, reply))
 }
 
 async fn call(

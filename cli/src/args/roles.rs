@@ -211,6 +211,11 @@ pub struct PolicyArgs {
     #[arg(long, env = "DFS_REBALANCE_RATE", default_value = "64MiB", value_name = "BYTES",
           value_parser = parse_rate)]
     pub rebalance_rate: u64,
+    /// Most bytes a second that one datanode receives to restore or move replicas, and that it sends; 0 for no
+    /// limit
+    #[arg(long, env = "DFS_REPAIR_RATE", default_value = "256MiB", value_name = "BYTES",
+          value_parser = parse_repair_rate)]
+    pub repair_rate: u64,
     /// Most bytes a second that are copied off datanodes that are being decommissioned [default: no limit]
     #[arg(long, env = "DFS_DECOMMISSION_RATE", value_name = "BYTES", value_parser = parse_rate_of_leaving)]
     pub decommission_rate: Option<u64>,
@@ -244,6 +249,15 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 fn parse_rate_of_leaving(text: &str) -> Result<u64, String> {
     let why = "with a rate of 0 no datanode is ever emptied; leave it out for no limit";
     parse_positive(text, why)
+}
+
+fn parse_repair_rate(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1024 * 1024;
+    match parse_size(text) {
+        Ok(bytes) if bytes == 0 || bytes >= LEAST => Ok(bytes),
+        Ok(_) => Err("at less than 1MiB a second copies break off; 0 means no limit".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A size that is not 0; `why_not_0` says why and what to do instead.
@@ -445,6 +459,15 @@ mod tests {
                 .contains("--rebalance-threshold 0")
         );
         assert!(parse_rate("fast").is_err());
+    }
+
+    #[test]
+    fn a_repair_rate_is_none_or_enough_to_keep_copies_alive() {
+        assert_eq!(parse_repair_rate("0"), Ok(0));
+        assert_eq!(parse_repair_rate("1MiB"), Ok(1 << 20));
+        for bad in ["1023KiB", "1", "fast"] {
+            assert!(parse_repair_rate(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

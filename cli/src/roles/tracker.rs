@@ -27,6 +27,7 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
         replication,
         min_write,
         repair_delay,
+        repair_rate,
         decommission_rate,
         rebalance_threshold,
         rebalance_rate,
@@ -40,6 +41,7 @@ pub fn tracker_config(dir: PathBuf, policy: &PolicyArgs) -> TrackerConfig {
     config.replication_factor = *replication;
     config.min_write = *min_write;
     config.repair_delay = *repair_delay;
+    config.repair_rate = *repair_rate;
     config.decommission_rate = *decommission_rate;
     config.rebalance_threshold = *rebalance_threshold;
     config.rebalance_rate = *rebalance_rate;

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use dfs_client::write_stream::failure;
 use dfs_protocol::chunk::BLOCK_SIZE_U64;
 use dfs_protocol::frame::{self, BLOCK_STREAM_MEDIA_TYPE, FrameHeader, FrameKind};
-use dfs_protocol::routes::CHUNK_ORIGIN_HEADER;
+use dfs_protocol::repair::RepairLane;
+use dfs_protocol::routes::{CHUNK_ORIGIN_HEADER, REPAIR_LANE_HEADER};
 use dfs_protocol::{ChunkId, ChunkVersion, ErrorCode, Problem};
 use dfs_runtime::problem::{ApiQuery, ProblemResponse};
 use futures_util::stream;
@@ -27,6 +28,7 @@ use tokio::task::JoinHandle;
 use super::Ctx;
 use super::range::{Wanted, parse};
 use crate::context::Context;
+use crate::metrics::Direction;
 use crate::store::{Block, ChunkRead, StoreError};
 
 /// Blocks read from the disk at once: 1 MiB.
@@ -73,6 +75,8 @@ pub async fn download(
     };
     let origin = reader.header().origin.clone();
     let mut reading = Reading::new(Arc::clone(&ctx), reader, range.clone(), as_blocks, permit);
+    let lane = headers.get(REPAIR_LANE_HEADER);
+    reading.lane = lane.map(|value| RepairLane::from_header(value.as_bytes()));
     // The first blocks before the head: damage there is a clean refusal.
     reading.prime().await.map_err(Problem::from)?;
     let mut response = Body::from_stream(stream::unfold(reading, Reading::next)).into_response();
@@ -133,6 +137,8 @@ struct Reading {
     ahead: Option<JoinHandle<Step>>,
     ready: VecDeque<io::Result<Bytes>>,
     done: bool,
+    /// Set when it is read for repair.
+    lane: Option<RepairLane>,
     _count: Counted,
     _permit: OwnedSemaphorePermit,
 }
@@ -166,6 +172,7 @@ impl Reading {
             ahead: None,
             ready: VecDeque::new(),
             done: false,
+            lane: None,
             _permit: permit,
         }
     }
@@ -253,6 +260,10 @@ impl Reading {
     async fn next(mut self) -> Option<(io::Result<Bytes>, Self)> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
+                if let (Some(lane), Ok(data)) = (self.lane, &piece) {
+                    let bytes = data.len() as u64;
+                    self.ctx.repair.pass(Direction::Sent, lane, bytes).await;
+                }
                 return Some((piece, self));
             }
             if self.done {

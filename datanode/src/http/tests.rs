@@ -1,4 +1,5 @@
 mod journal;
+mod repair;
 
 use dfs_client::ClientError;
 use dfs_client::http::whole;

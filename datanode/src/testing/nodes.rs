@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::response::{AppendHeaders, IntoResponse};
 use axum::routing::post;
 use axum::{Json, Router};
 use dfs_client::silence::SilenceWatch;
@@ -16,6 +17,8 @@ use dfs_protocol::datanode::{
     Admission, ChunkReport, Command, Heartbeat, HeartbeatReply, RegisterRequest, RegisterResponse,
 };
 use dfs_protocol::frame::{OpenChunk, Resume};
+use dfs_protocol::repair::RepairTerms;
+use dfs_protocol::routes::REPAIR_HEADER;
 use dfs_protocol::routes::tracker;
 use dfs_protocol::{
     ChunkId, ChunkVersion, ClusterId, DatanodeId, Epoch, Fence, FileId, Incarnation,
@@ -48,6 +51,8 @@ pub(crate) struct Script {
     pub(crate) commands: Vec<Command>,
     pub(crate) full_report: bool,
     pub(crate) journal_floor: u64,
+    /// Said with the answers to heartbeats.
+    pub(crate) terms: Option<RepairTerms>,
     /// Tombstoned uuid: answered `Reset`.
     pub(crate) tombstoned: Option<DatanodeId>,
     pub(crate) registered: Vec<RegisterRequest>,
@@ -73,6 +78,7 @@ impl FakeTracker {
             commands: Vec::new(),
             full_report: false,
             journal_floor: 0,
+            terms: None,
             tombstoned: None,
             registered: Vec::new(),
             heartbeats: Vec::new(),
@@ -124,12 +130,17 @@ async fn on_register(
 async fn on_heartbeat(
     State(script): State<Shared>,
     Json(heartbeat): Json<Heartbeat>,
-) -> Json<HeartbeatReply> {
+) -> impl IntoResponse {
     let mut script = script.lock().unwrap();
     script.heartbeats.push(heartbeat);
     let commands = script.commands.clone();
     let full_report = script.full_report;
-    Json(reply(&script, commands, full_report))
+    let terms = script.terms.as_ref();
+    let terms = terms.map(|terms| [(REPAIR_HEADER, serde_json::to_string(terms).unwrap())]);
+    (
+        AppendHeaders(terms.into_iter().flatten().collect::<Vec<_>>()),
+        Json(reply(&script, commands, full_report)),
+    )
 }
 
 async fn on_report(State(script): State<Shared>, body: bytes::Bytes) -> Json<HeartbeatReply> {

@@ -71,6 +71,13 @@ impl Group {
             .ok_or_else(|| io::Error::other(format!("there is no process `{name}`")))
     }
 
+    /// One of them, to look at or to signal.
+    pub(super) fn get(&self, name: &str) -> io::Result<&Process> {
+        let mut all = self.0.iter();
+        all.find_map(|(own, process)| (own == name).then_some(process))
+            .ok_or_else(|| io::Error::other(format!("there is no process `{name}`")))
+    }
+
     /// Names and process ids.
     pub(super) fn pids(&self) -> impl Iterator<Item = (&str, u32)> {
         let each = self.0.iter();

@@ -9,6 +9,7 @@ mod door;
 mod drive;
 mod fleet;
 mod group;
+mod hedged;
 mod herd;
 mod listing;
 mod lookups;
@@ -50,6 +51,7 @@ pub async fn run(settings: &Settings) -> io::Result<()> {
             Workload::Names => names::run(settings, &mut report).await?,
             Workload::List => listing::run(settings, &mut report).await?,
             Workload::Repair => repair::run(settings, &mut report).await?,
+            Workload::Hedged => hedged::run(settings, &mut report).await?,
             Workload::Mixed => mixed::run(settings, &mut report).await?,
             Workload::Herd => herd::run(settings, &mut report).await?,
             Workload::Sight => sight::run(settings, &mut report).await?,

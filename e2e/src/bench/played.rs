@@ -196,7 +196,7 @@ impl Herd {
                 replicas: played.replicas.clone(),
             };
             let encoded = postcard::to_stdvec(&report).map_err(broken)?;
-            let reply = self.tracker.chunk_report(encoded).await.map_err(broken)?;
+            let (reply, _terms) = self.tracker.chunk_report(encoded).await.map_err(broken)?;
             if reply.full_report {
                 return Err(io::Error::other(
                     "the tracker asks for the same report again",

@@ -17,7 +17,7 @@ use super::fleet::{Fleet, Layout};
 use super::lookups::FILLERS;
 use super::report::Report;
 use super::rounds::{Sample, percentiles};
-use super::settings::Settings;
+use super::settings::{MIB, Settings};
 use super::writes::{blocking, tell_bytes};
 use crate::wait::eventually;
 
@@ -38,6 +38,27 @@ const POLICY: &[&str] = &[
     "--rebalance-threshold=0",
 ];
 
+/// So low that not the disk that all datanodes share here bounds the copying, but the rate.
+const RATE: u64 = 2 * MIB;
+/// [`POLICY`] with [`RATE`], and chunks of which even the smallest share of a datanode has many.
+const CURVE_POLICY: &[&str] = &[
+    "--repair-delay=0",
+    "--heartbeat-interval=500ms",
+    "--rebalance-threshold=0",
+    "--repair-rate=2MiB",
+    "--chunk-size=4MiB",
+];
+
+/// One store that loses a datanode.
+struct Case<'a> {
+    name: &'a str,
+    datanodes: usize,
+    /// Bytes a second that each datanode may receive; none when it may receive all that it can.
+    rate: Option<u64>,
+    /// Large files (number, bytes) and small ones.
+    files: [(usize, u64); 2],
+}
+
 /// One store after another, each with another number of datanodes.
 pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<()> {
     let [(large, large_bytes), (small, small_bytes)] = settings.repair_files;
@@ -57,10 +78,58 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
                 ..Layout::default()
             };
             let fleet = Fleet::start_with(binary, &settings.dir, &layout).await?;
-            lose_one(settings, report, name, fleet, datanodes).await?;
+            let case = Case {
+                name,
+                datanodes,
+                rate: None,
+                files: settings.repair_files,
+            };
+            lose_one(settings, report, &case, fleet).await?;
         }
     }
-    Ok(())
+    curve(settings, report).await
+}
+
+/// Seconds over the number of datanodes, each with as many bytes, while the rate is what bounds the copying.
+async fn curve(settings: &Settings, report: &mut Report) -> io::Result<()> {
+    let Some((name, binary)) = settings.binaries.first() else {
+        return Ok(());
+    };
+    let most = settings.repair_curve.iter().copied().max().unwrap_or(1);
+    let mut products = Vec::new();
+    for &datanodes in &settings.repair_curve {
+        let layout = Layout {
+            datanodes,
+            tracker_args: CURVE_POLICY,
+            ..Layout::default()
+        };
+        let fleet = Fleet::start_with(binary, &settings.dir, &layout).await?;
+        let case = Case {
+            name,
+            datanodes,
+            rate: Some(RATE),
+            files: settings
+                .curve_files
+                .map(|(files, bytes)| ((files * datanodes).div_ceil(most), bytes)),
+        };
+        let seen = lose_one(settings, report, &case, fleet).await?;
+        // As if every lost datanode had held as many bytes.
+        products.push(seen.repaired * (datanodes - 1) as f64 / seen.copied.max(1) as f64);
+    }
+    let mean = products.iter().sum::<f64>() / products.len().max(1) as f64;
+    let off = products.iter().map(|one| one / mean - 1.0);
+    let off: Vec<String> = off.map(|off| format!("{:+.0} %", off * 100.0)).collect();
+    let text = format!(
+        "{name}, curve over {:?} datanodes at {} a second each: seconds times others for a byte, from their mean: {}",
+        settings.repair_curve,
+        tell_bytes(RATE),
+        off.join(", ")
+    );
+    report.note(
+        "W7",
+        &text,
+        &json!({ "seconds_of_others_for_a_byte": products }),
+    )
 }
 
 /// What was seen of one repair.
@@ -76,21 +145,21 @@ struct Seen {
 async fn lose_one(
     settings: &Settings,
     report: &mut Report,
-    name: &str,
+    case: &Case<'_>,
     mut fleet: Fleet,
-    datanodes: usize,
-) -> io::Result<()> {
+) -> io::Result<Seen> {
+    let (datanodes, small) = (case.datanodes, case.files[1]);
     let source = Source::new(settings.seed);
-    fill_store(settings, &fleet, &source).await?;
+    fill_store(settings, &fleet, &source, &case.files).await?;
     let copied_by_dd = dd_rate(settings, &fleet).await?;
-    let before = read(settings, &fleet, READS_BEFORE, &Cell::new(false)).await?;
+    let before = read(small, &fleet, READS_BEFORE, &Cell::new(false)).await?;
     let held = bytes_of_all_but(&fleet, datanodes)?;
     fleet
         .group
         .get_mut(&format!("datanode-{datanodes}"))?
         .kill_9()?;
     let over = Cell::new(false);
-    let reading = read(settings, &fleet, usize::MAX, &over);
+    let reading = read(small, &fleet, usize::MAX, &over);
     let watching = async {
         let seen = watch(&fleet).await;
         over.set(true);
@@ -104,23 +173,28 @@ async fn lose_one(
         repaired,
         copied,
     };
-    tell(
-        report,
-        (name, datanodes),
-        &seen,
-        copied_by_dd,
-        &[before, meanwhile],
-    )
+    tell(report, case, &seen, copied_by_dd, &[before, meanwhile])?;
+    Ok(seen)
 }
 
 fn tell(
     report: &mut Report,
-    (name, datanodes): (&str, usize),
+    case: &Case<'_>,
     seen: &Seen,
     copied_by_dd: f64,
     reads: &[Sample; 2],
 ) -> io::Result<()> {
+    let Case {
+        name,
+        datanodes,
+        rate: limit,
+        files: _,
+    } = *case;
     let rate = seen.copied as f64 / seen.repaired.max(1e-9);
+    let share = limit.map(|limit| rate / (limit as f64 * (datanodes - 1) as f64));
+    let throttle = share.map_or("no throttle that binds".to_owned(), |share| {
+        format!("{share:.2} of the throttle of all others")
+    });
     let [before, meanwhile] = reads.each_ref().map(|sample| {
         let (half, most) = percentiles(std::slice::from_ref(sample)).unwrap_or_default();
         (half * 1e3, most * 1e3)
@@ -128,7 +202,7 @@ fn tell(
     let text = format!(
         "{name}, one of {datanodes} datanodes gone: missed after {:.2} s, all replicas back {:.2} s \
          later (times {} others: {:.2} s), {} copied at {:.3} GB/s, dd direct copy {:.3} GB/s, ratio \
-         {:.2}; GET p50, p99 before {:.2}, {:.2} ms, meanwhile {:.2}, {:.2} ms",
+         {:.2}, {throttle}; GET p50, p99 before {:.2}, {:.2} ms, meanwhile {:.2}, {:.2} ms",
         seen.noticed,
         seen.repaired,
         datanodes - 1,
@@ -145,14 +219,19 @@ fn tell(
     let figures = json!({
         "datanodes": datanodes, "noticed_s": seen.noticed, "repaired_s": seen.repaired,
         "copied_bytes": seen.copied, "rate": rate, "dd_rate": copied_by_dd,
-        "ratio": rate / copied_by_dd, "before_p50_p99_ms": before, "meanwhile_p50_p99_ms": meanwhile,
+        "ratio": rate / copied_by_dd, "limit": limit, "share_of_limit": share, "before_p50_p99_ms": before, "meanwhile_p50_p99_ms": meanwhile,
         "class": "D1",
     });
     report.note("W7", &text, &figures)
 }
 
-async fn fill_store(settings: &Settings, fleet: &Fleet, source: &Source) -> io::Result<()> {
-    for (kind, (files, bytes)) in ["large", "small"].into_iter().zip(settings.repair_files) {
+async fn fill_store(
+    settings: &Settings,
+    fleet: &Fleet,
+    source: &Source,
+    files: &[(usize, u64); 2],
+) -> io::Result<()> {
+    for (kind, &(files, bytes)) in ["large", "small"].into_iter().zip(files) {
         let load = Load {
             // Few large ones at once, many small ones.
             streams: if kind == "large" {
@@ -218,12 +297,11 @@ async fn watch(fleet: &Fleet) -> io::Result<(f64, f64)> {
 
 /// Reads small files until `over`, or so many.
 async fn read(
-    settings: &Settings,
+    (files, bytes): (usize, u64),
     fleet: &Fleet,
     count: usize,
     over: &Cell<bool>,
 ) -> io::Result<Sample> {
-    let (files, bytes) = settings.repair_files[1];
     let load = Load {
         streams: READERS,
         operations: count,

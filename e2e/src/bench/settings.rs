@@ -28,6 +28,8 @@ pub enum Workload {
     List,
     /// W7: a datanode is gone.
     Repair,
+    /// W4 and ranges while one datanode is slow.
+    Hedged,
     /// W9: reads, stats, writes and deletes, mixed.
     Mixed,
     /// W10: heartbeats and reports of datanodes that are only played.
@@ -52,6 +54,7 @@ const WORKLOADS: [(&str, Workload); 13] = [
     ("names", Workload::Names),
     ("list", Workload::List),
     ("repair", Workload::Repair),
+    ("hedged", Workload::Hedged),
     ("mixed", Workload::Mixed),
     ("herd", Workload::Herd),
     ("sight", Workload::Sight),
@@ -113,6 +116,12 @@ pub struct Settings {
     pub repaired: Vec<usize>,
     /// Large files (number, bytes) and small ones that such a store has.
     pub repair_files: [(usize, u64); 2],
+    /// Datanodes of each store that loses one while the rate of repair binds.
+    pub repair_curve: Vec<usize>,
+    /// What the largest of them has; others have the part that gives each datanode as much.
+    pub curve_files: [(usize, u64); 2],
+    /// Small files that are read, and reads of them, while a datanode is slow.
+    pub hedged: (usize, usize),
     /// Mixed operations in one sample.
     pub mixed: usize,
     /// Datanodes that are played, chunks that each of them reports.
@@ -189,6 +198,9 @@ impl Settings {
             pages: vec![(1, 10), (8, 40)],
             repaired: vec![4],
             repair_files: [(4, 64 * MIB), (1_000, 64 * KIB)],
+            repair_curve: vec![4, 8, 16],
+            curve_files: [(12, 64 * MIB), (3_000, 64 * KIB)],
+            hedged: (1_000, 20_000),
             mixed: 600,
             herd: (100, 2_000),
             starts: 5,
@@ -222,6 +234,8 @@ impl Settings {
             pages: vec![(1, 50), (8, 200)],
             repaired: vec![4, 8, 16],
             repair_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
+            curve_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
+            hedged: (10_000, 100_000),
             mixed: 5_000,
             herd: (1_000, 60_000),
             traced: 500,
@@ -248,6 +262,9 @@ impl Settings {
             listed: vec![20, 40],
             pages: vec![(1, 3)],
             repair_files: [(2, 256 * KIB), (10, 4 * KIB)],
+            repair_curve: vec![4],
+            curve_files: [(2, 256 * KIB), (10, 4 * KIB)],
+            hedged: (10, 40),
             mixed: 40,
             herd: (5, 200),
             starts: 1,

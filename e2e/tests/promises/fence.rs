@@ -233,7 +233,7 @@ async fn fault_24_old_repeated_and_foreign_messages_change_nothing() {
         finished: Vec::new(),
     };
     for _ in 0..3 {
-        let reply = tracker.heartbeat(&late, None).await.unwrap();
+        let (reply, _terms) = tracker.heartbeat(&late, None).await.unwrap();
         assert!(!reply.full_report);
     }
     let empty_report = |sequence| ChunkReport {

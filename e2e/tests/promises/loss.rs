@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_datanode::DatanodeConfig;
 use dfs_e2e::cluster::{Cluster, Options};
 use dfs_protocol::status::{ChunkHealth, ClusterStatus, FsckFinding, FsckProblem, RepairPriority};
 use http::{Method, StatusCode};
@@ -25,8 +24,8 @@ fn slow_repair() -> Options {
             config.repair_delay = Duration::from_secs(4);
             config.repairs_total = 1;
             config.repair_small_copy = 0;
+            config.repair_rate = 2 * 1024 * 1024;
         },
-        datanode: |config: &mut DatanodeConfig| config.repair_rate = 2 * 1024 * 1024,
         ..Options::default()
     }
 }

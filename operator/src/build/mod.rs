@@ -31,7 +31,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use kube::api::DynamicObject;
 
-use crate::crd::{DfsCluster, DfsClusterSpec, MAX_PACK_LIMIT, ParseQuantityError, Switch};
+use crate::crd::{DfsCluster, DfsClusterSpec, MAX_PACK_LIMIT, ParseQuantityError, Rate, Switch};
 
 /// Key of the cluster's id in its ConfigMap.
 pub const CLUSTER_ID_KEY: &str = "clusterId";
@@ -115,6 +115,7 @@ struct Frame<'a> {
     version: String,
     chunk_size: u64,
     /// Bytes a second.
+    repair_rate: Option<u64>,
     decommission_rate: Option<u64>,
     /// Bytes; the datanodes' own where there is none.
     pack_limit: Option<u64>,
@@ -155,17 +156,11 @@ impl<'a> Frame<'a> {
                     field: "chunkSize",
                     source,
                 })?,
-            decommission_rate: spec
-                .data_nodes
-                .decommission
-                .bandwidth_limit
-                .as_ref()
-                .map(|limit| limit.0.bytes())
-                .transpose()
-                .map_err(|source| BuildError::Quantity {
-                    field: "dataNodes.decommission.bandwidthLimit",
-                    source,
-                })?,
+            repair_rate: rate(spec.repair_bandwidth_limit.as_ref(), "repairBandwidthLimit")?,
+            decommission_rate: rate(
+                spec.data_nodes.decommission.bandwidth_limit.as_ref(),
+                "dataNodes.decommission.bandwidthLimit",
+            )?,
             pack_limit: pack_limit(spec)?,
             datanodes: inputs.datanodes,
             trackers: inputs.trackers,
@@ -188,6 +183,12 @@ fn pack_limit(spec: &DfsClusterSpec) -> Result<Option<u64>, BuildError> {
         Some(bytes) if bytes > MAX_PACK_LIMIT => Err(BuildError::PackLimit(bytes)),
         taken => Ok(taken),
     }
+}
+
+/// Bytes a second, where they are limited.
+fn rate(limit: Option<&Rate>, field: &'static str) -> Result<Option<u64>, BuildError> {
+    let bytes = limit.map(|limit| limit.0.bytes()).transpose();
+    bytes.map_err(|source| BuildError::Quantity { field, source })
 }
 
 /// Makes the objects.

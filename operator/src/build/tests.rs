@@ -365,6 +365,7 @@ fn each_role_is_started_with_the_flags_that_it_knows() {
         "replication": {"factor": 3, "minWrite": 1},
         "chunkSize": "1Mi",
         "repairDelay": "30s",
+        "repairBandwidthLimit": "100Mi",
         "trashRetention": "0",
         "dataNodes": {"replicas": 3, "storage": {"size": "1Gi"}},
         "gateway": {"trustedProxies": ["10.0.0.0/8", "fd00::/8"]},
@@ -378,7 +379,7 @@ fn each_role_is_started_with_the_flags_that_it_knows() {
         args("tracker"),
         "tracker --listen 0.0.0.0 --token-file /etc/dfs/token/token --dir /data \
          --admission operator --replication 3 --min-write 1 --repair-delay 30s \
-         --trash-retention 0 --chunk-size 1048576"
+         --trash-retention 0 --chunk-size 1048576 --repair-rate 104857600"
     );
     assert_eq!(
         args("datanode"),

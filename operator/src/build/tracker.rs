@@ -115,6 +115,9 @@ fn args(frame: &Frame<'_>) -> Vec<String> {
     flag("--repair-delay", spec.repair_delay.0.clone());
     flag("--trash-retention", spec.trash_retention.0.clone());
     flag("--chunk-size", frame.chunk_size.to_string());
+    if let Some(rate) = frame.repair_rate {
+        flag("--repair-rate", rate.to_string());
+    }
     if let Some(rate) = frame.decommission_rate {
         flag("--decommission-rate", rate.to_string());
     }

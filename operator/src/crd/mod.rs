@@ -150,6 +150,10 @@ pub struct DfsClusterSpec {
     /// How long a datanode may be silent before its chunks are copied elsewhere.
     #[serde(default = "DurationText::five_minutes")]
     pub repair_delay: DurationText,
+    /// Most bytes in a second that one datanode receives to restore or move replicas, and as many that it sends, like
+    /// 100Mi. 256Mi if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair_bandwidth_limit: Option<Rate>,
     /// What is done about pods that cannot end because their Kubernetes node is lost. ForceDeleteWhenFenced: they are
     /// deleted by force once the node has the taint node.kubernetes.io/out-of-service, or its object is gone.
     #[serde(default)]

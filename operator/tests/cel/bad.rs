@@ -31,6 +31,7 @@ fn full() -> Value {
             "decommission": {"mode": "Hold", "bandwidthLimit": "50Mi", "quietPeriod": "30s", "stallTimeout": "30m"},
             "pvcRetention": {"whenScaled": "Delete"}, "packLimit": "64Ki"},
         "repairDelay": "5m",
+        "repairBandwidthLimit": "100Mi",
         "nodeLossPolicy": "DoNothing",
         "trashRetention": "24h",
         "gateway": {
@@ -159,6 +160,8 @@ fn nonsense() -> Vec<(&'static str, Value)> {
         ("spec.image", json!({"tag": "white space"})),
         ("spec.repairDelay", json!("5")),
         ("spec.repairDelay", json!("-5m")),
+        ("spec.repairBandwidthLimit", json!("1Ki")),
+        ("spec.repairBandwidthLimit", json!("fast")),
         ("spec.trashRetention", json!("soon")),
         ("spec.gateway", json!({"replicas": 0})),
         ("spec.gateway", json!({"trustedProxies": ["10.0.0.1/8"]})),

@@ -36,8 +36,8 @@ impl Repair {
         let mut rng = tracker.rng.fork();
         let mut state = tracker.state();
         state.sync(now);
-        let timeout = state.policy.repair.task_timeout;
-        let expired = state.tasks.expire(timeout, now).len() + give_up_on_the_dead(&mut state, now);
+        let limits = state.policy.repair;
+        let expired = state.tasks.expire(&limits, now).len() + give_up_on_the_dead(&mut state, now);
         tracker.metrics.tasks_expired.inc_by(expired as u64);
         let hold = state.hold(now);
         if hold.is_some() {

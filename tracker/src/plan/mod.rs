@@ -26,6 +26,8 @@ pub mod what_if;
 use std::fmt;
 use std::time::Duration;
 
+use dfs_protocol::status::RepairPriority;
+
 use crate::model::datanodes::{DatanodeTable, LivenessPolicy};
 use crate::model::hearing::Partition;
 use crate::model::leases::LeaseLimits;
@@ -82,6 +84,10 @@ impl Policy {
     }
 }
 
+/// Of a link of 10 Gbit/s a fifth, of one of 2.5 Gbit/s about all. It bounds what repair takes of a fast
+/// network from clients, and is more than one disk that turns can write: there the disk is the limit.
+pub const DEFAULT_REPAIR_RATE: u64 = 256 * 1024 * 1024;
+
 /// Bounds of repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RepairLimits {
@@ -96,11 +102,14 @@ pub struct RepairLimits {
     /// Bytes that several small copies may have together in the place of one, as
     /// [`copy_load::CopyLoad::has_room`] says; 0 counts all copies alike.
     pub small_copy: u64,
+    /// Bytes a second that one datanode receives for repair, and as many that it sends, which the
+    /// datanodes keep to; 0 for no limit.
+    pub rate: u64,
     /// Most bytes a second, on the average, that are copied off datanodes that leave.
     pub decommission_rate: Option<u64>,
     /// Most replica deletions ordered by one plan.
     pub deletes_per_tick: u32,
-    /// A task that was not answered for so long is given up.
+    /// A task that was not answered for so long is given up; a copy later, as its bytes take at the rate.
     pub task_timeout: Duration,
     /// Most chunks of each queue that one plan looks at.
     pub scan_per_tick: usize,
@@ -114,11 +123,39 @@ impl Default for RepairLimits {
             copies_from: 4,
             copies_total: 64,
             small_copy: 16 * 1024 * 1024,
+            rate: DEFAULT_REPAIR_RATE,
             decommission_rate: None,
             deletes_per_tick: 1000,
             task_timeout: Duration::from_mins(5),
             scan_per_tick: 20_000,
         }
+    }
+}
+
+impl RepairLimits {
+    /// Copies wait at the tracker, where more urgent ones still overtake them, and not at a datanode: one
+    /// has as many under way as its rate carries in so long. Long enough for several heartbeats.
+    const WINDOW: u64 = 20;
+    /// A copy is not given up before its bytes had so many times as long as they take at the rate: others
+    /// share it.
+    const SHARERS: u32 = 4;
+
+    /// Whether a datanode with `load` may begin one more copy, as far as the rate goes. One always may:
+    /// a chunk of any size is copied in the end. Nor does a chunk with one replica left wait.
+    fn rate_has_room(&self, load: copy_load::CopyLoad, priority: RepairPriority) -> bool {
+        self.rate == 0
+            || priority == RepairPriority::LastReplica
+            || load.bytes < self.rate.saturating_mul(Self::WINDOW)
+    }
+
+    /// After how long a task that moves so many bytes is given up.
+    pub fn patience(&self, bytes: u64) -> Duration {
+        let takes = match self.rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(bytes as f64 / rate as f64),
+        };
+        self.task_timeout
+            .saturating_add(takes.saturating_mul(Self::SHARERS))
     }
 }
 

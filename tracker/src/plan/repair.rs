@@ -257,9 +257,16 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether the datanode may receive one more copy now.
-    pub(super) fn may_receive(&self, id: DatanodeId) -> bool {
+    pub(super) fn may_receive(&self, id: DatanodeId, priority: RepairPriority) -> bool {
         let load = self.view.tasks.copies().to(id) + self.planned.to(id);
         load.has_room(self.limits.copies_to, self.limits.small_copy)
+            && self.limits.rate_has_room(load, priority)
+    }
+
+    /// Whether a datanode with this load may send one more copy now.
+    pub(super) fn may_send(&self, load: CopyLoad, priority: RepairPriority) -> bool {
+        load.has_room(self.limits.copies_from, self.limits.small_copy)
+            && self.limits.rate_has_room(load, priority)
     }
 
     pub(super) fn add_copy(&mut self, copy: CopyTask) {

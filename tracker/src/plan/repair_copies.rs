@@ -101,7 +101,7 @@ fn order(
     coming: &[DatanodeId],
     admits: impl Fn(Place) -> bool,
 ) -> Option<DatanodeId> {
-    let Some(sources) = sources(draft, chunk) else {
+    let Some(sources) = sources(draft, chunk, priority) else {
         draft.plan.limited.sources += 1;
         return None;
     };
@@ -116,7 +116,7 @@ fn order(
                 .iter()
                 .any(|replica| replica.present && replica.datanode == id)
             && !tasks.is_going(sealed.id, id)
-            && draft.may_receive(id)
+            && draft.may_receive(id, priority)
     };
     let admit = |node: &_| admits(labels(node));
     let target = choose_target(
@@ -213,13 +213,17 @@ fn may_return(draft: &Draft<'_>, replica: &ReplicaView) -> bool {
 
 /// Valid replicas to copy from, least busy first; none when each sends enough already. Stale,
 /// corrupt and newer ones are never among them (I7).
-fn sources(draft: &mut Draft<'_>, chunk: &ChunkView) -> Option<Vec<DatanodeId>> {
+fn sources(
+    draft: &mut Draft<'_>,
+    chunk: &ChunkView,
+    priority: RepairPriority,
+) -> Option<Vec<DatanodeId>> {
     let mut ranked: Vec<(bool, u32, bool, u32, DatanodeId)> = Vec::new();
     let usable: Vec<_> = kept(draft, chunk).copied().collect();
     for replica in usable {
         let load = draft.sends(replica.datanode);
         ranked.push((
-            !load.has_room(draft.limits.copies_from, draft.limits.small_copy),
+            !draft.may_send(load, priority),
             load.copies,
             !replica.verified(),
             draft.rng.u32(..),

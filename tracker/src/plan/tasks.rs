@@ -9,6 +9,7 @@ use dfs_protocol::datanode::Command;
 use dfs_protocol::status::RepairPriority;
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId, TaskId};
 
+use super::RepairLimits;
 use super::copy_load::CopyLoads;
 use super::moves::{Move, MoveTable};
 use crate::model::datanodes::{Datanode, DatanodeTable};
@@ -117,6 +118,14 @@ impl Work {
             Self::Copy(copy) => copy.target,
             Self::Delete(delete) => delete.datanode,
             Self::Verify(verify) => verify.datanode,
+        }
+    }
+
+    /// Bytes that go from one datanode to another.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Copy(copy) => copy.chunk.length,
+            Self::Delete(_) | Self::Verify(_) => 0,
         }
     }
 
@@ -232,15 +241,15 @@ impl TaskTable {
         }
     }
 
-    /// Gives up what was not answered within `timeout`. A deletion given up may still happen: its
+    /// Gives up what was not answered within its patience. A deletion given up may still happen: its
     /// replica stays doubtful, see [`Self::is_doubtful`], until an answer comes after all or the
     /// datanode restarts.
-    pub fn expire(&mut self, timeout: Duration, now: Duration) -> Vec<Task> {
+    pub fn expire(&mut self, limits: &RepairLimits, now: Duration) -> Vec<Task> {
         self.postponed.retain(|_, until| *until > now);
         let late: Vec<TaskId> = self
             .tasks
             .values()
-            .filter(|task| now.saturating_sub(task.started) >= timeout)
+            .filter(|task| now.saturating_sub(task.started) >= limits.patience(task.work.bytes()))
             .map(|task| task.id)
             .collect();
         self.give_up(late)

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use dfs_protocol::calls::SetAdminRequest;
 use dfs_protocol::datanode::{
-    AdminState, Admission, ChunkReport, Heartbeat, HeartbeatReply, RegisterRequest,
+    AdminState, Admission, ChunkReport, Command, Heartbeat, HeartbeatReply, RegisterRequest,
     RegisterResponse, TaskOutcome,
 };
 use dfs_protocol::events::EventKind;
-use dfs_protocol::status::DatanodeStatus;
-use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Fence, Problem};
+use dfs_protocol::repair::RepairTerms;
+use dfs_protocol::status::{DatanodeStatus, RepairPriority};
+use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Fence, Problem, TaskId};
 use jiff::Timestamp;
 
 use super::{State, Tracker, millis};
@@ -17,6 +18,7 @@ use crate::model::datanodes::{Heard, Maintenance, Message};
 use crate::model::op::{DatanodeRecord, Op};
 use crate::model::story::Telling;
 use crate::plan::removal::ok_to_stop;
+use crate::plan::tasks::Work;
 use crate::store::SubmitError;
 
 /// How long a registration waits for its record to be on the journals.
@@ -316,6 +318,22 @@ impl Tracker {
             full_report,
             commands,
             journal_floor: state.journal_floor(),
+        }
+    }
+
+    /// The terms of a reply's copies.
+    pub fn repair_terms(&self, reply: &HeartbeatReply) -> RepairTerms {
+        let state = self.state();
+        let of_last_replica = |id: &TaskId| {
+            state.tasks.get(*id).is_some_and(|task| match &task.work {
+                Work::Copy(copy) => copy.priority() == Some(RepairPriority::LastReplica),
+                Work::Delete(_) | Work::Verify(_) => false,
+            })
+        };
+        let ordered = reply.commands.iter().map(Command::task);
+        RepairTerms {
+            rate: state.policy.repair.rate,
+            last_replicas: ordered.filter(of_last_replica).collect(),
         }
     }
 

@@ -287,7 +287,7 @@ impl Cluster {
                 }
             }
         }
-        for task in self.tasks.expire(self.policy.repair.task_timeout, self.now) {
+        for task in self.tasks.expire(&self.policy.repair, self.now) {
             assert!(matches!(task.work, Work::Copy(_) | Work::Delete(_)));
         }
     }

@@ -47,3 +47,67 @@ fn in_the_place_of_one_large_copy_go_sixteen_small_ones() {
         assert!(cluster.start_repair().is_empty(), "they are under way");
     }
 }
+
+fn large(n: u128) -> SealedChunk {
+    SealedChunk {
+        length: 64 << 20,
+        ..sealed(n, 1)
+    }
+}
+
+#[test]
+fn a_low_rate_keeps_copies_at_the_tracker_where_more_urgent_ones_overtake_them() {
+    let mut cluster = Cluster::new(3, 0, 3, 9);
+    cluster.policy.repair.rate = 1 << 20;
+    for n in 1..=10 {
+        cluster.store(large(n), 3, &[1, 2]);
+    }
+    cluster.beat();
+    let plan = cluster.start_repair();
+    assert_eq!(
+        plan.copies.len(),
+        1,
+        "more than its rate carries in a while"
+    );
+    assert!(plan.limited.targets > 0);
+    // One that is on its last replica comes now, and waits for none of them.
+    cluster.store(large(20), 3, &[1]);
+    cluster.beat();
+    let plan = cluster.start_repair();
+    let urgent: Vec<_> = plan.copies.iter().map(|copy| copy.chunk.id).collect();
+    assert_eq!(urgent, [large(20).id; 2]);
+    assert!(cluster.start_repair().copies.is_empty());
+}
+
+#[test]
+fn without_a_rate_only_the_number_of_copies_counts() {
+    for rate in [0, 1 << 30] {
+        let mut cluster = Cluster::new(3, 0, 3, 9);
+        cluster.policy.repair.rate = rate;
+        for n in 1..=10 {
+            cluster.store(large(n), 3, &[1, 2]);
+        }
+        cluster.beat();
+        assert_eq!(cluster.start_repair().copies.len(), 4, "at {rate}");
+    }
+}
+
+#[test]
+fn a_copy_that_the_rate_makes_slow_is_not_given_up_and_planned_again_for_ever() {
+    let mut cluster = Cluster::new(3, 0, 3, 9);
+    cluster.policy.repair.rate = 1 << 20;
+    let chunk = SealedChunk {
+        length: 1 << 30,
+        ..sealed(1, 1)
+    };
+    cluster.weigh = |_| 0;
+    cluster.store(chunk, 3, &[1, 2]);
+    cluster.beat();
+    assert_eq!(cluster.start_repair().copies.len(), 1);
+    // Alone it takes 1024 seconds, which is more than a task has otherwise.
+    cluster.beats(1100);
+    let limits = cluster.policy.repair;
+    assert!(cluster.tasks.expire(&limits, cluster.now).is_empty());
+    cluster.beats(4000);
+    assert_eq!(cluster.tasks.expire(&limits, cluster.now).len(), 1);
+}

@@ -206,9 +206,7 @@ fn i24_a_deletion_that_was_never_answered_is_not_followed_by_another() {
     // The order is told and not answered: the task times out.
     tell(&mut cluster, victim);
     cluster.beats(400);
-    let given_up = cluster
-        .tasks
-        .expire(cluster.policy.repair.task_timeout, cluster.now);
+    let given_up = cluster.tasks.expire(&cluster.policy.repair, cluster.now);
     assert!(matches!(given_up[..], [ref task] if matches!(task.work, Work::Delete(_))));
     // Another would be chosen now, being fuller; the old order may still be carried out.
     let other = (1..=4).find(|n| node(*n) != victim).unwrap();
@@ -250,9 +248,7 @@ fn i24_no_copy_goes_where_an_old_deletion_may_still_strike_until_it_is_answered(
     let victim = cluster.start_repair().deletes[0].datanode;
     let told = tell(&mut cluster, victim);
     cluster.beats(400);
-    cluster
-        .tasks
-        .expire(cluster.policy.repair.task_timeout, cluster.now);
+    cluster.tasks.expire(&cluster.policy.repair, cluster.now);
     // It was carried out after all, and then a second replica is lost.
     for n in 1..=3 {
         if node(n) == victim || victim == node(1) && n == 2 || victim != node(1) && n == 1 {
@@ -291,7 +287,7 @@ fn an_order_that_was_never_told_leaves_no_doubt() {
     assert_eq!(
         cluster
             .tasks
-            .expire(cluster.policy.repair.task_timeout, cluster.now)
+            .expire(&cluster.policy.repair, cluster.now)
             .len(),
         1
     );
