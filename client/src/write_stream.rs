@@ -1,5 +1,7 @@
 //! The writing end of a chunk stream: what a gateway, or a hop towards the next, speaks.
 
+mod whole;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +11,7 @@ use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{
     self, FrameKind, HopFailure, HopFault, OpenChunk, SealedReport, WRITE_STREAM_PROTOCOL,
 };
-use dfs_protocol::routes::{DATANODE_HEADER, TAKES_TRACE_HEADER, datanode};
+use dfs_protocol::routes::{DATANODE_HEADER, TAKES_TRACE_HEADER, TAKES_WHOLE_HEADER, datanode};
 use dfs_protocol::{DatanodeId, Problem, TraceContext};
 use dfs_runtime::trace::{self, Outgoing, Span};
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
@@ -23,6 +25,8 @@ use crate::frame_io::{Frame, FrameIoError, FrameReader, FrameWriter};
 use crate::http::HttpClient;
 use crate::metrics::Timed;
 use crate::silence::SilenceWatch;
+
+pub use whole::WholeBlock;
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
@@ -43,8 +47,16 @@ pub struct WriteStreams {
 struct Halves {
     sender: FrameWriter<WriteHalf<Upgraded>>,
     receiver: FrameReader<ReadHalf<Upgraded>>,
-    /// The datanode understands whose request writes a chunk.
-    takes_trace: bool,
+    takes: Takes,
+}
+
+/// What the datanode at the other end understands beside what every one does.
+#[derive(Debug, Clone, Copy)]
+struct Takes {
+    /// Whose request writes a chunk.
+    trace: bool,
+    /// A chunk of one block at once.
+    whole: bool,
 }
 
 /// One chunk being written. `sender` and `receiver` may live in different tasks.
@@ -68,7 +80,7 @@ pub struct ChunkSender {
 pub struct ChunkReceiver {
     from: DatanodeAddress,
     frames: FrameReader<ReadHalf<Upgraded>>,
-    takes_trace: bool,
+    takes: Takes,
     /// From the opening to the end of the chunk.
     span: Span,
 }
@@ -178,11 +190,8 @@ impl WriteStreams {
                 Err(NotOpen::Refused(refused)) => return Err(refused),
             }
         }
-        let connecting = tokio::time::timeout(OPEN_TIMEOUT, self.connect(first));
         let halves = tokio::select! {
-            connected = connecting => connected.unwrap_or_else(|_| {
-                Err(failure(first.id, HopFault::Unreachable, &"connecting timed out"))
-            })?,
+            connected = self.connect_in_time(first) => connected?,
             silent = self.silent_hop(first) => return Err(silent),
         };
         let opened = self.try_open(first, halves, opening).await;
@@ -206,7 +215,7 @@ impl WriteStreams {
             streams.push(Halves {
                 sender: frames,
                 receiver: receiver.frames,
-                takes_trace: receiver.takes_trace,
+                takes: receiver.takes,
             });
         }
     }
@@ -237,20 +246,13 @@ impl WriteStreams {
         let Halves {
             mut sender,
             receiver,
-            takes_trace,
+            takes,
         } = halves;
-        let Some(opening) = opening.frame(takes_trace) else {
-            let detail = "the open frame is too large";
-            return Err(NotOpen::Refused(failure(
-                first.id,
-                HopFault::Protocol,
-                &detail,
-            )));
-        };
+        let opening = opening.frame(FrameKind::Open, takes, first)?;
         let mut receiver = ChunkReceiver {
             from: first.clone(),
             frames: receiver,
-            takes_trace,
+            takes,
             span: Span::none(),
         };
         let exchange = async {
@@ -289,6 +291,14 @@ impl WriteStreams {
         }
     }
 
+    async fn connect_in_time(&self, to: &DatanodeAddress) -> Result<Halves, HopFailure> {
+        let connected = tokio::time::timeout(OPEN_TIMEOUT, self.connect(to)).await;
+        connected.unwrap_or_else(|_| {
+            let detail = "connecting timed out";
+            Err(failure(to.id, HopFault::Unreachable, &detail))
+        })
+    }
+
     async fn connect(&self, to: &DatanodeAddress) -> Result<Halves, HopFailure> {
         let unreachable =
             |error: &dyn std::fmt::Display| failure(to.id, HopFault::Unreachable, error);
@@ -319,7 +329,11 @@ impl WriteStreams {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(to.id, response).await);
         }
-        let takes_trace = response.headers().contains_key(TAKES_TRACE_HEADER);
+        let says = |header| response.headers().contains_key(header);
+        let takes = Takes {
+            trace: says(TAKES_TRACE_HEADER),
+            whole: says(TAKES_WHOLE_HEADER),
+        };
         let upgraded = hyper::upgrade::on(response)
             .await
             .map_err(|e| unreachable(&e))?;
@@ -327,7 +341,7 @@ impl WriteStreams {
         Ok(Halves {
             sender: FrameWriter::new(write),
             receiver: FrameReader::new(read),
-            takes_trace,
+            takes,
         })
     }
 }
@@ -341,12 +355,20 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     /// An older datanode would refuse what it does not know.
-    fn frame(&self, takes_trace: bool) -> Option<Vec<u8>> {
+    fn frame(
+        &self,
+        kind: FrameKind,
+        takes: Takes,
+        first: &DatanodeAddress,
+    ) -> Result<Vec<u8>, NotOpen> {
         let open = OpenChunk {
-            trace: self.context.filter(|_| takes_trace),
+            trace: self.context.filter(|_| takes.trace),
             ..self.open.clone()
         };
-        frame::control(FrameKind::Open, &open)
+        frame::control(kind, &open).ok_or_else(|| {
+            let detail = "the open frame is too large";
+            NotOpen::Refused(failure(first.id, HopFault::Protocol, &detail))
+        })
     }
 }
 

@@ -23,6 +23,7 @@ use crate::journal::{Journal, JournalError};
 use crate::metrics::DatanodeMetrics;
 use crate::store::index::MonotonicSeconds;
 use crate::store::{ChunkStore, StagedChunk, Volume, VolumeError};
+use crate::write_stream::puts::Puts;
 
 /// Where this datanode stands with the tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Context {
     pub volume: Volume,
     /// Chunks.
     pub store: Arc<dyn ChunkStore>,
+    /// Whole chunks on their way there.
+    pub puts: Arc<Puts>,
     /// The tracker's journal.
     pub journal: Journal,
     /// Unfinished writes.

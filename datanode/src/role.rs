@@ -30,6 +30,7 @@ use crate::journal::Journal;
 use crate::metrics::DatanodeMetrics;
 use crate::store::layout::{JOURNAL_DIR, RETIRED_DIR};
 use crate::store::{ChunkStore, FileChunkStore, StoreConfig, StoreSeams, Volume, VolumeError};
+use crate::write_stream::puts::Puts;
 use crate::{compaction, heartbeat, http, scrub};
 
 /// How often expired attempts and retired chunks are looked at.
@@ -141,6 +142,7 @@ impl Datanode {
         let streams = WriteStreams::new(http.clone(), watch);
         let ctx = Arc::new(Context {
             volume,
+            puts: Puts::new(Arc::clone(&store)),
             store,
             journal,
             attempts: Attempts::new(

@@ -35,6 +35,10 @@ pub enum FrameKind {
     Seal = 3,
     /// Writer: drop what was written; no payload, no answer.
     Abort = 4,
+    /// Writer: begins a chunk that is one block; payload [`OpenChunk`]. The block follows at once and
+    /// is the whole chunk: no seal, no [`FrameKind::Opened`], one answer when it is durable. Only to a
+    /// datanode whose upgrade answer says [`crate::routes::TAKES_WHOLE_HEADER`].
+    Whole = 5,
     /// Datanode: the chunk is open here and on every hop after; no payload.
     Opened = 16,
     /// Datanode: every live hop from here on has the bytes before `offset`; no payload.
@@ -54,6 +58,7 @@ impl FrameKind {
             2 => Self::Block,
             3 => Self::Seal,
             4 => Self::Abort,
+            5 => Self::Whole,
             16 => Self::Opened,
             17 => Self::Progress,
             18 => Self::Sealed,

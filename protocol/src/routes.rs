@@ -9,6 +9,9 @@ pub const TRACEPARENT_HEADER: &str = "traceparent";
 /// On the answer that begins a chunk write stream: the datanode understands
 /// [`crate::frame::OpenChunk::trace`]. One that does not say so would refuse a chunk for it.
 pub const TAKES_TRACE_HEADER: &str = "x-dfs-takes-trace";
+/// On the same answer: the datanode understands [`crate::frame::FrameKind::Whole`]. One that does not
+/// say so would close the stream for it.
+pub const TAKES_WHOLE_HEADER: &str = "x-dfs-takes-whole";
 /// Carries the acting tracker's fence on orders to datanodes.
 pub const FENCE_HEADER: &str = "x-dfs-fence";
 /// Carries what a datanode moved ([`crate::traffic::DatanodeTraffic`] as JSON) on its heartbeats.

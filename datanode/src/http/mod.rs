@@ -19,7 +19,9 @@ use axum::routing::{MethodRouter, get, post};
 use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, Identity};
 use dfs_protocol::frame::WRITE_STREAM_PROTOCOL;
-use dfs_protocol::routes::{DATANODE_HEADER, FENCE_HEADER, TAKES_TRACE_HEADER, datanode};
+use dfs_protocol::routes::{
+    DATANODE_HEADER, FENCE_HEADER, TAKES_TRACE_HEADER, TAKES_WHOLE_HEADER, datanode,
+};
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Fence, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
 use dfs_runtime::request::Routes;
@@ -173,6 +175,10 @@ async fn upgrade(State(ctx): Ctx, mut request: Request) -> Result<Response, Prob
         (CONNECTION, HeaderValue::from_static("upgrade")),
         (
             HeaderName::from_static(TAKES_TRACE_HEADER),
+            HeaderValue::from_static("1"),
+        ),
+        (
+            HeaderName::from_static(TAKES_WHOLE_HEADER),
             HeaderValue::from_static("1"),
         ),
     ];

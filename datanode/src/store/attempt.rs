@@ -15,12 +15,13 @@ use super::error::StoreError;
 use super::files::Shared;
 use super::layout::{chunk_path, fan_out};
 use super::packs::{Body, Job};
+use super::put::Filled;
 use super::record::{
     HEADER_LEN_U64, RecordHeader, RecordState, encode_footer, footer_length, record_length,
 };
 use super::space::Reservation;
 use super::steps::Steps;
-use super::{NewChunk, StagedChunk};
+use super::{NewChunk, StagedChunk, WholeChunk};
 
 /// End of every staged record's name.
 pub const STAGED_SUFFIX: &str = ".staged";
@@ -210,24 +211,86 @@ impl Attempt {
         Ok(())
     }
 
+    /// Takes all bytes of a chunk that is to be packed.
+    pub(super) fn take_whole(mut self, whole: &WholeChunk) -> Result<Filled, StoreError> {
+        self.append(0, &whole.data, whole.crc32c)?;
+        let replica = self.checked(&whole.sealed())?;
+        let Staged::Memory(data) = std::mem::replace(&mut self.bytes, Staged::Memory(Vec::new()))
+        else {
+            return Err(self.protocol("a chunk that came whole is too large for a pack"));
+        };
+        let body = self.body(data, &replica.chunk)?;
+        Ok(Filled {
+            attempt: self,
+            replica,
+            body,
+        })
+    }
+
+    /// The end of a chunk that was handed to a pack.
+    pub(super) fn appended(
+        mut self,
+        replica: Replica,
+        written: Result<(), StoreError>,
+    ) -> Result<Replica, StoreError> {
+        written.map_err(|error| self.full(error))?;
+        self.reservation.consume(replica.chunk.length);
+        self.count(&replica.chunk);
+        Ok(replica)
+    }
+
+    /// What a seal makes of this attempt, if it is what the writer means.
+    fn checked(&self, expected: &SealedChunk) -> Result<Replica, StoreError> {
+        self.shared.fail_stop.check()?;
+        let mismatch = |detail| StoreError::Mismatch {
+            chunk: self.new.id,
+            detail,
+        };
+        if (expected.id, expected.version) != self.key() {
+            return Err(mismatch("another chunk or version is to be sealed"));
+        }
+        if expected.length != self.running.length() {
+            return Err(mismatch("the length differs"));
+        }
+        if expected.crc32c != self.running.value() {
+            return Err(mismatch("the checksum of the whole differs"));
+        }
+        Ok(Replica {
+            chunk: *expected,
+            kind: self.new.origin.kind,
+        })
+    }
+
+    fn count(&self, chunk: &SealedChunk) {
+        self.shared.metrics.sealed.inc();
+        self.shared
+            .metrics
+            .written_bytes
+            .inc_by(record_length(chunk.length));
+    }
+
     /// Appends the chunk to a pack, with all others that are sealed meanwhile.
     fn seal_packed(&mut self, data: Vec<u8>, chunk: &SealedChunk) -> Result<(), StoreError> {
+        let body = self.body(data, chunk)?;
+        self.shared
+            .append(vec![Job::Seal(body)])
+            .map_err(|error| self.full(error))?;
+        self.reservation.consume(chunk.length);
+        Ok(())
+    }
+
+    fn body(&mut self, data: Vec<u8>, chunk: &SealedChunk) -> Result<Body, StoreError> {
         if data.len() as u64 != chunk.length {
             return Err(StoreError::Mismatch {
                 chunk: chunk.id,
                 detail: "bytes that were taken are missing",
             });
         }
-        let body = Body {
+        Ok(Body {
             header: self.header(RecordState::Sealed, chunk.length, chunk.crc32c),
             data,
             blocks: std::mem::take(&mut self.blocks),
-        };
-        self.shared
-            .append(vec![Job::Seal(body)])
-            .map_err(|error| self.full(error))?;
-        self.reservation.consume(chunk.length);
-        Ok(())
+        })
     }
 }
 
@@ -300,33 +363,12 @@ impl StagedChunk for Attempt {
     }
 
     fn seal(mut self: Box<Self>, expected: &SealedChunk) -> Result<Replica, StoreError> {
-        self.shared.fail_stop.check()?;
-        let mismatch = |detail| StoreError::Mismatch {
-            chunk: self.new.id,
-            detail,
-        };
-        if (expected.id, expected.version) != self.key() {
-            return Err(mismatch("another chunk or version is to be sealed"));
-        }
-        if expected.length != self.running.length() {
-            return Err(mismatch("the length differs"));
-        }
-        if expected.crc32c != self.running.value() {
-            return Err(mismatch("the checksum of the whole differs"));
-        }
-        let replica = Replica {
-            chunk: *expected,
-            kind: self.new.origin.kind,
-        };
+        let replica = self.checked(expected)?;
         match std::mem::replace(&mut self.bytes, Staged::Memory(Vec::new())) {
             Staged::Memory(data) => self.seal_packed(data, expected)?,
             Staged::File(staged) => self.seal_file(staged, &replica)?,
         }
-        self.shared.metrics.sealed.inc();
-        self.shared
-            .metrics
-            .written_bytes
-            .inc_by(record_length(expected.length));
+        self.count(expected);
         Ok(replica)
     }
 }

@@ -23,12 +23,13 @@ use super::layout::{
     fan_out,
 };
 use super::packs::{PackLimits, Packs, recover};
+use super::put::put_packed;
 use super::reader::RecordReader;
 use super::refusal::Refusal;
 use super::scan::{Damaged, scan};
 use super::space::{Room, SpaceGuard, SpaceLimits};
 use super::volume::Identity;
-use super::{ChunkRead, ChunkStore, NewChunk, SetAside, StagedChunk};
+use super::{ChunkRead, ChunkStore, NewChunk, SetAside, StagedChunk, WholeChunk};
 use crate::metrics::StoreMetrics;
 
 /// What a store needs to know.
@@ -170,8 +171,8 @@ impl FileChunkStore {
     }
 }
 
-impl ChunkStore for FileChunkStore {
-    fn begin(&self, new: &NewChunk) -> Result<Box<dyn StagedChunk>, StoreError> {
+impl FileChunkStore {
+    fn attempt(&self, new: &NewChunk) -> Result<Attempt, StoreError> {
         let shared = &self.shared;
         shared.fail_stop.check()?;
         let (chunk, version) = (new.id, new.version);
@@ -190,8 +191,25 @@ impl ChunkStore for FileChunkStore {
                     free: full.free,
                 }
             })?;
-        let attempt = Attempt::begin(shared, claim, new.clone(), reservation)?;
-        Ok(Box::new(attempt))
+        Attempt::begin(shared, claim, new.clone(), reservation)
+    }
+}
+
+impl ChunkStore for FileChunkStore {
+    fn begin(&self, new: &NewChunk) -> Result<Box<dyn StagedChunk>, StoreError> {
+        Ok(Box::new(self.attempt(new)?))
+    }
+
+    fn packs(&self, length: u64) -> bool {
+        self.shared.packs.takes(length)
+    }
+
+    fn put_packed(&self, chunks: Vec<WholeChunk>) -> Vec<Result<Replica, StoreError>> {
+        let begun = chunks.into_iter().map(|whole| {
+            let attempt = self.attempt(&whole.new)?;
+            attempt.take_whole(&whole)
+        });
+        put_packed(&self.shared, begun.collect())
     }
 
     fn open(&self, id: ChunkId, version: ChunkVersion) -> Result<Arc<dyn ChunkRead>, StoreError> {

@@ -10,6 +10,7 @@ pub mod group;
 pub mod index;
 pub mod layout;
 pub mod packs;
+mod put;
 pub mod reader;
 pub mod record;
 pub mod refusal;
@@ -54,10 +55,38 @@ pub struct NewChunk {
     pub expected: u64,
 }
 
+/// A chunk that came whole, at most one block.
+#[derive(Debug, Clone)]
+pub struct WholeChunk {
+    /// Which chunk; `expected` is its length.
+    pub new: NewChunk,
+    /// Its bytes.
+    pub data: Bytes,
+    /// CRC32C of them, which is verified.
+    pub crc32c: u32,
+}
+
+impl WholeChunk {
+    /// The chunk as it is sealed.
+    pub fn sealed(&self) -> SealedChunk {
+        SealedChunk {
+            id: self.new.id,
+            version: self.new.version,
+            length: self.data.len() as u64,
+            crc32c: self.crc32c,
+        }
+    }
+}
+
 /// Sealed chunks, and those being written. All calls block.
 pub trait ChunkStore: Debug + Send + Sync + 'static {
     /// Begins a chunk. Nothing of it is seen before [`StagedChunk::seal`].
     fn begin(&self, new: &NewChunk) -> Result<Box<dyn StagedChunk>, StoreError>;
+    /// Whether a chunk of so many bytes goes into a pack. Does not block.
+    fn packs(&self, length: u64) -> bool;
+    /// Begins, fills and seals whole chunks that go into packs, with one fsync for all where one batch
+    /// takes them. One answer for each, in this order.
+    fn put_packed(&self, chunks: Vec<WholeChunk>) -> Vec<Result<Replica, StoreError>>;
     /// Opens a sealed replica for reading; its header and block table are verified.
     fn open(&self, id: ChunkId, version: ChunkVersion) -> Result<Arc<dyn ChunkRead>, StoreError>;
     /// Removes a replica, durably. False when there is none. A replica of another kind stays.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::write_stream::{ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, failure};
+use dfs_client::write_stream::{
+    ChunkEvent, ChunkReceiver, ChunkSender, ChunkWriter, WholeBlock, failure,
+};
 use dfs_protocol::DatanodeId;
 use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, PROGRESS_STEP, SealedReport};
@@ -35,13 +37,8 @@ pub(super) async fn open_behind(
     open: &OpenChunk,
 ) -> Result<Option<Behind>, HopFailure> {
     let resumed = open.resume.map_or(0, |resume| resume.length);
-    let Some((first, rest)) = open.downstream.split_first() else {
+    let Some((first, forwarded)) = forwarded(open) else {
         return Ok(None);
-    };
-    let forwarded = OpenChunk {
-        datanode: first.id,
-        downstream: rest.to_vec(),
-        ..open.clone()
     };
     let ChunkWriter { sender, receiver } = ctx.streams.open(first, &forwarded).await?;
     Ok(Some(Behind {
@@ -51,6 +48,31 @@ pub(super) async fn open_behind(
         sent: resumed,
         confirmed: resumed,
     }))
+}
+
+/// The next hop and what it is told; none when this is the last.
+fn forwarded(open: &OpenChunk) -> Option<(&DatanodeAddress, OpenChunk)> {
+    let (first, rest) = open.downstream.split_first()?;
+    let forwarded = OpenChunk {
+        datanode: first.id,
+        downstream: rest.to_vec(),
+        ..open.clone()
+    };
+    Some((first, forwarded))
+}
+
+/// Has a chunk that came whole written on the hops behind; none when this is the last.
+pub(super) async fn put_behind(
+    ctx: &Context,
+    open: &OpenChunk,
+    block: &WholeBlock,
+) -> Option<Result<SealedReport, HopFailure>> {
+    let (first, forwarded) = forwarded(open)?;
+    let put = ctx
+        .streams
+        .put(first, &forwarded, block, PEER_TIMEOUT * 2)
+        .await;
+    Some(put)
 }
 
 /// Ends when the next hop is silent, with that as its failure; never without a next hop.

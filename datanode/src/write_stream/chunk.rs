@@ -144,7 +144,8 @@ async fn open_chain(ctx: &Arc<Context>, open: &OpenChunk) -> Result<Write, HopFa
     }
 }
 
-async fn check(ctx: &Arc<Context>, open: &OpenChunk) -> Result<(), HopFailure> {
+/// Whether this datanode may take the chunk: its identity, its cluster and the tracker's fence.
+pub(super) async fn check(ctx: &Arc<Context>, open: &OpenChunk) -> Result<(), HopFailure> {
     let own = ctx.id();
     let refuse = |cause, detail: &dyn std::fmt::Display| Err(failure(own, cause, detail));
     if open.datanode != own {
@@ -196,7 +197,7 @@ async fn take_resumed(
     Err(failure(ctx.id(), error.fault(), &error))
 }
 
-fn new_chunk(open: &OpenChunk) -> NewChunk {
+pub(super) fn new_chunk(open: &OpenChunk) -> NewChunk {
     NewChunk {
         cluster: open.cluster,
         id: open.chunk,
@@ -308,6 +309,7 @@ async fn take(ctx: &Context, write: &mut Write, frame: Frame) -> Option<BodyEnd>
         }
         FrameKind::Abort => return Some(BodyEnd::Abort),
         FrameKind::Open
+        | FrameKind::Whole
         | FrameKind::Opened
         | FrameKind::Progress
         | FrameKind::Sealed
@@ -389,6 +391,17 @@ async fn seal(
         }
     });
     drop(active);
+    reported(ctx, chunk, own_end, behind_end)
+}
+
+/// What both ends of a chain's rest come to. Fails only when no hop from here on sealed.
+pub(super) fn reported(
+    ctx: &Context,
+    chunk: SealedChunk,
+    own_end: Result<Replica, HopFailure>,
+    behind_end: Option<Result<SealedReport, HopFailure>>,
+) -> Result<SealedReport, HopFailure> {
+    let own = ctx.id();
     let mut report = SealedReport {
         chunk,
         replicas: Vec::new(),

@@ -73,7 +73,7 @@ impl DiskWrite {
     }
 }
 
-fn ended() -> StoreError {
+pub(super) fn ended() -> StoreError {
     StoreError::Disk {
         doing: "writing a chunk",
         source: std::io::Error::other("the disk thread ended"),

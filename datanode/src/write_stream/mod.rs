@@ -4,9 +4,13 @@
 mod behind;
 pub mod chunk;
 pub mod disk;
+pub mod puts;
+mod whole;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,8 +68,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
             }
         };
         let next = match frame.header.kind {
-            FrameKind::Open => match frame::parse::<OpenChunk>(&frame.payload) {
-                Ok(open) => Box::pin(receive(&ctx, &mut upstream, open)).await,
+            kind @ (FrameKind::Open | FrameKind::Whole) => match frame::parse(&frame.payload) {
+                Ok(open) => Box::pin(receive(&ctx, &mut upstream, kind, open)).await,
                 Err(error) => {
                     let failed = failure(ctx.id(), HopFault::Protocol, &error);
                     upstream.fail(&ctx, &failed).await
@@ -89,21 +93,35 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
 async fn receive<S: AsyncRead + AsyncWrite + Send>(
     ctx: &Arc<Context>,
     upstream: &mut Upstream<S>,
+    kind: FrameKind,
     open: OpenChunk,
 ) -> Next {
     let Some(parent) = open.trace else {
-        return chunk::receive(ctx, upstream, open).await;
+        return receive_as(ctx, upstream, kind, open).await;
     };
     let (current, mut span) = ctx.config.tracer.work(parent, "write");
     span.text("dfs.chunk", || open.chunk.to_string());
     let log = tracing::info_span!("chunk", trace = %parent.trace, chunk = %open.chunk);
     let before = upstream.failed;
-    let received = chunk::receive(ctx, upstream, open).instrument(log);
+    let received = receive_as(ctx, upstream, kind, open).instrument(log);
     let next = current.scope(received).await;
     if upstream.failed > before {
         span.failed("hop-failed");
     }
     next
+}
+
+async fn receive_as<S: AsyncRead + AsyncWrite + Send>(
+    ctx: &Arc<Context>,
+    upstream: &mut Upstream<S>,
+    kind: FrameKind,
+    open: OpenChunk,
+) -> Next {
+    if kind == FrameKind::Whole {
+        whole::receive(ctx, upstream, open).await
+    } else {
+        chunk::receive(ctx, upstream, open).await
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Send> Upstream<S> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dfs_client::write_stream::{ChunkWriter, failure};
+use dfs_client::write_stream::{WholeBlock, failure};
 use dfs_protocol::checksum::RunningCrc32c;
 use dfs_protocol::chunk::{ChunkOrigin, DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, Resume, SealedReport};
@@ -95,6 +95,24 @@ impl ChunkTask {
         }
     }
 
+    /// A chunk of one block: nothing more is fed.
+    pub(crate) fn whole(
+        gateway: SharedGateway,
+        placed: Placed,
+        origin: ChunkOrigin,
+        block: Block,
+        failed: FailedHops,
+    ) -> Self {
+        let (feed, blocks) = mpsc::channel(1);
+        let mut job = ChunkJob::new(gateway, placed, origin, block.end(), failed);
+        job.take(block);
+        job.complete = true;
+        Self {
+            feed,
+            outcome: tokio::spawn(trace::carried(job.run(blocks))),
+        }
+    }
+
     /// Hands on; an error means that the task ended: its outcome says why.
     pub(crate) async fn feed(&self, feed: Feed) -> Result<(), ()> {
         self.feed.send(feed).await.map_err(drop)
@@ -172,13 +190,9 @@ impl ChunkJob {
 
     async fn run(mut self, mut blocks: mpsc::Receiver<Feed>) -> Result<Written, UploadError> {
         loop {
-            let failed = match self.open().await? {
+            let failed = match self.attempt(&mut blocks).await? {
+                Ok(report) => return self.sealed(report),
                 Err(failed) => failed,
-                Ok(writer) => match stream(&mut self, writer, &mut blocks).await {
-                    Streamed::Sealed { report, sent } => return self.sealed(report, *sent),
-                    Streamed::GivenUp => return Err(UploadError::GivenUp),
-                    Streamed::Broke(failed) => failed,
-                },
             };
             if failed.cause == HopFault::Unreachable {
                 self.gateway.note_silent(failed.datanode);
@@ -190,9 +204,52 @@ impl ChunkJob {
         }
     }
 
-    /// Opens the chunk on the live hops, on fresh ones when none is left. The inner error is a
-    /// hop that failed to open.
-    async fn open(&mut self) -> Result<Result<ChunkWriter, HopFailure>, UploadError> {
+    /// Writes the chunk over the live hops. The inner error is a hop that failed.
+    async fn attempt(
+        &mut self,
+        blocks: &mut mpsc::Receiver<Feed>,
+    ) -> Result<Result<SealedReport, HopFailure>, UploadError> {
+        let (first, open) = self.next_open().await?;
+        if let Some(whole) = self.whole_block() {
+            let limit = self.gateway.config.chain_stall;
+            return Ok(self.gateway.streams.put(&first, &open, &whole, limit).await);
+        }
+        let writer = match self.gateway.streams.open(&first, &open).await {
+            Ok(writer) => writer,
+            Err(failed) => return Ok(Err(failed)),
+        };
+        self.opened = Some(self.version);
+        self.doubtful = false;
+        match stream(self, writer, blocks).await {
+            Streamed::Sealed { report, sent } => {
+                let Sent { sender, receiver } = *sent;
+                self.gateway.streams.put_back(sender, receiver);
+                Ok(Ok(report))
+            }
+            Streamed::GivenUp => Err(UploadError::GivenUp),
+            Streamed::Broke(failed) => Ok(Err(failed)),
+        }
+    }
+
+    /// The block that is the whole chunk, if it is one and no more will come.
+    fn whole_block(&self) -> Option<WholeBlock> {
+        let block = self.window.front()?;
+        let is_whole = self.complete && self.base == 0 && self.window.len() == 1;
+        is_whole.then(|| WholeBlock {
+            data: block.data.clone(),
+            crc32c: block.crc32c,
+        })
+    }
+
+    /// Keeps a block until every live hop has it.
+    pub(super) fn take(&mut self, block: Block) {
+        self.received = block.end();
+        self.whole.push(block.crc32c, block.data.len() as u64);
+        self.window.push_back(block);
+    }
+
+    /// The next attempt: on the live hops, on fresh ones when none is left.
+    async fn next_open(&mut self) -> Result<(DatanodeAddress, OpenChunk), UploadError> {
         let (first, resume) = loop {
             if self.live.is_empty() || self.attempts >= MAX_ATTEMPTS {
                 self.start_afresh().await?;
@@ -216,12 +273,7 @@ impl ChunkJob {
             downstream: self.live.iter().skip(1).cloned().collect(),
             trace: None,
         };
-        let opened = self.gateway.streams.open(&first, &open).await;
-        if opened.is_ok() {
-            self.opened = Some(self.version);
-            self.doubtful = false;
-        }
-        Ok(opened)
+        Ok((first, open))
     }
 
     /// Where the survivors go on; drops those that cannot. Nothing confirmed: from the start.
@@ -372,7 +424,7 @@ impl ChunkJob {
         failure(self.first().id, HopFault::Unreachable, detail)
     }
 
-    fn sealed(self, report: SealedReport, sent: Sent) -> Result<Written, UploadError> {
+    fn sealed(self, report: SealedReport) -> Result<Written, UploadError> {
         let SealedReport {
             chunk,
             replicas,
@@ -400,8 +452,6 @@ impl ChunkJob {
         for id in &replicas {
             self.gateway.suspects.clear(*id);
         }
-        let Sent { sender, receiver } = sent;
-        self.gateway.streams.put_back(sender, receiver);
         Ok(self.written(chunk, replicas))
     }
 

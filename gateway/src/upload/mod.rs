@@ -89,6 +89,13 @@ pub(crate) struct Upload {
     _place: OwnedSemaphorePermit,
 }
 
+/// A block that was filled.
+#[derive(Debug)]
+struct CutBlock {
+    data: Bytes,
+    crc32c: u32,
+}
+
 /// The chunk that streams now.
 #[derive(Debug)]
 struct Current {
@@ -145,6 +152,10 @@ impl Upload {
         self.digests.update(&data);
         while !data.is_empty() {
             let room = self.block_room();
+            if self.block.len() >= room {
+                self.send_block().await?;
+                continue;
+            }
             let take = data.len().min(room - self.block.len());
             if self.block.capacity() == 0 {
                 let coming = self.file.expected.map(|all| all.saturating_sub(self.size));
@@ -154,7 +165,8 @@ impl Upload {
             }
             self.block.extend_from_slice(&data.split_to(take));
             self.size += take as u64;
-            if self.block.len() == room {
+            // The last one waits for the end: with nothing before it, it is a chunk that goes at once.
+            if self.block.len() == room && self.file.expected != Some(self.size) {
                 self.send_block().await?;
             }
         }
@@ -163,14 +175,16 @@ impl Upload {
 
     /// Ends the body, checks it, waits until all chunks are durable and commits them.
     pub(crate) async fn finish(mut self) -> Result<Committed, UploadError> {
-        let whole = self.size == 0 || self.block.is_empty();
-        if !whole {
-            self.send_block().await?;
-        }
+        let last = self.cut_block();
         let matched = self.digests.verify(self.crc32c.value(), self.crc64nvme);
         if let Err(problem) = matched {
             self.gateway.metrics.digest_mismatches.inc();
             return Err(problem.into());
+        }
+        match last {
+            Some(cut) if self.current.is_none() => self.put_whole(cut).await?,
+            Some(cut) => self.feed(cut).await?,
+            None => {}
         }
         if let Some(placed) = self.placed.take() {
             self.gateway.pool.put_back(placed);
@@ -236,9 +250,12 @@ impl Upload {
         }
     }
 
-    /// Sends the block that was filled.
-    async fn send_block(&mut self) -> Result<(), UploadError> {
+    /// Takes the block that was filled, and its checksums into those of the whole.
+    fn cut_block(&mut self) -> Option<CutBlock> {
         let data = std::mem::take(&mut self.block).freeze();
+        if data.is_empty() {
+            return None;
+        }
         let length = data.len() as u64;
         let crc = crc32c(&data);
         self.crc32c.push(crc, length);
@@ -246,13 +263,28 @@ impl Upload {
             0 => crc64nvme(&data),
             _ => crc64nvme_combine(self.crc64nvme, crc64nvme(&data), length),
         };
+        Some(CutBlock { data, crc32c: crc })
+    }
+
+    /// Sends the block that was filled.
+    async fn send_block(&mut self) -> Result<(), UploadError> {
+        match self.cut_block() {
+            Some(cut) => self.feed(cut).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Hands a block to the chunk that streams, which it may begin and end.
+    async fn feed(&mut self, cut: CutBlock) -> Result<(), UploadError> {
+        let CutBlock { data, crc32c } = cut;
+        let length = data.len() as u64;
         if self.current.is_none() {
             self.begin_chunk(length).await?;
         }
         let Some(current) = self.current.as_mut() else {
             return Err(UploadError::TaskFailed);
         };
-        let block = self.window.admit(current.offset, crc, data).await;
+        let block = self.window.admit(current.offset, crc32c, data).await;
         current.offset += length;
         let is_full = current.offset >= current.limit;
         if current.task.feed(Feed::Block(block)).await.is_err() {
@@ -264,7 +296,19 @@ impl Upload {
         Ok(())
     }
 
-    async fn begin_chunk(&mut self, first_block: u64) -> Result<(), UploadError> {
+    /// Sends the last block as a chunk of its own, at once.
+    async fn put_whole(&mut self, cut: CutBlock) -> Result<(), UploadError> {
+        let CutBlock { data, crc32c } = cut;
+        let (placed, origin) = self.next_chunk().await?;
+        let block = self.window.admit(0, crc32c, data).await;
+        let gateway = self.gateway.clone();
+        let task = ChunkTask::whole(gateway, placed, origin, block, self.failed.clone());
+        self.sealing.push_back(task);
+        Ok(())
+    }
+
+    /// Where the next chunk goes, and what it says of itself.
+    async fn next_chunk(&mut self) -> Result<(Placed, ChunkOrigin), UploadError> {
         let placed = match self.placed.take() {
             Some(placed) => placed,
             None => self.place().await?,
@@ -273,15 +317,20 @@ impl Upload {
         if index == 0 {
             self.first_targets = placed.targets.iter().map(|target| target.id).collect();
         }
-        let limit = placed.chunk_size.max(first_block);
-        let before = self.size - first_block;
-        let expected = self.file.expected.map(|all| all.saturating_sub(before));
         let origin = ChunkOrigin {
             kind: ChunkKind::Data,
             file: self.file_id,
             index: u32::try_from(index).unwrap_or(u32::MAX),
             path_hint: self.file.path.to_string(),
         };
+        Ok((placed, origin))
+    }
+
+    async fn begin_chunk(&mut self, first_block: u64) -> Result<(), UploadError> {
+        let (placed, origin) = self.next_chunk().await?;
+        let limit = placed.chunk_size.max(first_block);
+        let before = self.size - first_block;
+        let expected = self.file.expected.map(|all| all.saturating_sub(before));
         let expected = expected.unwrap_or(limit).clamp(first_block, limit);
         self.current = Some(Current {
             task: ChunkTask::begin(

@@ -103,11 +103,7 @@ async fn stream_all(
             next = feed.recv() => match next {
                 None => return Ok(None),
                 Some(Feed::Seal) => job.complete = true,
-                Some(Feed::Block(block)) => {
-                    job.received = block.end();
-                    job.whole.push(block.crc32c, block.data.len() as u64);
-                    job.window.push_back(block);
-                }
+                Some(Feed::Block(block)) => job.take(block),
             },
         }
     }

@@ -56,12 +56,18 @@ impl Shared {
     /// Appends jobs in this order. They are durable on return, and so is everything that was
     /// appended before them. Blocks.
     pub(in crate::store) fn append(&self, jobs: Vec<Job>) -> Result<(), StoreError> {
+        self.append_each(jobs).into_iter().collect()
+    }
+
+    /// The same with an answer for each job.
+    pub(in crate::store) fn append_each(&self, jobs: Vec<Job>) -> Vec<Result<(), StoreError>> {
         let mut state = self.packs.lock();
         let tickets = state.queue.add(jobs);
         self.metrics.packs.waiting.set(state.queue.length());
         loop {
-            if let Some(answer) = state.queue.collect(&tickets) {
-                return answer.map_err(Failure::error);
+            if let Some(answers) = state.queue.collect(&tickets) {
+                let answers = answers.into_iter();
+                return answers.map(|a| a.map_err(Failure::error)).collect();
             }
             if state.busy {
                 state = self.packs.wait(state);
@@ -226,24 +232,16 @@ impl Queue {
         i64::try_from(self.waiting.len()).unwrap_or(i64::MAX)
     }
 
-    /// The answer to these jobs once each has one; the first failure, if any.
-    fn collect(&mut self, tickets: &[u64]) -> Option<Result<(), Failure>> {
+    /// The answers to these jobs once each has one.
+    fn collect(&mut self, tickets: &[u64]) -> Option<Vec<Result<(), Failure>>> {
         // Answers come in the order of the queue.
-        if !tickets
-            .last()
-            .is_none_or(|last| self.answers.contains_key(last))
-        {
+        let last = tickets.last();
+        if !last.is_none_or(|last| self.answers.contains_key(last)) {
             return None;
         }
-        let mut all = Ok(());
-        for ticket in tickets {
-            if let Some(Err(failure)) = self.answers.remove(ticket)
-                && all.is_ok()
-            {
-                all = Err(failure);
-            }
-        }
-        Some(all)
+        let unknown = || Err(Failure::Stopped("a batch gave no answer".to_owned()));
+        let take = |ticket| self.answers.remove(ticket).unwrap_or_else(unknown);
+        Some(tickets.iter().map(take).collect())
     }
 }
 
