@@ -10,7 +10,7 @@ use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 
 use super::super::health::{HolderView, SpreadRule};
 use super::slot::Mark;
-use super::{BitSet, Expected, NodeList, ReplicaMap, Slot, Unknown};
+use super::{BitSet, Expected, ReplicaMap, Slot, Unknown};
 
 impl ReplicaMap {
     /// Tells what the catalog expects: at start for every chunk, later when a factor changes.
@@ -512,11 +512,5 @@ impl ReplicaMap {
             .range((at, 0)..=(at, u16::MAX))
             .map(|(_, node)| *node)
             .collect()
-    }
-}
-
-impl NodeList {
-    pub(super) fn len(&self) -> usize {
-        self.as_slice().len()
     }
 }

@@ -26,7 +26,7 @@ use bits::BitSet;
 pub use counters::Counters;
 use index::Index;
 use short::ShortSince;
-use slot::{Need, NodeList, Slot};
+use slot::{Need, Slot};
 
 /// What the catalog expects of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
