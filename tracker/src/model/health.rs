@@ -31,6 +31,15 @@ pub struct HolderView {
 }
 
 impl HolderView {
+    /// Fills a place of an array until a holder is known.
+    pub(super) const NOBODY: Self = Self {
+        live: false,
+        admin: AdminState::Pending,
+        host: Label(0),
+        zone: None,
+        current: false,
+    };
+
     /// Whether a client may read from it.
     pub fn readable(&self) -> bool {
         self.live
@@ -93,17 +102,24 @@ impl SpreadRule {
 
     /// How badly a set of replicas is spread; zero is well. At most a few dozen holders.
     pub fn penalty(self, factor: u32, holders: &[(Label, Option<Label>)]) -> SpreadPenalty {
+        self.penalty_of(factor, holders.iter().copied())
+    }
+
+    /// As [`Self::penalty`], of holders that need not be in a list: every report entry asks this.
+    fn penalty_of(
+        self,
+        factor: u32,
+        holders: impl Iterator<Item = (Label, Option<Label>)> + Clone,
+    ) -> SpreadPenalty {
         let mut penalty = SpreadPenalty::default();
-        for (at, (host, zone)) in holders.iter().enumerate() {
-            let before = &holders[..at];
-            penalty.shared_hosts += u32::from(before.iter().any(|(other, _)| other == host));
+        for (at, (host, zone)) in holders.clone().enumerate() {
+            let mut before = holders.clone().take(at);
+            penalty.shared_hosts += u32::from(before.any(|(other, _)| other == host));
             let (Some(limit), Some(zone)) = (self.zone_limit(factor), zone) else {
                 continue;
             };
-            let in_zone = before
-                .iter()
-                .filter(|(_, z)| z.as_ref() == Some(zone))
-                .count();
+            let before = holders.clone().take(at);
+            let in_zone = before.filter(|(_, other)| *other == Some(zone)).count();
             penalty.crowded_zones += u32::from(in_zone >= limit as usize);
         }
         penalty
@@ -157,11 +173,9 @@ pub fn assess(factor: u32, rule: SpreadRule, holders: &[(ReplicaClass, HolderVie
     } else if counted > factor {
         (ChunkHealth::OverReplicated, None)
     } else {
-        let spread: Vec<_> = good()
-            .filter(|view| view.counts())
-            .map(|view| (view.host, view.zone))
-            .collect();
-        if rule.penalty(factor, &spread) == SpreadPenalty::default() {
+        let counting = good().filter(|view| view.counts());
+        let places = counting.map(|view| (view.host, view.zone));
+        if rule.penalty_of(factor, places) == SpreadPenalty::default() {
             (ChunkHealth::Healthy, None)
         } else {
             (

@@ -156,7 +156,7 @@ impl Tracker {
             }
             state.finish_task(id, &task, now);
         }
-        state.sync(now);
+        state.sync_one(id, now);
         Ok(self.reply(&mut state, id, !in_sync))
     }
 
@@ -193,7 +193,7 @@ impl Tracker {
             .replicas
             .apply_full_report(id, &replicas, &digest, now);
         state.datanodes.set_picture(id, in_sync);
-        state.sync(now);
+        state.sync_one(id, now);
         Ok(self.reply(&mut state, id, !in_sync))
     }
 

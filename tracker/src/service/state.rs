@@ -109,6 +109,11 @@ impl State {
         self.replicas.sync(&self.datanodes, now);
     }
 
+    /// As [`Self::sync`] after a message of one datanode; see [`ReplicaMap::sync_one`].
+    pub fn sync_one(&mut self, id: DatanodeId, now: Duration) {
+        self.replicas.sync_one(&self.datanodes, id, now);
+    }
+
     /// Whether the catalog may change now, be the volumes full or not.
     pub fn may_change(&self, now: Duration) -> bool {
         self.datanodes.writes_refused(now).is_none() && self.comparison_refusal(now).is_none()

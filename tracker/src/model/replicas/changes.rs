@@ -10,7 +10,7 @@ use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 
 use super::super::health::{HolderView, SpreadRule};
 use super::slot::Mark;
-use super::{Expected, NodeList, ReplicaMap, Slot, Unknown};
+use super::{BitSet, Expected, ReplicaMap, Slot, Unknown};
 
 impl ReplicaMap {
     /// Tells what the catalog expects: at start for every chunk, later when a factor changes.
@@ -21,7 +21,7 @@ impl ReplicaMap {
             factor,
             kind,
         } = expected;
-        if let Some(at) = self.index.get(&chunk.id.into()).copied() {
+        if let Some(at) = self.slot_of(chunk.id) {
             self.expect_anew(at, expected);
             return;
         }
@@ -35,7 +35,7 @@ impl ReplicaMap {
         } else {
             return;
         };
-        self.index.insert(chunk.id.into(), at);
+        self.index.insert(&self.slots, at);
         self.count_slot(at);
         for (node, sealed) in self.take_unknown(chunk.id) {
             self.attach(at, node, sealed);
@@ -47,7 +47,7 @@ impl ReplicaMap {
     /// read from at once, and must report it before [`expire_promises`](Self::expire_promises).
     pub fn commit_chunk(&mut self, expected: Expected, holders: &[DatanodeId], now: Duration) {
         self.load_chunk(expected);
-        let Some(at) = self.index.get(&expected.chunk.id.into()).copied() else {
+        let Some(at) = self.slot_of(expected.chunk.id) else {
             return;
         };
         for id in holders {
@@ -79,7 +79,7 @@ impl ReplicaMap {
 
     /// The catalog names the chunk no longer: what was reported of it waits for gc.
     pub fn forget_chunk(&mut self, chunk: ChunkId, now: Duration) {
-        let Some(at) = self.index.remove(&chunk.into()) else {
+        let Some(at) = self.index.remove(&self.slots, chunk) else {
             return;
         };
         self.uncount_slot(at);
@@ -147,11 +147,21 @@ impl ReplicaMap {
         let Some(node) = self.intern(datanode) else {
             return false;
         };
-        let named = replicas.iter().map(|r| (r.chunk.id, r.chunk.version));
-        let named: BTreeSet<(ChunkId, ChunkVersion)> = named.collect();
-        self.drop_unnamed(node, &named);
+        // Nearly all of a report is known already, and costs a look at its slot. Slots stay where they
+        // are while a report is taken in.
+        let mut known = BitSet::default();
+        let mut others = Vec::new();
         for replica in replicas {
-            self.put_replica(node, replica, now);
+            match self.slot_of(replica.chunk.id) {
+                Some(at) if self.holds_exactly(at, node, &replica.chunk) => {
+                    known.insert(at);
+                }
+                slot => others.push((slot, replica)),
+            }
+        }
+        self.drop_unnamed(node, &known, &others);
+        for (slot, replica) in others {
+            self.put_replica_at(slot, node, replica, now);
         }
         self.node(node).digest == *digest
     }
@@ -164,10 +174,7 @@ impl ReplicaMap {
         chunk: ChunkId,
         version: ChunkVersion,
     ) -> bool {
-        let (Some(node), Some(at)) = (
-            self.intern(datanode),
-            self.index.get(&chunk.into()).copied(),
-        ) else {
+        let (Some(node), Some(at)) = (self.intern(datanode), self.slot_of(chunk)) else {
             return false;
         };
         if self.slot(at).version != version {
@@ -186,8 +193,8 @@ impl ReplicaMap {
         let Some(node) = self.node_index.get(&datanode).copied() else {
             return;
         };
-        let held = match self.index.get(&chunk.into()) {
-            Some(at) => self.versions(*at, node),
+        let held = match self.slot_of(chunk) {
+            Some(at) => self.versions(at, node),
             None => self.unknown_versions(chunk, node),
         };
         if let Some(sealed) = held.iter().find(|sealed| sealed.version == version) {
@@ -211,7 +218,7 @@ impl ReplicaMap {
             self.detach(at, node);
             self.reassess(at);
         }
-        self.drop_unnamed(node, &BTreeSet::new());
+        self.drop_unnamed(node, &BitSet::default(), &[]);
         let damaged: Vec<_> = self
             .damaged
             .iter()
@@ -227,7 +234,7 @@ impl ReplicaMap {
 
     /// The factor of these chunks may have risen before they were loaded.
     pub fn note_raised(&mut self, chunk: ChunkId) {
-        if let Some(at) = self.index.get(&chunk.into()).copied() {
+        if let Some(at) = self.slot_of(chunk) {
             self.mark_short(&[at], Mark::Raised);
         }
     }
@@ -309,12 +316,30 @@ impl ReplicaMap {
         self.reassess_marked(at, raised.then_some(Mark::Raised));
     }
 
+    /// Whether all that the datanode reported of the slot is exactly what the catalog expects.
+    fn holds_exactly(&self, at: u32, node: u16, sealed: &SealedChunk) -> bool {
+        let slot = self.slot(at);
+        !slot.odd() && slot.nodes.as_slice().contains(&node) && slot.expected() == *sealed
+    }
+
     fn put_replica(&mut self, node: u16, replica: &Replica, now: Duration) {
+        let slot = self.slot_of(replica.chunk.id);
+        self.put_replica_at(slot, node, replica, now);
+    }
+
+    /// As [`Self::put_replica`] of a chunk whose slot, if it has one, was looked up.
+    fn put_replica_at(&mut self, slot: Option<u32>, node: u16, replica: &Replica, now: Duration) {
         let Replica {
             chunk: sealed,
             kind,
         } = *replica;
-        if let Some(at) = self.index.get(&sealed.id.into()).copied() {
+        if let Some(at) = slot {
+            if self.holds_exactly(at, node, &sealed) {
+                return;
+            }
+            if self.attach_first(at, node, &sealed) {
+                return;
+            }
             let held = self.versions(at, node);
             if held.contains(&sealed) {
                 return;
@@ -349,9 +374,24 @@ impl ReplicaMap {
         node.digest.insert(&sealed);
     }
 
+    /// The common case of [`Self::attach`]: the datanode had nothing of the slot, no side map has
+    /// either, and what it reports is what the catalog expects. False when it is another case.
+    fn attach_first(&mut self, at: u32, node: u16, sealed: &SealedChunk) -> bool {
+        let slot = self.slot(at);
+        if slot.odd() || slot.expected() != *sealed || slot.nodes.as_slice().contains(&node) {
+            return false;
+        }
+        let holder = self.node_mut(node);
+        holder.digest.insert(sealed);
+        holder.slots.insert(at);
+        self.slot_mut(at).nodes.push(node);
+        self.rejudge(at, None);
+        true
+    }
+
     /// Removes exactly this replica; another version stays.
     fn take_back(&mut self, node: u16, sealed: &SealedChunk) {
-        if let Some(at) = self.index.get(&sealed.id.into()).copied() {
+        if let Some(at) = self.slot_of(sealed.id) {
             let mut versions = self.versions(at, node);
             if versions.contains(sealed) {
                 self.node_mut(node).digest.remove(sealed);
@@ -383,16 +423,21 @@ impl ReplicaMap {
         }
     }
 
-    /// Takes back every reported replica of a datanode that is not named.
-    fn drop_unnamed(&mut self, node: u16, named: &BTreeSet<(ChunkId, ChunkVersion)>) {
-        let known = self.node(node).slots.iter();
-        let known = known.flat_map(|at| self.versions(at, node));
+    /// Takes back every reported replica of a datanode that is neither in the `known` slots nor named by
+    /// the `others`.
+    fn drop_unnamed(&mut self, node: u16, known: &BitSet, others: &[(Option<u32>, &Replica)]) {
+        let slots = self.node(node).slots.iter();
+        let slots = slots.filter(|at| !known.contains(*at));
+        let slots = slots.flat_map(|at| self.versions(at, node));
         let unknown = self.node(node).unknown.iter();
         let unknown = unknown.flat_map(|id| self.unknown_versions(*id, node));
-        let gone: Vec<SealedChunk> = known
-            .chain(unknown)
-            .filter(|sealed| !named.contains(&(sealed.id, sealed.version)))
-            .collect();
+        let mut gone: Vec<SealedChunk> = slots.chain(unknown).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let named = others.iter().map(|(_, replica)| &replica.chunk);
+        let named: BTreeSet<_> = named.map(|chunk| (chunk.id, chunk.version)).collect();
+        gone.retain(|sealed| !named.contains(&(sealed.id, sealed.version)));
         for sealed in gone {
             self.take_back(node, &sealed);
         }
@@ -467,11 +512,5 @@ impl ReplicaMap {
             .range((at, 0)..=(at, u16::MAX))
             .map(|(_, node)| *node)
             .collect()
-    }
-}
-
-impl NodeList {
-    pub(super) fn len(&self) -> usize {
-        self.as_slice().len()
     }
 }

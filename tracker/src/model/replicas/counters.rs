@@ -9,6 +9,9 @@ use super::super::health::{Assessment, HolderView, ReplicaClass, assess};
 use super::slot::Mark;
 use super::{BitSet, Need, Queue, ReplicaMap, Slot};
 
+/// Holders of a chunk that are judged without an allocation.
+const FEW: usize = 6;
+
 /// Numbers over all chunks that the catalog knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -107,6 +110,11 @@ impl ReplicaMap {
     /// too few replicas now.
     pub(super) fn reassess_marked(&mut self, at: u32, mark: Option<Mark>) {
         self.refresh_odd(at);
+        self.rejudge(at, mark);
+    }
+
+    /// As [`Self::reassess_marked`] of a slot of which the side maps hold what they held before.
+    pub(super) fn rejudge(&mut self, at: u32, mark: Option<Mark>) {
         let (found, seen) = self.judge(at);
         let irregular = self.has_irregular(at);
         self.uncount_slot(at);
@@ -236,15 +244,27 @@ impl ReplicaMap {
 
     fn judge(&self, at: u32) -> (Assessment, bool) {
         let slot = self.slot(at);
-        let mut holders: Vec<(ReplicaClass, HolderView)> = Vec::with_capacity(slot.nodes.len() + 1);
-        for node in slot.nodes.as_slice() {
-            holders.push((self.class(at, *node), self.node(*node).view));
+        let present = slot.nodes.as_slice().iter();
+        let present = present.map(|node| (self.class(at, *node), self.node(*node).view));
+        let aside = self.set_aside(at);
+        let aside = aside.map(|node| (ReplicaClass::Corrupt, self.node(node).view));
+        let mut few = [(ReplicaClass::Corrupt, HolderView::NOBODY); FEW];
+        let mut count = 0;
+        let mut all = present.chain(aside);
+        for (place, holder) in few.iter_mut().zip(&mut all) {
+            *place = holder;
+            count += 1;
         }
-        for node in self.set_aside(at) {
-            holders.push((ReplicaClass::Corrupt, self.node(node).view));
-        }
+        let many: Vec<_>;
+        let rest: Vec<_> = all.collect();
+        let holders = if rest.is_empty() {
+            &few[..count]
+        } else {
+            many = few.iter().copied().chain(rest).collect();
+            &many
+        };
         let seen = holders.iter().any(|(class, _)| class.good());
-        (assess(slot.factor(), self.rule, &holders), seen)
+        (assess(slot.factor(), self.rule, holders), seen)
     }
 
     /// Whether some stale, corrupt or newer replica is on a volume.

@@ -1,10 +1,11 @@
 //! Where every chunk's replicas are, as the datanodes report them, judged against the catalog.
-//! Never persisted. About 100 bytes a chunk with three replicas; health, queues and counters are
+//! Never persisted. 60 to 75 bytes a chunk with three replicas, however many datanodes hold them; health, queues and counters are
 //! kept as changes come in and can be recomputed to compare ([`ReplicaMap::check_derived`]).
 
 mod bits;
 mod changes;
 mod counters;
+mod index;
 mod short;
 mod slot;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use super::datanodes::DatanodeTable;
 use super::health::{HolderView, Label, ReplicaClass, SpreadRule};
 use bits::BitSet;
 pub use counters::Counters;
+use index::Index;
 use short::ShortSince;
-use slot::{Index, Need, NodeList, Slot};
+use slot::{Need, Slot};
 
 /// What the catalog expects of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,13 +176,13 @@ impl ReplicaMap {
 
     /// One chunk; none when the catalog does not know it.
     pub fn get(&self, chunk: ChunkId) -> Option<ChunkView> {
-        let slot = *self.index.get(&chunk.into())?;
+        let slot = self.slot_of(chunk)?;
         Some(self.view_of(slot))
     }
 
     /// Whether the catalog knows the chunk.
     pub fn is_known(&self, chunk: ChunkId) -> bool {
-        self.index.contains_key(&chunk.into())
+        self.slot_of(chunk).is_some()
     }
 
     /// Every chunk that the catalog knows, in no particular but a stable order.
@@ -296,8 +298,22 @@ impl ReplicaMap {
         }
     }
 
+    /// As [`Self::sync`] of one datanode: to be called after a message of its own that changed neither
+    /// admin states nor labels. Its cost does not grow with the number of datanodes; what the others
+    /// have become meanwhile shows at the next tick.
+    pub fn sync_one(&mut self, datanodes: &DatanodeTable, id: DatanodeId, now: Duration) {
+        self.short.now(now);
+        if let Some(node) = datanodes.get(id) {
+            self.set_view(id, datanodes.view(node, now));
+        }
+    }
+
     fn occupied(&self) -> impl Iterator<Item = (u32, &Slot)> {
         (0..).zip(&self.slots).filter(|(_, slot)| slot.occupied())
+    }
+
+    fn slot_of(&self, chunk: ChunkId) -> Option<u32> {
+        self.index.find(&self.slots, chunk)
     }
 
     fn slot(&self, at: u32) -> &Slot {

@@ -1,7 +1,4 @@
-//! One chunk in 48 bytes, and the index from chunk id to slot.
-
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+//! One chunk in 48 bytes.
 
 use dfs_protocol::chunk::{ChunkKind, SealedChunk};
 use dfs_protocol::status::{ChunkHealth, RepairPriority, Shortage};
@@ -255,56 +252,6 @@ impl NodeList {
     }
 }
 
-/// Chunk id to slot. The id is split so that the key needs no 16-byte alignment.
-pub(super) type Index = HashMap<Key, u32, BuildHasherDefault<Fold>>;
-
-/// A chunk id's bits in the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key([u32; 4]);
-
-impl From<ChunkId> for Key {
-    // Cutting the id into words is the point.
-    #[allow(clippy::cast_possible_truncation)]
-    fn from(id: ChunkId) -> Self {
-        let bits = id.as_u128();
-        Self([
-            bits as u32,
-            (bits >> 32) as u32,
-            (bits >> 64) as u32,
-            (bits >> 96) as u32,
-        ])
-    }
-}
-
-impl std::hash::Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b, c, d] = self.0.map(u64::from);
-        state.write_u64(a | (b << 32));
-        state.write_u64(c | (d << 32));
-    }
-}
-
-/// Chunk ids are random already: folding them is hashing enough, and keeps runs repeatable.
-#[derive(Debug, Default)]
-pub(super) struct Fold(u64);
-
-impl Hasher for Fold {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        let mixed = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,7 +259,6 @@ mod tests {
     #[test]
     fn a_slot_takes_48_bytes() {
         assert_eq!(size_of::<Slot>(), 48);
-        assert_eq!(size_of::<(Key, u32)>(), 20);
     }
 
     #[test]

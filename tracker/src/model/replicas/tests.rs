@@ -179,6 +179,27 @@ fn a_forgotten_chunk_becomes_unknown_and_comes_back_when_loaded() {
     map.check_derived().unwrap();
 }
 
+/// What a report names is mostly known already and not looked at further: that must not hide what it
+/// leaves out.
+#[test]
+fn i02_a_full_report_that_names_nothing_new_takes_back_what_it_leaves_out() {
+    let mut map = map(1);
+    let all: Vec<SealedChunk> = (0..9).map(|n| chunk(n, 1)).collect();
+    for known in &all[..6] {
+        map.load_chunk(expected(*known, 1));
+    }
+    assert!(report(&mut map, 1, &all));
+    assert!(report(&mut map, 1, &all), "the same again");
+    assert_eq!(map.counters().of_health(ChunkHealth::Healthy), 6);
+    let left: Vec<SealedChunk> = all.iter().copied().filter(|c| c.id != id(2)).collect();
+    assert!(report(&mut map, 1, &left));
+    assert_eq!(map.get(id(2)).unwrap().health, ChunkHealth::Missing);
+    assert!(report(&mut map, 1, &left[..5]));
+    assert_eq!(map.counters().of_health(ChunkHealth::Missing), 1);
+    assert!(map.unknown(id(8)).is_none(), "unknown ones as well");
+    map.check_derived().unwrap();
+}
+
 /// A writer that did not hear of a seal goes on under the next version: both lie on the volume.
 #[test]
 fn i07_two_versions_of_a_chunk_on_one_volume_are_both_known_and_the_expected_one_counts() {
