@@ -1,4 +1,5 @@
 mod journal;
+mod small;
 
 use dfs_client::ClientError;
 use dfs_client::http::whole;
