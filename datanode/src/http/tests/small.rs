@@ -10,7 +10,11 @@ use crate::store::PackLimits;
 
 async fn packing(tracker: &FakeTracker) -> Node {
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    let packs = PackLimits::default();
+    // Writers of these tests ask for room for 8 MiB.
+    let packs = PackLimits {
+        chunk: 8 << 20,
+        ..PackLimits::default()
+    };
     let node = Node::on(tracker, dir, |config| config.packs = packs).await;
     node.wait_admitted(tracker).await;
     node
