@@ -115,7 +115,7 @@ impl Reader {
     pub(super) async fn gather(self, range: Range<u64>) -> Result<VecDeque<Bytes>, DownloadError> {
         let mut taker = Taker::Memory(VecDeque::new());
         match (self.hand_to(&mut taker, range).await, taker) {
-            (Ok(()), Taker::Memory(taken)) => Ok(taken),
+            (Ok(()), Taker::Memory(pieces)) => Ok(pieces),
             (Err(Ended::Failed(error)), _) => Err(error),
             (Ok(()) | Err(Ended::ClientGone), _) => Err(DownloadError::Interrupted),
         }
