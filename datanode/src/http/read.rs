@@ -309,17 +309,17 @@ fn end_mark(range: &Range<u64>) -> Bytes {
 
 /// A body that is at hand: its length is announced, and it goes out with the head.
 struct Pieces {
-    pieces: VecDeque<Bytes>,
+    waiting: VecDeque<Bytes>,
     left: u64,
     _place: Place,
 }
 
 impl Pieces {
     fn new(pieces: impl IntoIterator<Item = Bytes>, place: Place) -> Self {
-        let pieces: VecDeque<_> = pieces.into_iter().collect();
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let waiting: VecDeque<_> = pieces.into_iter().collect();
+        let left = waiting.iter().map(|piece| piece.len() as u64).sum();
         Self {
-            pieces,
+            waiting,
             left,
             _place: place,
         }
@@ -334,13 +334,13 @@ impl http_body::Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.pop_front();
+        let piece = self.waiting.pop_front();
         self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.waiting.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -38,13 +38,13 @@ pub(super) fn read_now(shared: &Arc<Shared>, chunk: &SealedChunk) -> Option<Smal
         return None;
     }
     Some(SmallChunk {
-        blocks: verified(chunk, place, bytes.into())?,
+        blocks: verified(chunk, place, &bytes.into())?,
         header: entry.header,
     })
 }
 
 /// The blocks of an entry, if all of them match the footer, and the footer is the chunk's.
-fn verified(chunk: &SealedChunk, place: Place, entry: Bytes) -> Option<Vec<Block>> {
+fn verified(chunk: &SealedChunk, place: Place, entry: &Bytes) -> Option<Vec<Block>> {
     let from = usize::try_from(place.header).ok()?;
     let to = from.checked_add(usize::try_from(chunk.length).ok()?)?;
     let end = to.checked_add(usize::try_from(footer_length(chunk.length)).ok()?)?;
