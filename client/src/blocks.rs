@@ -9,14 +9,15 @@ use dfs_protocol::chunk::{BLOCK_SIZE_U64, ChunkOrigin, DatanodeAddress, SealedCh
 use dfs_protocol::frame::{BLOCK_STREAM_MEDIA_TYPE, FrameKind, HopFailure, parse};
 use dfs_protocol::repair::RepairLane;
 use dfs_protocol::routes::{CHUNK_ORIGIN_HEADER, DATANODE_HEADER, REPAIR_LANE_HEADER, datanode};
+use futures_util::FutureExt as _;
 use http::Request;
-use http::header::{ACCEPT, RANGE};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::header::{ACCEPT, HeaderValue, RANGE};
+use hyper::body::{Body as _, Incoming};
 
+use crate::driven::Driven;
 use crate::error::ClientError;
 use crate::frame_io::{Frame, FrameDecoder};
-use crate::http::{HttpClient, empty, malformed, unreachable, uri};
+use crate::http::{HttpClient, malformed, unreachable};
 
 /// How long a datanode may take to begin an answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,9 +38,12 @@ pub struct Block {
 /// The blocks that cover a range of one chunk on one datanode, in order, each verified.
 #[derive(Debug)]
 pub struct BlockStream {
+    http: HttpClient,
     from: DatanodeAddress,
-    origin: Option<ChunkOrigin>,
+    origin: Option<HeaderValue>,
     body: Incoming,
+    /// Given back at the end.
+    connection: Option<Driven>,
     decoder: FrameDecoder,
     next_offset: u64,
     end: u64,
@@ -85,7 +89,7 @@ async fn begin(
         chunk.id,
         chunk.version
     );
-    let mut builder = Request::get(uri(&from.address, &path)?)
+    let mut builder = Request::get(path)
         .header(ACCEPT, BLOCK_STREAM_MEDIA_TYPE)
         .header(DATANODE_HEADER, from.id.to_string())
         .header(RANGE, format!("bytes={first}-{}", end.saturating_sub(1)));
@@ -93,15 +97,16 @@ async fn begin(
         builder = builder.header(REPAIR_LANE_HEADER, lane.as_str());
     }
     let request = builder
-        .body(empty())
+        .body(())
         .map_err(|error| malformed(&from.address, &error))?;
-    let response = http.send(&from.address, request, HEAD_TIMEOUT).await?;
-    let origin = response.headers().get(CHUNK_ORIGIN_HEADER);
-    let origin = origin.and_then(|json| serde_json::from_slice(json.as_bytes()).ok());
+    let asked = http.get_driven(&from.address, request, HEAD_TIMEOUT);
+    let (mut response, connection) = asked.await?;
     Ok(BlockStream {
+        http: http.clone(),
         from: from.clone(),
-        origin,
+        origin: response.headers_mut().remove(CHUNK_ORIGIN_HEADER),
         body: response.into_body(),
+        connection: Some(connection),
         decoder: FrameDecoder::default(),
         next_offset: first,
         end,
@@ -116,8 +121,8 @@ impl BlockStream {
     }
 
     /// Where the chunk belongs, as the replica's header says: what a copy must carry on.
-    pub fn origin(&self) -> Option<&ChunkOrigin> {
-        self.origin.as_ref()
+    pub fn origin(&self) -> Option<ChunkOrigin> {
+        serde_json::from_slice(self.origin.as_ref()?.as_bytes()).ok()
     }
 
     /// The next block; `None` after the last. An error means that the rest must come from another
@@ -131,6 +136,7 @@ impl BlockStream {
             FrameKind::Block => self.accept(frame).map(Some),
             FrameKind::End if self.next_offset == self.end => {
                 self.ended = true;
+                self.give_back().await;
                 Ok(None)
             }
             FrameKind::Failed => {
@@ -163,13 +169,29 @@ impl BlockStream {
         })
     }
 
+    /// Keeps the connection, if the answer ends with the end mark and is here. Does not wait.
+    async fn give_back(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        let is_over = self.body.is_end_stream()
+            || matches!(connection.frame(&mut self.body).now_or_never(), Some(None));
+        if is_over {
+            self.http.keep(&self.from.address, connection).await;
+        }
+    }
+
     async fn next_frame(&mut self) -> Result<Frame, ClientError> {
         loop {
             let decoded = self.decoder.next();
             if let Some(frame) = decoded.map_err(|e| malformed(&self.from.address, &e))? {
                 return Ok(frame);
             }
-            let received = tokio::time::timeout(STALL_TIMEOUT, self.body.frame()).await;
+            let Some(connection) = &mut self.connection else {
+                return Err(malformed(&self.from.address, &"the blocks ended early"));
+            };
+            let received = connection.frame(&mut self.body);
+            let received = tokio::time::timeout(STALL_TIMEOUT, received).await;
             match received {
                 Err(_) => {
                     return Err(ClientError::TimedOut {

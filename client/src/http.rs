@@ -14,7 +14,7 @@ use dfs_protocol::{ErrorCode, Problem};
 use dfs_runtime::metrics::Label as _;
 use dfs_runtime::net::{Connection, SharedConnector};
 use dfs_runtime::token::Tokens;
-use dfs_runtime::trace::{self, Outgoing};
+use dfs_runtime::trace::{self, Outgoing, Span};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
@@ -28,6 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, CallResult};
+use crate::driven::{Driven, DrivenPool};
 use crate::error::ClientError;
 use crate::metrics::{ClientMetrics, Timed};
 
@@ -45,6 +46,8 @@ pub(crate) const IDLE_PER_PEER: usize = 128;
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     pool: Client<SeamConnector, RequestBody>,
+    /// For small answers.
+    driven: DrivenPool,
     connector: SharedConnector,
     tokens: Tokens,
     metrics: Option<ClientMetrics>,
@@ -69,6 +72,7 @@ impl HttpClient {
             .build(SeamConnector(connector.clone()));
         Self {
             pool,
+            driven: DrivenPool::new(connector.clone()),
             connector,
             tokens: Tokens::none(),
             metrics,
@@ -110,6 +114,33 @@ impl HttpClient {
         mut request: Request<RequestBody>,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
+        let sending = self.begin(address, &mut request);
+        let sent = self.exchange(address, request, timeout).await;
+        sending.end(&sent);
+        sent
+    }
+
+    /// As [`Self::send`] of a GET, over a connection that the caller drives; it goes back with
+    /// [`Self::keep`] when the body was read to its end.
+    pub(crate) async fn get_driven(
+        &self,
+        address: &str,
+        mut request: Request<()>,
+        timeout: Duration,
+    ) -> Result<(Response<Incoming>, Driven), ClientError> {
+        let sending = self.begin(address, &mut request);
+        let sent = self.exchange_driven(address, request, timeout).await;
+        sending.end(&sent);
+        sent
+    }
+
+    /// Keeps a connection for the next [`Self::get_driven`].
+    pub(crate) async fn keep(&self, address: &str, driven: Driven) {
+        self.driven.keep(address, driven).await;
+    }
+
+    /// Begins a call: the request carries its trace and the token from here on.
+    fn begin<B>(&self, address: &str, request: &mut Request<B>) -> Sending<'_> {
         let call = Call::of(request.uri().path());
         let timed = Timed::begin(self.metrics.as_ref(), call);
         let Outgoing {
@@ -119,35 +150,20 @@ impl HttpClient {
         if let Some(header) = header {
             request.headers_mut().insert(TRACEPARENT_HEADER, header);
         }
-        let sent = self.exchange(address, request, timeout).await;
-        let result = match &sent {
-            Ok(_) => CallResult::Ok,
-            Err(error) => {
-                let result = CallResult::from(error);
-                span.failed(result.as_str());
-                result
-            }
-        };
-        timed.end(result);
-        sent
+        if let Some(token) = self.tokens.to_send() {
+            request.headers_mut().insert(AUTHORIZATION, token);
+        }
+        Sending { timed, span }
     }
 
     async fn exchange(
         &self,
         address: &str,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
-        if let Some(token) = self.tokens.to_send() {
-            request.headers_mut().insert(AUTHORIZATION, token);
-        }
         let response = match tokio::time::timeout(timeout, self.pool.request(request)).await {
-            Err(_) => {
-                return Err(ClientError::TimedOut {
-                    address: address.to_owned(),
-                    seconds: timeout.as_secs(),
-                });
-            }
+            Err(_) => return Err(timed_out(address, timeout)),
             Ok(Err(error)) if error.is_connect() => {
                 return Err(ClientError::NotConnected {
                     address: address.to_owned(),
@@ -157,10 +173,26 @@ impl HttpClient {
             Ok(Err(error)) => return Err(unreachable(address, &error)),
             Ok(Ok(response)) => response,
         };
-        if response.status().is_success() || response.status().is_redirection() {
+        if is_answer(response.status()) {
             return Ok(response);
         }
         Err(refusal(address, response).await)
+    }
+
+    async fn exchange_driven(
+        &self,
+        address: &str,
+        request: Request<()>,
+        timeout: Duration,
+    ) -> Result<(Response<Incoming>, Driven), ClientError> {
+        let asked = tokio::time::timeout(timeout, self.driven.get(address, request)).await;
+        let (response, mut driven) = asked.map_err(|_| timed_out(address, timeout))??;
+        if is_answer(response.status()) {
+            return Ok((response, driven));
+        }
+        let refusal = driven.drive(refusal(address, response)).await;
+        self.keep(address, driven).await;
+        Err(refusal)
     }
 
     /// POSTs JSON and reads JSON.
@@ -233,6 +265,37 @@ impl HttpClient {
     }
 }
 
+/// A call that was begun.
+struct Sending<'a> {
+    timed: Timed<'a>,
+    span: Span,
+}
+
+impl Sending<'_> {
+    fn end<T>(mut self, sent: &Result<T, ClientError>) {
+        let result = match sent {
+            Ok(_) => CallResult::Ok,
+            Err(error) => {
+                let result = CallResult::from(error);
+                self.span.failed(result.as_str());
+                result
+            }
+        };
+        self.timed.end(result);
+    }
+}
+
+fn is_answer(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
+}
+
+fn timed_out(address: &str, timeout: Duration) -> ClientError {
+    ClientError::TimedOut {
+        address: address.to_owned(),
+        seconds: timeout.as_secs(),
+    }
+}
+
 /// A body of bytes at hand.
 pub fn whole(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into())
@@ -277,12 +340,7 @@ pub async fn read_whole(
     };
     tokio::time::timeout(timeout, read)
         .await
-        .unwrap_or_else(|_| {
-            Err(ClientError::TimedOut {
-                address: address.to_owned(),
-                seconds: timeout.as_secs(),
-            })
-        })
+        .unwrap_or_else(|_| Err(timed_out(address, timeout)))
 }
 
 /// Reads JSON.
@@ -354,7 +412,7 @@ pub(crate) fn unreachable(address: &str, error: &dyn std::error::Error) -> Clien
 }
 
 /// The innermost cause is what people can act on ("connection refused").
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -387,7 +445,14 @@ impl tower::Service<Uri> for SeamConnector {
     }
 }
 
-struct SeamIo(TokioIo<Box<dyn Connection>>);
+/// A connection of the seam, as hyper sees it.
+pub(crate) struct SeamIo(pub(crate) TokioIo<Box<dyn Connection>>);
+
+impl std::fmt::Debug for SeamIo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SeamIo")
+    }
+}
 
 impl PoolConnection for SeamIo {
     fn connected(&self) -> Connected {

@@ -4,6 +4,7 @@
 pub mod blocks;
 pub mod call;
 pub mod datanode;
+mod driven;
 pub mod error;
 pub mod frame_io;
 pub mod http;

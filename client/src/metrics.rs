@@ -17,6 +17,7 @@ use prometheus::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::call::{Call, CallResult, Peer};
+use crate::driven::IDLE_READS;
 use crate::http::IDLE_PER_PEER;
 use crate::write_stream::IDLE_PER_DATANODE;
 
@@ -55,7 +56,11 @@ impl ClientMetrics {
             &["pool"],
         )?;
         let limits = registered(registry, limits)?;
-        for (pool, limit) in [("call", IDLE_PER_PEER), ("stream", IDLE_PER_DATANODE)] {
+        for (pool, limit) in [
+            ("call", IDLE_PER_PEER),
+            ("read", IDLE_READS),
+            ("stream", IDLE_PER_DATANODE),
+        ] {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             limits.with_label_values(&[pool]).set(limit);
         }

@@ -113,7 +113,7 @@ async fn copy_from(
     };
     let opened = watch.unless_silent(source, opening).await;
     let mut blocks = opened.map_err(|e| source_fault(e.into_problem()))?;
-    let Some(origin) = blocks.origin().cloned() else {
+    let Some(origin) = blocks.origin() else {
         let detail = "the source does not say where the chunk belongs";
         return Err(source_fault(Problem::new(ErrorCode::Internal, detail)));
     };

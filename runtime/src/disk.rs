@@ -7,12 +7,12 @@ pub use metered::{DiskMetrics, DiskOperation, MeteredDisk};
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
 pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// As [`Self::read_at`], but out of memory alone, so that it may be called outside of a blocking
+    /// thread: `WouldBlock` where the device would be waited for, or nothing tells; fewer bytes where only
+    /// the first ones are at hand.
+    fn read_now_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
     /// As [`Self::write_all_at`], but the page cache lets go of the bytes once they are on the device,
@@ -90,6 +96,14 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Makes bytes and length durable (fdatasync). After an error nothing written before it may be
     /// relied on, and calling it again proves nothing (I14).
     fn sync(&self) -> io::Result<()>;
+
+    /// Fills `buffer` from `offset` without waiting for the device. `WouldBlock` whenever that is not to be had, also at the file's end.
+    fn read_exact_now_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.read_now_at(buffer, offset)? == buffer.len() {
+            return Ok(());
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 
     /// Fills `buffer` from `offset`, or fails with `UnexpectedEof`.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -267,6 +281,18 @@ impl DiskFile for RealFile {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
+        }
+    }
+
+    fn read_now_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut into = [IoSliceMut::new(buffer)];
+        match preadv2(&self.0, &mut into, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read),
+            // Also a file system that cannot tell what is in memory.
+            Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

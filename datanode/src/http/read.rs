@@ -2,9 +2,12 @@
 //! after the head was sent breaks the connection; there is never a clean short body (I5).
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -20,6 +23,7 @@ use dfs_runtime::problem::{ApiQuery, ProblemResponse};
 use futures_util::stream;
 use http::header::{ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body::{Frame, SizeHint};
 use prometheus::IntGauge;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -29,7 +33,7 @@ use super::Ctx;
 use super::range::{Wanted, parse};
 use crate::context::Context;
 use crate::metrics::Direction;
-use crate::store::{Block, ChunkRead, StoreError};
+use crate::store::{Block, ChunkRead, RecordHeader, SmallChunk, StoreError};
 
 /// Blocks read from the disk at once: 1 MiB.
 const STEP: u64 = 16;
@@ -59,49 +63,169 @@ pub async fn download(
         .version
         .or_else(|| newest().map(|replica| replica.chunk.version))
         .unwrap_or(ChunkVersion::FIRST);
-    let opened = ctx
-        .blocking(move |ctx| ctx.store.open(query.id, version))
-        .await?;
-    let reader = opened.map_err(Problem::from)?;
-    let length = reader.header().chunk.length;
     let as_blocks = wants_blocks(&headers);
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
-    let wanted = parse(range, length);
-    let (range, status) = match wanted {
-        Wanted::Whole => (0..length, StatusCode::OK),
-        Wanted::Part(range) => (range, StatusCode::PARTIAL_CONTENT),
-        Wanted::Unsatisfiable if as_blocks => (length..length, StatusCode::OK),
-        Wanted::Unsatisfiable => return Ok(unsatisfiable(length)),
-    };
-    let origin = reader.header().origin.clone();
-    let mut reading = Reading::new(Arc::clone(&ctx), reader, range.clone(), as_blocks, permit);
     let lane = headers.get(REPAIR_LANE_HEADER);
-    reading.lane = lane.map(|value| RepairLane::from_header(value.as_bytes()));
+    let lane = lane.map(|value| RepairLane::from_header(value.as_bytes()));
+    let place = Place::take(&ctx, permit);
+    // What is read for repair waits for its bandwidth on the way, whatever its size.
+    if lane.is_none()
+        && let Some(small) = ctx.store.read_now(query.id, version)
+    {
+        return Ok(small_answer(&ctx, small, range, as_blocks, place));
+    }
+    let range = range.map(str::to_owned);
+    let begun = ctx
+        .blocking(move |ctx| begin(ctx, (query.id, version), range.as_deref(), as_blocks))
+        .await?;
+    let Begun {
+        reader,
+        wanted,
+        first,
+    } = begun.map_err(Problem::from)?;
+    let header = reader.header().clone();
+    let Some(answer) = Answer::of(&header, wanted, as_blocks) else {
+        return Ok(unsatisfiable(header.chunk.length));
+    };
+    let mut reading = Reading {
+        ctx,
+        reader,
+        range: answer.range.clone(),
+        as_blocks,
+        steps: Steps::over(&answer.range),
+        ahead: None,
+        ready: VecDeque::new(),
+        done: false,
+        lane,
+        place,
+    };
     // The first blocks before the head: damage there is a clean refusal.
-    reading.prime().await.map_err(Problem::from)?;
-    let mut response = Body::from_stream(stream::unfold(reading, Reading::next)).into_response();
-    *response.status_mut() = if as_blocks { StatusCode::OK } else { status };
-    let headers = response.headers_mut();
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    reading.begin_with(first);
+    if reading.done && lane.is_none() {
+        let pieces = Pieces::new(reading.ready.into_iter().flatten(), reading.place);
+        return Ok(answer.with(Body::new(pieces)));
+    }
+    Ok(answer.with(Body::from_stream(stream::unfold(reading, Reading::next))))
+}
+
+/// A replica that is open, with the first step of what is wanted.
+struct Begun {
+    reader: Arc<dyn ChunkRead>,
+    wanted: Wanted,
+    first: Vec<Block>,
+}
+
+/// Opens a replica and reads the first step, in one go: a small read is one visit of a blocking thread.
+fn begin(
+    ctx: &Context,
+    (id, version): (ChunkId, ChunkVersion),
+    range: Option<&str>,
+    as_blocks: bool,
+) -> Result<Begun, StoreError> {
+    let reader = ctx.store.open(id, version)?;
+    let wanted = parse(range, reader.header().chunk.length);
+    let first = match Answer::of(reader.header(), wanted.clone(), as_blocks) {
+        None => Vec::new(),
+        Some(answer) => {
+            let Steps { next, end } = Steps::over(&answer.range);
+            reader.blocks(next, STEP.min(end - next))?
+        }
+    };
+    Ok(Begun {
+        reader,
+        wanted,
+        first,
+    })
+}
+
+/// The answer to a request for a chunk that is in memory.
+fn small_answer(
+    ctx: &Context,
+    small: SmallChunk,
+    range: Option<&str>,
+    as_blocks: bool,
+    place: Place,
+) -> Response {
+    let SmallChunk { header, blocks } = small;
+    let wanted = parse(range, header.chunk.length);
+    let Some(answer) = Answer::of(&header, wanted, as_blocks) else {
+        return unsatisfiable(header.chunk.length);
+    };
+    let Steps { next, end } = Steps::over(&answer.range);
+    let mut pieces = Vec::new();
+    for block in (0..)
+        .zip(blocks)
+        .filter(|(index, _)| (next..end).contains(index))
+    {
+        let (_, block) = block;
+        ctx.metrics.read_bytes.inc_by(block.data.len() as u64);
+        push_block(&mut pieces, block, &answer.range, as_blocks);
+    }
     if as_blocks {
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static(BLOCK_STREAM_MEDIA_TYPE),
-        );
-    } else {
-        let media = HeaderValue::from_static("application/octet-stream");
-        headers.insert(CONTENT_TYPE, media);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+        pieces.push(end_mark(&answer.range));
+    }
+    answer.with(Body::new(Pieces::new(pieces, place)))
+}
+
+/// The head of an answer that has a body.
+struct Answer {
+    /// Bytes of the chunk that are sent, or that the blocks sent cover.
+    range: Range<u64>,
+    status: StatusCode,
+    as_blocks: bool,
+    /// Of the chunk.
+    length: u64,
+    /// Where the chunk belongs, as JSON.
+    origin: Vec<u8>,
+}
+
+impl Answer {
+    /// None where the chunk has none of the bytes that are wanted.
+    fn of(header: &RecordHeader, wanted: Wanted, as_blocks: bool) -> Option<Self> {
+        let length = header.chunk.length;
+        let (range, status) = match wanted {
+            Wanted::Whole => (0..length, StatusCode::OK),
+            Wanted::Part(range) => (range, StatusCode::PARTIAL_CONTENT),
+            Wanted::Unsatisfiable if as_blocks => (length..length, StatusCode::OK),
+            Wanted::Unsatisfiable => return None,
+        };
+        Some(Self {
+            range,
+            status: if as_blocks { StatusCode::OK } else { status },
+            as_blocks,
+            length,
+            origin: serde_json::to_vec(&header.origin).unwrap_or_default(),
+        })
+    }
+
+    fn with(self, body: Body) -> Response {
+        let Self {
+            range,
+            status,
+            as_blocks,
+            length,
+            origin,
+        } = self;
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        let media = if as_blocks {
+            BLOCK_STREAM_MEDIA_TYPE
+        } else {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+            "application/octet-stream"
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
         if status == StatusCode::PARTIAL_CONTENT {
             let value = format!("bytes {}-{}/{length}", range.start, range.end - 1);
             headers.extend(HeaderValue::try_from(value).map(|v| (CONTENT_RANGE, v)));
         }
+        if let Ok(value) = HeaderValue::from_bytes(&origin) {
+            headers.insert(CHUNK_ORIGIN_HEADER, value);
+        }
+        response
     }
-    let origin = serde_json::to_vec(&origin).unwrap_or_default();
-    if let Ok(value) = HeaderValue::from_bytes(&origin) {
-        headers.insert(CHUNK_ORIGIN_HEADER, value);
-    }
-    Ok(response)
 }
 
 fn wants_blocks(headers: &HeaderMap) -> bool {
@@ -124,74 +248,151 @@ fn unsatisfiable(length: u64) -> Response {
 
 type Step = Result<Vec<Block>, StoreError>;
 
+/// Blocks of a range, some at a time.
+#[derive(Debug)]
+struct Steps {
+    /// First block of the next step.
+    next: u64,
+    /// After the last block.
+    end: u64,
+}
+
+impl Steps {
+    fn over(range: &Range<u64>) -> Self {
+        Self {
+            next: range.start / BLOCK_SIZE_U64,
+            end: range.end.div_ceil(BLOCK_SIZE_U64),
+        }
+    }
+
+    /// First block and number of the next step.
+    fn take(&mut self) -> Option<(u64, u64)> {
+        if self.next >= self.end {
+            return None;
+        }
+        let (first, count) = (self.next, STEP.min(self.end - self.next));
+        self.next += count;
+        Some((first, count))
+    }
+}
+
 /// A read in progress: one step is sent while the next is read.
 struct Reading {
     ctx: Arc<Context>,
     reader: Arc<dyn ChunkRead>,
     range: Range<u64>,
     as_blocks: bool,
-    /// First block of the next step.
-    next: u64,
-    /// After the last block.
-    end: u64,
+    /// What is left to be read.
+    steps: Steps,
     ahead: Option<JoinHandle<Step>>,
     ready: VecDeque<io::Result<Bytes>>,
     done: bool,
     /// Set when it is read for repair.
     lane: Option<RepairLane>,
-    _count: Counted,
+    place: Place,
+}
+
+/// A block as it is sent: framed, or the part of it that lies in the range.
+fn push_block(pieces: &mut Vec<Bytes>, block: Block, range: &Range<u64>, as_blocks: bool) {
+    if as_blocks {
+        let header = FrameHeader {
+            kind: FrameKind::Block,
+            length: u32::try_from(block.data.len()).unwrap_or(u32::MAX),
+            crc32c: block.crc32c,
+            offset: block.offset,
+        };
+        pieces.push(Bytes::copy_from_slice(&header.encode()));
+        pieces.push(block.data);
+        return;
+    }
+    let length = block.data.len() as u64;
+    let from = range.start.saturating_sub(block.offset).min(length);
+    let to = range.end.saturating_sub(block.offset).min(length);
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+    pieces.push(block.data.slice(at(from)..at(to)));
+}
+
+/// The frame behind the last block.
+fn end_mark(range: &Range<u64>) -> Bytes {
+    Bytes::copy_from_slice(&frame::signal(FrameKind::End, range.end))
+}
+
+/// A body that is at hand: its length is announced, and it goes out with the head.
+struct Pieces {
+    waiting: VecDeque<Bytes>,
+    left: u64,
+    _place: Place,
+}
+
+impl Pieces {
+    fn new(pieces: impl IntoIterator<Item = Bytes>, place: Place) -> Self {
+        let waiting: VecDeque<_> = pieces.into_iter().collect();
+        let left = waiting.iter().map(|piece| piece.len() as u64).sum();
+        Self {
+            waiting,
+            left,
+            _place: place,
+        }
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.waiting.pop_front();
+        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// A place among the reads, until the last byte is sent.
+struct Place {
+    reads: IntGauge,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Counts a read while it lives.
-struct Counted(IntGauge);
+impl Place {
+    fn take(ctx: &Context, permit: OwnedSemaphorePermit) -> Self {
+        let reads = ctx.metrics.reads.clone();
+        reads.inc();
+        Self {
+            reads,
+            _permit: permit,
+        }
+    }
+}
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.dec();
+        self.reads.dec();
     }
 }
 
 impl Reading {
-    fn new(
-        ctx: Arc<Context>,
-        reader: Arc<dyn ChunkRead>,
-        range: Range<u64>,
-        as_blocks: bool,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        ctx.metrics.reads.inc();
-        Self {
-            _count: Counted(ctx.metrics.reads.clone()),
-            next: range.start / BLOCK_SIZE_U64,
-            end: range.end.div_ceil(BLOCK_SIZE_U64),
-            ctx,
-            reader,
-            range,
-            as_blocks,
-            ahead: None,
-            ready: VecDeque::new(),
-            done: false,
-            lane: None,
-            _permit: permit,
-        }
-    }
-
-    /// Reads the first step.
-    async fn prime(&mut self) -> Result<(), StoreError> {
+    /// Goes on behind the first step, which was read before.
+    fn begin_with(&mut self, first: Vec<Block>) {
+        let _read = self.steps.take();
         self.start_step();
-        let step = self.finish_step().await?;
-        self.start_step();
-        self.accept(step);
-        Ok(())
+        self.accept(first);
     }
 
     fn start_step(&mut self) {
-        if self.next >= self.end {
+        let Some((first, count)) = self.steps.take() else {
             return;
-        }
-        let (first, count) = (self.next, STEP.min(self.end - self.next));
-        self.next += count;
+        };
         let reader = Arc::clone(&self.reader);
         let step = tokio::task::spawn_blocking(move || reader.blocks(first, count));
         self.ahead = Some(step);
@@ -210,38 +411,19 @@ impl Reading {
     }
 
     fn accept(&mut self, blocks: Vec<Block>) {
+        let mut pieces = Vec::with_capacity(2 * blocks.len() + 1);
         for block in blocks {
-            self.ctx.metrics.read_bytes.inc_by(block.data.len() as u64);
-            if self.as_blocks {
-                let header = FrameHeader {
-                    kind: FrameKind::Block,
-                    length: u32::try_from(block.data.len()).unwrap_or(u32::MAX),
-                    crc32c: block.crc32c,
-                    offset: block.offset,
-                };
-                let header = Bytes::copy_from_slice(&header.encode());
-                self.ready.push_back(Ok(header));
-                self.ready.push_back(Ok(block.data));
-            } else {
-                self.ready.push_back(Ok(self.cut(&block)));
-            }
+            let length = block.data.len() as u64;
+            self.ctx.metrics.read_bytes.inc_by(length);
+            push_block(&mut pieces, block, &self.range, self.as_blocks);
         }
         if self.ahead.is_none() && !self.done {
             self.done = true;
             if self.as_blocks {
-                let end = frame::signal(FrameKind::End, self.range.end);
-                self.ready.push_back(Ok(Bytes::copy_from_slice(&end)));
+                pieces.push(end_mark(&self.range));
             }
         }
-    }
-
-    /// The part of a block that lies in the range.
-    fn cut(&self, block: &Block) -> Bytes {
-        let length = block.data.len() as u64;
-        let from = self.range.start.saturating_sub(block.offset).min(length);
-        let to = self.range.end.saturating_sub(block.offset).min(length);
-        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
-        block.data.slice(at(from)..at(to))
+        self.ready.extend(pieces.into_iter().map(Ok));
     }
 
     fn break_off(&mut self, error: &StoreError) {

@@ -1,5 +1,6 @@
 mod journal;
 mod repair;
+mod small;
 
 use dfs_client::ClientError;
 use dfs_client::http::whole;

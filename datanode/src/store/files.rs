@@ -27,9 +27,10 @@ use super::put::put_packed;
 use super::reader::RecordReader;
 use super::refusal::Refusal;
 use super::scan::{Damaged, scan};
+use super::small;
 use super::space::{Room, SpaceGuard, SpaceLimits};
 use super::volume::Identity;
-use super::{ChunkRead, ChunkStore, NewChunk, SetAside, StagedChunk, WholeChunk};
+use super::{ChunkRead, ChunkStore, NewChunk, SetAside, SmallChunk, StagedChunk, WholeChunk};
 use crate::metrics::StoreMetrics;
 
 /// What a store needs to know.
@@ -228,6 +229,11 @@ impl ChunkStore for FileChunkStore {
             }
             opened => Ok(Arc::new(opened?)),
         }
+    }
+
+    fn read_now(&self, id: ChunkId, version: ChunkVersion) -> Option<SmallChunk> {
+        let replica = self.shared.index.get((id, version))?;
+        small::read_now(&self.shared, &replica.chunk)
     }
 
     fn remove(

@@ -15,6 +15,7 @@ pub mod reader;
 pub mod record;
 pub mod refusal;
 pub mod scan;
+pub mod small;
 pub mod space;
 mod steps;
 pub mod volume;
@@ -37,6 +38,7 @@ pub use files::{FileChunkStore, StoreConfig, StoreSeams};
 pub use index::ReplicaIndex;
 pub use packs::PackLimits;
 pub use record::RecordHeader;
+pub use small::SmallChunk;
 pub use space::{Room, SpaceLimits};
 pub use volume::{Identity, Volume, VolumeError};
 
@@ -78,7 +80,7 @@ impl WholeChunk {
     }
 }
 
-/// Sealed chunks, and those being written. All calls block.
+/// Sealed chunks, and those being written. All calls block but where they say otherwise.
 pub trait ChunkStore: Debug + Send + Sync + 'static {
     /// Begins a chunk. Nothing of it is seen before [`StagedChunk::seal`].
     fn begin(&self, new: &NewChunk) -> Result<Box<dyn StagedChunk>, StoreError>;
@@ -89,6 +91,9 @@ pub trait ChunkStore: Debug + Send + Sync + 'static {
     fn put_packed(&self, chunks: Vec<WholeChunk>) -> Vec<Result<Replica, StoreError>>;
     /// Opens a sealed replica for reading; its header and block table are verified.
     fn open(&self, id: ChunkId, version: ChunkVersion) -> Result<Arc<dyn ChunkRead>, StoreError>;
+    /// A small replica, whole and verified, if it is packed and in memory: does not block. `None` also
+    /// where anything is wrong with it; [`ChunkStore::open`] then says what, and acts on it.
+    fn read_now(&self, id: ChunkId, version: ChunkVersion) -> Option<SmallChunk>;
     /// Removes a replica, durably. False when there is none. A replica of another kind stays.
     fn remove(
         &self,

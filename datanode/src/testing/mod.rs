@@ -35,6 +35,8 @@ pub(crate) struct Faults {
     pub(crate) write: Option<i32>,
     /// Reads past the header fail with this error number.
     pub(crate) read: Option<i32>,
+    /// Nothing is in the page cache.
+    pub(crate) cold: bool,
     /// Opening for reading fails with this error number.
     pub(crate) open: Option<i32>,
     /// Room on the file system, total and available.
@@ -226,6 +228,14 @@ impl DiskFile for TestFile {
             Some(error) if offset >= 4096 || self.is_pack() => Err(os(error)),
             _ => self.inner.read_at(buffer, offset),
         }
+    }
+
+    fn read_now_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.disk.faults().cold {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // Not the inner one's: which bytes of a test's files the page cache holds is nobody's promise.
+        self.read_at(buffer, offset)
     }
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {

@@ -372,7 +372,7 @@ pub(crate) async fn get(from: &Node, chunk: &SealedChunk) -> Option<Vec<u8>> {
     let range = 0..chunk.length;
     let read = dfs_client::blocks::read_blocks(&http, &from.address, chunk, range).await;
     let mut stream = read.ok()?;
-    assert_eq!(stream.origin(), Some(&origin()));
+    assert_eq!(stream.origin(), Some(origin()));
     let mut data = Vec::new();
     while let Some(block) = stream.next().await.ok()? {
         data.extend_from_slice(&block.data);

@@ -336,6 +336,16 @@ impl DiskFaults {
         }
         verdict
     }
+
+    /// Whether the next such call is delayed.
+    pub(super) fn delays(&self, kind: CallKind, path: &Path) -> bool {
+        let state = lock(&self.0);
+        let delays = |fault: &Fault| {
+            let is_due = fault.matches(kind, path) && fault.left != Some(0) && fault.skip == 0;
+            is_due && matches!(fault.effect, Effect::Delay(_))
+        };
+        state.faults.iter().any(|(_, fault, _)| delays(fault))
+    }
 }
 
 /// As the operating system says it.

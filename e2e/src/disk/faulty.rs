@@ -322,6 +322,24 @@ impl FaultyFile {
         call
     }
 
+    fn read(
+        &self,
+        buffer: &mut [u8],
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+        offset: u64,
+    ) -> io::Result<usize> {
+        let call = self.call(CallKind::Read, offset, buffer.len() as u64);
+        self.run(call, |effect| {
+            let read = read(buffer)?;
+            if effect == Some(Effect::FlipBit)
+                && let Some(first) = buffer[..read].first_mut()
+            {
+                *first ^= 1;
+            }
+            Ok(read)
+        })
+    }
+
     /// Writes what the room allows; the rest is ENOSPC.
     fn write_within_room(&self, data: &[u8], offset: u64) -> io::Result<()> {
         if self.shared.faults.room().is_none() {
@@ -360,16 +378,16 @@ impl FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let call = self.call(CallKind::Read, offset, buffer.len() as u64);
-        self.run(call, |effect| {
-            let read = self.inner.read_at(buffer, offset)?;
-            if effect == Some(Effect::FlipBit)
-                && let Some(first) = buffer[..read].first_mut()
-            {
-                *first ^= 1;
-            }
-            Ok(read)
-        })
+        self.read(buffer, |buffer| self.inner.read_at(buffer, offset), offset)
+    }
+
+    /// A disk whose reads are delayed has nothing in memory.
+    fn read_now_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.shared.faults.delays(CallKind::Read, &self.path) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let read_now = |buffer: &mut [u8]| self.inner.read_now_at(buffer, offset);
+        self.read(buffer, read_now, offset)
     }
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {

@@ -329,6 +329,10 @@ impl DiskFile for VolatileFile {
         self.overlay()?.read(buffer, offset)
     }
 
+    fn read_now_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buffer, offset)
+    }
+
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.writable()?.write(data, offset)
     }

@@ -1,7 +1,8 @@
 //! The answer's body: as long as announced, or broken. Never a clean short end (I5).
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -10,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::error::DownloadError;
 use crate::metrics::GatewayMetrics;
 
-/// Blocks as they arrive from the reader.
+/// Blocks that are at hand, then those that arrive from the reader.
 #[derive(Debug)]
 pub(super) struct DownloadBody {
-    first: Option<Bytes>,
-    blocks: mpsc::Receiver<Result<Bytes, DownloadError>>,
+    ready: VecDeque<Bytes>,
+    blocks: Option<mpsc::Receiver<Result<Bytes, DownloadError>>>,
     remaining: u64,
     metrics: GatewayMetrics,
     _place: OwnedSemaphorePermit,
@@ -22,14 +23,14 @@ pub(super) struct DownloadBody {
 
 impl DownloadBody {
     pub(super) fn new(
-        first: Bytes,
-        blocks: mpsc::Receiver<Result<Bytes, DownloadError>>,
+        ready: VecDeque<Bytes>,
+        blocks: Option<mpsc::Receiver<Result<Bytes, DownloadError>>>,
         length: u64,
         metrics: GatewayMetrics,
         place: OwnedSemaphorePermit,
     ) -> Self {
         Self {
-            first: Some(first),
+            ready,
             blocks,
             remaining: length,
             metrics,
@@ -63,18 +64,21 @@ impl Body for DownloadBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         let this = self.get_mut();
-        if let Some(first) = this.first.take() {
-            return Poll::Ready(Some(this.hand_out(first)));
+        if let Some(block) = this.ready.pop_front() {
+            return Poll::Ready(Some(this.hand_out(block)));
         }
         if this.remaining == 0 {
             return Poll::Ready(None);
         }
-        let next = match this.blocks.poll_recv(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Ok(block))) => this.hand_out(block),
-            Poll::Ready(Some(Err(error))) => Err(error),
+        let arrived = match &mut this.blocks {
+            Some(blocks) => ready!(blocks.poll_recv(cx)),
+            None => None,
+        };
+        let next = match arrived {
+            Some(Ok(block)) => this.hand_out(block),
+            Some(Err(error)) => Err(error),
             // The reader ended before the end of the range.
-            Poll::Ready(None) => Err(DownloadError::Interrupted),
+            None => Err(DownloadError::Interrupted),
         };
         Poll::Ready(Some(next.map_err(|error| this.broken(error))))
     }

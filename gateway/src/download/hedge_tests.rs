@@ -35,6 +35,22 @@ async fn fault_15_a_replica_that_hangs_anywhere_is_overtaken_by_another() {
 }
 
 #[tokio::test]
+async fn fault_15_a_small_range_is_read_beside_a_replica_that_hangs() {
+    for fault in [ReadFault::Mute, ReadFault::StallBefore(1)] {
+        let (world, bytes) = stored_in(World::with(3, CHUNK, hedging()).await).await;
+        world.chain.order_read(0, Some(fault));
+        let got = read(&world, 2 * CHUNK..LENGTH).await.unwrap().unwrap();
+        let start = usize::try_from(2 * CHUNK).unwrap();
+        assert!(got == bytes[start..], "{fault:?}");
+        assert!(
+            world.gateway.metrics.hedges.get(Hedge::Won) >= 1,
+            "{fault:?}"
+        );
+        assert_eq!(world.gateway.metrics.failovers.get(), 0, "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn fault_15_two_replicas_that_hang_leave_the_third() {
     let (world, bytes) = stored_in(World::with(3, CHUNK, hedging()).await).await;
     world.chain.order_read(0, Some(ReadFault::Mute));

@@ -1,7 +1,7 @@
 //! Reads a range chunk by chunk. A replica that fails is left for another, from the position reached;
 //! beside one that lets the reader wait another is asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -22,6 +22,35 @@ use crate::metrics::{Doubt, Hedge};
 use crate::patience::{REPORT_PAUSE, is_unreported};
 
 type Blocks = mpsc::Sender<Result<Bytes, DownloadError>>;
+
+/// Who takes the bytes.
+enum Taker {
+    /// The client, as fast as it reads.
+    Client(Blocks),
+    /// Whoever answers once all are at hand.
+    Memory(VecDeque<Bytes>),
+}
+
+impl Taker {
+    /// Hands bytes over; false when nobody wants them any more.
+    async fn take(&mut self, bytes: Bytes) -> bool {
+        match self {
+            Self::Client(blocks) => blocks.send(Ok(bytes)).await.is_ok(),
+            Self::Memory(taken) => {
+                taken.push_back(bytes);
+                true
+            }
+        }
+    }
+
+    /// Returns when the client went away. Who reads for memory is dropped then.
+    async fn gone(&self) {
+        match self {
+            Self::Client(blocks) => blocks.closed().await,
+            Self::Memory(_) => std::future::pending().await,
+        }
+    }
+}
 
 /// How often locations are asked for anew within one chunk.
 const RELOCATIONS: u32 = 1;
@@ -74,25 +103,36 @@ impl Reader {
     }
 
     /// Sends the range's bytes; the last item is an error if they could not all be had.
-    pub(super) async fn run(mut self, range: Range<u64>, blocks: Blocks) {
+    pub(super) async fn run(self, range: Range<u64>, blocks: Blocks) {
+        let mut taker = Taker::Client(blocks.clone());
+        if let Err(Ended::Failed(error)) = self.hand_to(&mut taker, range).await {
+            // The client may be gone: then nobody needs the error.
+            let _gone = blocks.send(Err(error)).await;
+        }
+    }
+
+    /// All of the range's bytes.
+    pub(super) async fn gather(self, range: Range<u64>) -> Result<VecDeque<Bytes>, DownloadError> {
+        let mut taker = Taker::Memory(VecDeque::new());
+        match (self.hand_to(&mut taker, range).await, taker) {
+            (Ok(()), Taker::Memory(pieces)) => Ok(pieces),
+            (Err(Ended::Failed(error)), _) => Err(error),
+            (Ok(()) | Err(Ended::ClientGone), _) => Err(DownloadError::Interrupted),
+        }
+    }
+
+    async fn hand_to(mut self, taker: &mut Taker, range: Range<u64>) -> Result<(), Ended> {
         let mut start = 0;
         for index in 0..self.located.file.chunks.len() {
             let length = self.located.file.chunks[index].length;
             let end = start + length;
             if end > range.start && start < range.end {
                 let part = range.start.saturating_sub(start)..range.end.min(end) - start;
-                match self.chunk(index, start, part, &blocks).await {
-                    Ok(()) => {}
-                    Err(Ended::ClientGone) => return,
-                    Err(Ended::Failed(error)) => {
-                        // The client may be gone: then nobody needs the error.
-                        let _gone = blocks.send(Err(error)).await;
-                        return;
-                    }
-                }
+                self.chunk(index, start, part, taker).await?;
             }
             start = end;
         }
+        Ok(())
     }
 
     /// Sends `part` (bytes of the chunk), trying every replica and, once, newly asked ones.
@@ -101,7 +141,7 @@ impl Reader {
         index: usize,
         start: u64,
         part: Range<u64>,
-        blocks: &Blocks,
+        taker: &mut Taker,
     ) -> Result<(), Ended> {
         let mut search = Search {
             index,
@@ -116,7 +156,7 @@ impl Reader {
         while !search.progress.is_whole() {
             let next = tokio::select! {
                 next = self.next_block(reading.take(), &mut search) => next,
-                () = blocks.closed() => return Err(Ended::ClientGone),
+                () = taker.gone() => return Err(Ended::ClientGone),
             };
             let (lane, block) = next.map_err(Ended::Failed)?;
             let Some(bytes) = search.progress.accept(&block) else {
@@ -124,7 +164,7 @@ impl Reader {
                 self.leave(lane.replica.id, &error, &mut search);
                 continue;
             };
-            if blocks.send(Ok(bytes)).await.is_err() {
+            if !taker.take(bytes).await {
                 return Err(Ended::ClientGone);
             }
             reading = Some(lane);

@@ -120,9 +120,34 @@ async fn i04_bytes_of_another_chunk_with_fitting_checksums_are_not_served_as_a_w
             .chain
             .order_read(datanode, Some(ReadFault::OtherBytes));
     }
-    // The last chunk has two blocks: the second is held back when the whole does not add up.
-    let end = read(&world, 2 * CHUNK..LENGTH).await.unwrap();
-    assert_eq!(end, Err(65_536));
+    // The last of its blocks is held back when the whole does not add up.
+    let end = read(&world, CHUNK..2 * CHUNK).await.unwrap();
+    assert_eq!(end, Err(5 * 65_536));
+    // What is read whole before it is answered is refused.
+    let small = read(&world, 2 * CHUNK..LENGTH).await;
+    assert!(small.unwrap_err().is(ErrorCode::DataUnavailable));
+}
+
+#[tokio::test]
+async fn i04_a_small_range_is_read_from_another_replica_when_one_is_damaged_or_breaks_off() {
+    for fault in [
+        ReadFault::Flip(0),
+        ReadFault::Flip(1),
+        ReadFault::CutBefore(0),
+        ReadFault::CutBefore(1),
+    ] {
+        // A new one each time: datanodes that failed come last for a while.
+        let (world, bytes) = stored().await;
+        world.chain.order_read(0, Some(fault));
+        let read = read(&world, 2 * CHUNK..LENGTH).await.unwrap().unwrap();
+        assert!(
+            read == bytes[usize::try_from(2 * CHUNK).unwrap()..],
+            "{fault:?}"
+        );
+        let metrics = &world.gateway.metrics;
+        assert_eq!(metrics.failovers.get(), 1, "{fault:?}");
+        assert_eq!(metrics.broken_downloads.get(), 0, "{fault:?}");
+    }
 }
 
 #[tokio::test]

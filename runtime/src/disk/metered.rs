@@ -197,6 +197,18 @@ impl DiskFile for MeteredFile {
         self.meter.time(DiskOperation::Read, read)
     }
 
+    fn read_now_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let begun = self.meter.clock.monotonic();
+        let result = self.inner.read_now_at(buffer, offset);
+        // What is not at hand is read again, and timed then.
+        if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            let took = self.meter.clock.monotonic().saturating_sub(begun);
+            let metrics = &self.meter.metrics;
+            metrics.ended(DiskOperation::Read, took, &result);
+        }
+        result
+    }
+
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         let write = || self.inner.write_all_at(data, offset);
         self.meter.time(DiskOperation::Write, write)

@@ -1,5 +1,6 @@
 //! The handle of the durable catalog: submit changes, read pictures.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use super::keys::{self, Counters};
 use super::kv::{Direction, Engine, Span, Table, WriteTxn};
 use super::metrics::CatalogMetrics;
 use super::snapshot::{CatalogMeta, Snapshot};
+use super::warm::Warmth;
 use crate::metrics::whole;
 use crate::model::op::{ChunkRecord, DatanodeRecord, Op, OpOutcome};
 
@@ -82,6 +84,7 @@ struct Inner {
     engine: Arc<dyn Engine>,
     submissions: mpsc::Sender<Message>,
     reads: Arc<Semaphore>,
+    warmth: Warmth,
     metrics: CatalogMetrics,
     poison: watch::Sender<Option<String>>,
     confirmed: watch::Receiver<u64>,
@@ -101,6 +104,7 @@ impl Catalog {
         let poison = watch::Sender::new(None);
         let reads = Arc::new(Semaphore::new(config.limits.concurrent_reads.max(1)));
         let metrics = config.metrics.clone();
+        let warmth = Warmth::new(config.clock.clone());
         let observed = Observed::default();
         let committer = Committer::start(
             Arc::clone(&engine),
@@ -115,6 +119,7 @@ impl Catalog {
                 engine,
                 submissions,
                 reads,
+                warmth,
                 metrics,
                 poison,
                 confirmed,
@@ -176,8 +181,16 @@ impl Catalog {
         .await
     }
 
-    /// The file at a path.
+    /// The file at a path: every read of a file asks for it, so it is looked for on this thread while the catalog
+    /// is in memory.
     pub async fn get_file(&self, path: &FilePath) -> Result<Option<FileRecord>, StoreError> {
+        let here = || {
+            let txn = self.inner.engine.read()?;
+            Snapshot::new(txn.as_ref()).get_file(path)
+        };
+        if let Some(found) = self.inner.warmth.look(|| caught(here)) {
+            return found;
+        }
         let path = path.clone();
         self.read(move |snapshot| snapshot.get_file(&path)).await
     }
@@ -280,6 +293,15 @@ pub(super) async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(ended(&error)))
+}
+
+/// A panic of the engine is its error here as well.
+fn caught<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::Engine {
+            detail: "a look at the catalog panicked".to_owned(),
+        })
+    })
 }
 
 fn ended(error: &JoinError) -> StoreError {

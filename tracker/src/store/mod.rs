@@ -28,6 +28,7 @@ mod shipper;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 pub use catalog::{Catalog, CatalogConfig, CatalogLimits, new_trash_id};
 pub use committer::CommitObserver;

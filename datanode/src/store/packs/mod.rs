@@ -132,6 +132,17 @@ struct OpenPack {
     tail: u64,
 }
 
+/// A packed replica that needs no look at the disk to be found.
+#[derive(Debug)]
+pub struct AtHand {
+    /// Where it lies.
+    pub place: Place,
+    /// The pack.
+    pub file: Arc<dyn DiskFile>,
+    /// The pack's salt.
+    pub salt: Option<u128>,
+}
+
 /// Open files for readers, the ones used lately.
 #[derive(Debug, Default)]
 struct Handles {
@@ -206,6 +217,17 @@ impl Packs {
     /// Packs, live bytes and dead bytes.
     pub(super) fn totals(&self) -> (u64, u64, u64) {
         self.lock().book.totals()
+    }
+
+    /// Where a packed replica lies, and its pack, if that is open for readers.
+    pub(super) fn at_hand(&self, key: ReplicaKey) -> Option<AtHand> {
+        let mut state = self.lock();
+        let place = state.book.place(key)?;
+        Some(AtHand {
+            place,
+            file: state.handles.get(place.pack)?,
+            salt: state.salts.get(&place.pack).copied(),
+        })
     }
 
     /// An open pack and its salt.

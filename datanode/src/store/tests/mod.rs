@@ -3,6 +3,7 @@ mod damage;
 mod durability;
 mod pack_races;
 mod packs;
+mod small;
 mod speed;
 mod starts;
 
