@@ -25,6 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::Ctx;
+use super::large::{Ahead, framed_length};
 use super::range::{Wanted, parse};
 use crate::context::Context;
 use crate::store::{Block, ChunkRead, StoreError};
@@ -73,6 +74,7 @@ pub async fn download(
     };
     let origin = reader.header().origin.clone();
     let mut reading = Reading::new(Arc::clone(&ctx), reader, range.clone(), as_blocks, permit);
+    let framed = reading.left;
     // The first blocks before the head: damage there is a clean refusal.
     reading.prime().await.map_err(Problem::from)?;
     let mut response = Body::from_stream(stream::unfold(reading, Reading::next)).into_response();
@@ -84,6 +86,7 @@ pub async fn download(
             CONTENT_TYPE,
             HeaderValue::from_static(BLOCK_STREAM_MEDIA_TYPE),
         );
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(framed));
     } else {
         let media = HeaderValue::from_static("application/octet-stream");
         headers.insert(CONTENT_TYPE, media);
@@ -131,6 +134,9 @@ struct Reading {
     /// After the last block.
     end: u64,
     ahead: Option<JoinHandle<Step>>,
+    beyond: Ahead,
+    /// Bytes of frames that are not ready yet.
+    left: u64,
     ready: VecDeque<io::Result<Bytes>>,
     done: bool,
     _count: Counted,
@@ -155,10 +161,17 @@ impl Reading {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         ctx.metrics.reads.inc();
+        let (next, end) = (
+            range.start / BLOCK_SIZE_U64,
+            range.end.div_ceil(BLOCK_SIZE_U64),
+        );
+        let length = reader.header().chunk.length;
         Self {
             _count: Counted(ctx.metrics.reads.clone()),
-            next: range.start / BLOCK_SIZE_U64,
-            end: range.end.div_ceil(BLOCK_SIZE_U64),
+            next,
+            end,
+            beyond: Ahead::new(end),
+            left: framed_length(&(next..end.max(next)), length),
             ctx,
             reader,
             range,
@@ -186,7 +199,13 @@ impl Reading {
         let (first, count) = (self.next, STEP.min(self.end - self.next));
         self.next += count;
         let reader = Arc::clone(&self.reader);
-        let step = tokio::task::spawn_blocking(move || reader.blocks(first, count));
+        let beyond = self.beyond.beyond(self.next);
+        let step = tokio::task::spawn_blocking(move || {
+            if !beyond.is_empty() {
+                reader.read_ahead(beyond);
+            }
+            reader.blocks(first, count)
+        });
         self.ahead = Some(step);
     }
 
@@ -213,8 +232,8 @@ impl Reading {
                     offset: block.offset,
                 };
                 let header = Bytes::copy_from_slice(&header.encode());
-                self.ready.push_back(Ok(header));
-                self.ready.push_back(Ok(block.data));
+                self.push_frame(header);
+                self.push_frame(block.data);
             } else {
                 self.ready.push_back(Ok(self.cut(&block)));
             }
@@ -223,9 +242,14 @@ impl Reading {
             self.done = true;
             if self.as_blocks {
                 let end = frame::signal(FrameKind::End, self.range.end);
-                self.ready.push_back(Ok(Bytes::copy_from_slice(&end)));
+                self.push_frame(Bytes::copy_from_slice(&end));
             }
         }
+    }
+
+    fn push_frame(&mut self, bytes: Bytes) {
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        self.ready.push_back(Ok(bytes));
     }
 
     /// The part of a block that lies in the range.
@@ -241,8 +265,10 @@ impl Reading {
         self.done = true;
         if self.as_blocks {
             let failed = failure(self.ctx.id(), error.fault(), &error.describe());
-            if let Some(frame) = frame::control(FrameKind::Failed, &failed) {
-                self.ready.push_back(Ok(Bytes::from(frame)));
+            // An answer that is as long as announced would look whole: the connection is what breaks then.
+            let frame = frame::control(FrameKind::Failed, &failed);
+            if let Some(frame) = frame.filter(|frame| (frame.len() as u64) < self.left) {
+                self.push_frame(Bytes::from(frame));
             }
         }
         let broken = io::Error::other(error.describe());
