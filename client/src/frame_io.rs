@@ -2,14 +2,15 @@
 
 use std::io::{self, IoSlice};
 
-use bytes::{Bytes, BytesMut};
-use dfs_protocol::frame::{FrameError, FrameHeader, FrameKind, HEADER_LEN};
+use bytes::{Buf as _, Bytes, BytesMut};
+use dfs_protocol::frame::{FrameError, FrameHeader, FrameKind, HEADER_LEN, MAX_PAYLOAD};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::pieces::Pieces;
 
-/// Bytes asked of the stream at once: a few blocks, so that a block costs less than one call.
-const READ_STEP: usize = 256 * 1024;
+/// Bytes of one receive buffer: whole frames of whole blocks, so that once one of them begins a
+/// buffer none lies in two.
+const READ_STEP: usize = 4 * (HEADER_LEN + MAX_PAYLOAD);
 /// A buffer with less room left is replaced before more is asked for.
 const LEAST_READ: usize = 16 * 1024;
 
@@ -18,7 +19,7 @@ const LEAST_READ: usize = 16 * 1024;
 pub struct Frame {
     /// What it is.
     pub header: FrameHeader,
-    /// Its bytes: shares a receive buffer; copied only where it lies in two of them.
+    /// Its bytes: shares a receive buffer.
     pub payload: Bytes,
 }
 
@@ -66,19 +67,17 @@ impl FrameDecoder {
         header.verify(&payload)?;
         Ok(Some(Frame { header, payload }))
     }
-
-    /// Whether the bytes so far end with a whole frame.
-    pub fn is_between_frames(&self) -> bool {
-        self.received.len() == 0 && self.header.is_none()
-    }
 }
 
-/// Reads frames from a byte stream.
+/// Reads frames from a byte stream. Payloads are handed out where they were received: a frame is copied
+/// only when its buffer ends within it.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
+    /// Begins with a frame.
     buffer: BytesMut,
-    decoder: FrameDecoder,
+    /// Of that frame, once it is here.
+    header: Option<FrameHeader>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -87,23 +86,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self {
             stream,
             buffer: BytesMut::new(),
-            decoder: FrameDecoder::default(),
+            header: None,
         }
     }
 
     /// The next frame; `None` when the stream ended between frames. Safe to cancel.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameIoError> {
         loop {
-            if let Some(frame) = self.decoder.next()? {
+            if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
             }
-            if self.buffer.capacity() < LEAST_READ {
-                self.buffer.reserve(READ_STEP);
-            }
-            if self.stream.read_buf(&mut self.buffer).await? > 0 {
-                self.decoder.push(self.buffer.split().freeze());
-            } else {
-                return if self.decoder.is_between_frames() {
+            self.make_room();
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() {
                     Ok(None)
                 } else {
                     Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
@@ -111,6 +106,39 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
         }
     }
+
+    /// The frame that the buffer begins with, verified; `None` until all of it is here.
+    fn take(&mut self) -> Result<Option<Frame>, FrameError> {
+        let header = match self.header {
+            Some(header) => header,
+            None => match self.buffer.first_chunk() {
+                Some(bytes) => *self.header.insert(FrameHeader::decode(bytes)?),
+                None => return Ok(None),
+            },
+        };
+        if self.buffer.len() < whole(&header) {
+            return Ok(None);
+        }
+        self.header = None;
+        self.buffer.advance(HEADER_LEN);
+        let payload = self.buffer.split_to(header.length as usize).freeze();
+        header.verify(&payload)?;
+        Ok(Some(Frame { header, payload }))
+    }
+
+    /// Room for the rest of the frame at hand; what is here of it moves where the buffer is too short.
+    fn make_room(&mut self) {
+        let frame = self.header.as_ref().map_or(LEAST_READ, whole);
+        if self.buffer.capacity() < frame {
+            self.buffer
+                .reserve(READ_STEP.max(frame) - self.buffer.len());
+        }
+    }
+}
+
+/// Bytes of a frame.
+fn whole(header: &FrameHeader) -> usize {
+    HEADER_LEN + header.length as usize
 }
 
 /// Writes frames to a byte stream.
@@ -202,5 +230,73 @@ mod tests {
         let frame = dfs_protocol::frame::signal(FrameKind::End, 9);
         let mut reader = FrameReader::new(&frame[..20]);
         assert!(matches!(reader.next().await, Err(FrameIoError::Io(_))));
+    }
+
+    /// Hands over `step` bytes for each call at most.
+    struct Dribble<'a>(&'a [u8], usize);
+
+    impl AsyncRead for Dribble<'_> {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            let count = self.0.len().min(self.1).min(buffer.remaining());
+            let (now, later) = self.0.split_at(count);
+            buffer.put_slice(now);
+            self.0 = later;
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    fn framed(payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader::describe(FrameKind::Block, 0, payload);
+        [&header.encode()[..], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn whole_blocks_lie_where_they_were_received() {
+        let block = vec![5; MAX_PAYLOAD];
+        let stream = framed(&block).repeat(9);
+        // Cut anywhere within the blocks: only the end of a buffer could make a copy necessary.
+        let mut reader = FrameReader::new(Dribble(&stream, 40_000));
+        let mut places = Vec::new();
+        let mut held = Vec::new();
+        while let Some(frame) = reader.next().await.unwrap() {
+            assert!(frame.payload == block);
+            places.push(frame.payload.as_ptr() as usize);
+            held.push(frame);
+        }
+        for (four, from) in places.chunks(4).zip((0..).step_by(4)) {
+            let apart = |pair: &[usize]| pair[1] - pair[0] == HEADER_LEN + MAX_PAYLOAD;
+            assert!(four.windows(2).all(apart), "a buffer's blocks from {from}");
+        }
+        assert_eq!(held.len(), 9);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn frames_of_any_length_survive_reads_of_any_length(
+            lengths in proptest::collection::vec(0..=MAX_PAYLOAD, 0..12),
+            step in 1_usize..300_000,
+            is_held in proptest::prelude::any::<bool>(),
+        ) {
+            let payloads: Vec<Vec<u8>> = (1..).zip(&lengths).map(|(n, len)| vec![n; *len]).collect();
+            let stream: Vec<u8> = payloads.iter().flat_map(|payload| framed(payload)).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let got = runtime.block_on(async {
+                let mut reader = FrameReader::new(Dribble(&stream, step));
+                let (mut got, mut held) = (Vec::new(), Vec::new());
+                while let Some(frame) = reader.next().await.unwrap() {
+                    got.push(frame.payload.to_vec());
+                    // With and without the buffer's reuse.
+                    if is_held {
+                        held.push(frame.payload);
+                    }
+                }
+                got
+            });
+            proptest::prop_assert!(got == payloads);
+        }
     }
 }

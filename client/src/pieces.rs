@@ -13,11 +13,6 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// Bytes in it.
-    pub(crate) fn len(&self) -> usize {
-        self.length
-    }
-
     /// Adds bytes at the end.
     pub(crate) fn push(&mut self, piece: Bytes) {
         self.length += piece.len();
@@ -94,7 +89,7 @@ mod tests {
                     }
                     None => prop_assert!(count > all.len() - at),
                 }
-                prop_assert_eq!(pieces.len(), all.len() - at);
+                prop_assert_eq!(pieces.length, all.len() - at);
             }
         }
     }

@@ -208,6 +208,8 @@ pub struct StoreMetrics {
     pub refused_full: IntCounter,
     /// Files on the volume that are not ours.
     pub foreign_files: IntGauge,
+    /// Buffers for reads of many blocks, in use or idle.
+    pub read_buffers: IntGauge,
     /// Those of small chunks.
     pub packs: PackMetrics,
     corrupt: IntCounterVec,
@@ -314,6 +316,11 @@ impl StoreMetrics {
                 registry,
                 "dfs_datanode_foreign_files",
                 "Files on the volume that are not ours",
+            )?,
+            read_buffers: gauge(
+                registry,
+                "dfs_datanode_read_buffers",
+                "Buffers of 1 MiB for reads of many blocks, in use or idle",
             )?,
             packs: PackMetrics::register(registry)?,
             corrupt,

@@ -8,10 +8,12 @@ pub use metered::{DiskMetrics, DiskOperation, MeteredDisk};
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 /// How to open a file.
@@ -83,12 +85,15 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     }
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
-    /// As [`Self::write_all_at`], but the page cache lets go of the bytes once they are on the device,
+    /// As [`Self::write_all_at`] of `parts` one behind the other, but the page cache lets go of the bytes once they are on the device,
     /// where kernel and file system can do that (Linux 6.14, `RWF_DONTCACHE`): copying a stream of large
     /// writes into pages that nobody reads costs more than the sockets it came over.
-    fn write_uncached_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(data, offset)
+    fn write_uncached_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.write_all_at(&parts.concat(), offset)
     }
+    /// Says that these bytes are about to be read: the device may fetch them meanwhile. Does not wait, and
+    /// nothing depends on it.
+    fn read_ahead(&self, _offset: u64, _length: u64) {}
     /// Bytes of the file.
     fn length(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeroes) the file.
@@ -271,6 +276,8 @@ impl Drop for RealLock {
 #[derive(Debug)]
 struct RealFile(File);
 
+/// Slices that the kernel takes at once (`IOV_MAX`).
+const MOST_SLICES: usize = 1024;
 /// `RWF_DONTCACHE` of linux/fs.h, since Linux 6.14; rustix has no name for it yet.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
@@ -300,23 +307,42 @@ impl DiskFile for RealFile {
         self.0.write_all_at(data, offset)
     }
 
-    fn write_uncached_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        let mut done = 0;
-        while done < data.len() {
-            let rest = [IoSlice::new(&data[done..])];
-            match pwritev2(&self.0, &rest, offset + done as u64, DONTCACHE) {
+    fn write_uncached_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = slices.as_mut_slice();
+        let mut at = offset;
+        // Empty parts in front are none.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let now = &rest[..rest.len().min(MOST_SLICES)];
+            match pwritev2(&self.0, now, at, DONTCACHE) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => done += count,
+                Ok(count) => {
+                    at += count as u64;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
                 Err(Errno::INTR) => {}
                 // An older kernel, or a file system without it: asked again next time, which costs
                 // nothing beside the write.
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-                    return self.write_all_at(&data[done..], offset + done as u64);
+                    for part in rest {
+                        self.write_all_at(part, at)?;
+                        at += part.len() as u64;
+                    }
+                    return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
+    }
+
+    fn read_ahead(&self, offset: u64, length: u64) {
+        if let Some(length) = NonZeroU64::new(length)
+            && let Err(error) = fadvise(&self.0, offset, Some(length), Advice::WillNeed)
+        {
+            tracing::debug!(%error, "nothing is read ahead");
+        }
     }
 
     fn length(&self) -> io::Result<u64> {
@@ -329,5 +355,28 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_written_one_behind_the_other_however_many_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = RealDisk.open(&path, OpenMode::CreateNew).unwrap();
+        let parts: Vec<Vec<u8>> = (0..2500_usize)
+            .map(|n| vec![u8::try_from(n % 251).unwrap(); n % 7 * 100])
+            .collect();
+        let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        file.write_uncached_at(&slices, 4096).unwrap();
+        file.write_uncached_at(&[], 0).unwrap();
+        file.write_uncached_at(&[b"", b"ab", b""], 1).unwrap();
+        file.read_ahead(0, u64::MAX);
+        let all = read_whole(&RealDisk, &path, u64::MAX).unwrap();
+        assert_eq!(&all[..4], b"\0ab\0");
+        assert!(all[4096..] == parts.concat());
     }
 }

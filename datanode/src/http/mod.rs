@@ -2,6 +2,7 @@
 //! checks both before a handler runs.
 
 pub mod journal;
+mod large;
 pub mod range;
 pub mod read;
 pub mod upload;

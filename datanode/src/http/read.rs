@@ -30,6 +30,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::Ctx;
+use super::large::{Ahead, framed_length};
 use super::range::{Wanted, parse};
 use crate::context::Context;
 use crate::metrics::Direction;
@@ -87,13 +88,17 @@ pub async fn download(
     let Some(answer) = Answer::of(&header, wanted, as_blocks) else {
         return Ok(unsatisfiable(header.chunk.length));
     };
+    let steps = Steps::over(&answer.range);
+    let framed = framed_length(&(steps.next..steps.end.max(steps.next)), answer.length);
     let mut reading = Reading {
         ctx,
         reader,
         range: answer.range.clone(),
         as_blocks,
-        steps: Steps::over(&answer.range),
+        beyond: Ahead::new(steps.end),
+        steps,
         ahead: None,
+        left: framed,
         ready: VecDeque::new(),
         done: false,
         lane,
@@ -105,7 +110,13 @@ pub async fn download(
         let pieces = Pieces::new(reading.ready.into_iter().flatten(), reading.place);
         return Ok(answer.with(Body::new(pieces)));
     }
-    Ok(answer.with(Body::from_stream(stream::unfold(reading, Reading::next))))
+    let body = Body::from_stream(stream::unfold(reading, Reading::next));
+    let mut response = answer.with(body);
+    if as_blocks {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(framed));
+    }
+    Ok(response)
 }
 
 /// A replica that is open, with the first step of what is wanted.
@@ -285,6 +296,9 @@ struct Reading {
     /// What is left to be read.
     steps: Steps,
     ahead: Option<JoinHandle<Step>>,
+    beyond: Ahead,
+    /// Bytes of frames that are not ready yet.
+    left: u64,
     ready: VecDeque<io::Result<Bytes>>,
     done: bool,
     /// Set when it is read for repair.
@@ -394,7 +408,13 @@ impl Reading {
             return;
         };
         let reader = Arc::clone(&self.reader);
-        let step = tokio::task::spawn_blocking(move || reader.blocks(first, count));
+        let beyond = self.beyond.beyond(self.steps.next);
+        let step = tokio::task::spawn_blocking(move || {
+            if !beyond.is_empty() {
+                reader.read_ahead(beyond);
+            }
+            reader.blocks(first, count)
+        });
         self.ahead = Some(step);
     }
 
@@ -423,15 +443,24 @@ impl Reading {
                 pieces.push(end_mark(&self.range));
             }
         }
-        self.ready.extend(pieces.into_iter().map(Ok));
+        for piece in pieces {
+            self.push(piece);
+        }
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        self.ready.push_back(Ok(piece));
     }
 
     fn break_off(&mut self, error: &StoreError) {
         self.done = true;
         if self.as_blocks {
             let failed = failure(self.ctx.id(), error.fault(), &error.describe());
-            if let Some(frame) = frame::control(FrameKind::Failed, &failed) {
-                self.ready.push_back(Ok(Bytes::from(frame)));
+            // An answer that is as long as announced would look whole: the connection is what breaks then.
+            let frame = frame::control(FrameKind::Failed, &failed);
+            if let Some(frame) = frame.filter(|frame| (frame.len() as u64) < self.left) {
+                self.push(Bytes::from(frame));
             }
         }
         let broken = io::Error::other(error.describe());

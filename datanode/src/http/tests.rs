@@ -247,6 +247,37 @@ async fn i05_damage_behind_the_first_bytes_breaks_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i05_damage_in_the_last_byte_never_makes_an_answer_as_long_as_announced() {
+    let (_tracker, node) = one().await;
+    let chunk = put(&[&node], 1, &bytes((8 << 20) + 1)).await;
+    flip(&node, &chunk, 4096 + (8 << 20));
+    let accept = [("accept", dfs_protocol::frame::BLOCK_STREAM_MEDIA_TYPE)];
+    let blocks = send(&node, "GET", &download(&chunk), &accept, b"").await;
+    assert_eq!(blocks.status, StatusCode::OK);
+    assert!(
+        blocks.body.is_none(),
+        "what tells of the damage is no block"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_are_sent_with_their_length() {
+    let (_tracker, node) = one().await;
+    let chunk = put(&[&node], 1, &bytes(2_500_000)).await;
+    let accept = ("accept", dfs_protocol::frame::BLOCK_STREAM_MEDIA_TYPE);
+    for range in ["bytes=0-", "bytes=70000-70001", "bytes=1200000-2400000"] {
+        let headers = [accept, ("range", range)];
+        let blocks = send(&node, "GET", &download(&chunk), &headers, b"").await;
+        let body = blocks.body.unwrap();
+        let announced = blocks.headers["content-length"].to_str().unwrap();
+        assert_eq!(announced, body.len().to_string(), "{range}");
+        let end = &body[body.len() - dfs_protocol::frame::HEADER_LEN..];
+        let end = dfs_protocol::frame::FrameHeader::decode(end.first_chunk().unwrap());
+        assert_eq!(end.unwrap().kind, dfs_protocol::frame::FrameKind::End);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i04_damage_at_the_start_is_refused_told_and_healed_from_a_peer() {
     let tracker = FakeTracker::start().await;
     let (a, b) = (

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dfs_protocol::checksum::{RunningCrc32c, crc32c};
 use dfs_protocol::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64, MAX_CHUNK_SIZE, Replica, SealedChunk};
 use dfs_protocol::frame::Resume;
@@ -105,7 +106,7 @@ impl Attempt {
 
     /// Puts a block where the bytes are. A chunk that turns out larger than packed ones may be gets
     /// a file of its own.
-    fn put(&mut self, block: &[u8]) -> Result<(), StoreError> {
+    fn put(&mut self, block: &Bytes) -> Result<(), StoreError> {
         let length = self.running.length();
         let added = block.len() as u64;
         if let Staged::Memory(held) = &mut self.bytes {
@@ -116,7 +117,7 @@ impl Attempt {
             // Given back on error: the attempt keeps what it says that it has.
             let held = std::mem::take(held);
             let moved = self.staged_file().and_then(|mut staged| {
-                let pushed = staged.data.push(&held);
+                let pushed = staged.data.push(Bytes::copy_from_slice(&held));
                 pushed.map_err(|e| self.write_error("writing a block", e))?;
                 Ok(staged)
             });
@@ -131,7 +132,7 @@ impl Attempt {
             self.bytes = Staged::File(staged);
         }
         if let Staged::File(staged) = &mut self.bytes {
-            let pushed = staged.data.push(block);
+            let pushed = staged.data.push(block.clone());
             pushed.map_err(|e| self.write_error("writing a block", e))?;
         }
         self.reservation.consume(added);
@@ -303,7 +304,7 @@ impl StagedChunk for Attempt {
         self.running.length()
     }
 
-    fn append(&mut self, offset: u64, block: &[u8], crc: u32) -> Result<(), StoreError> {
+    fn append(&mut self, offset: u64, block: &Bytes, crc: u32) -> Result<(), StoreError> {
         let length = self.running.length();
         let added = block.len() as u64;
         if offset != length {

@@ -14,6 +14,7 @@ use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk};
 use dfs_runtime::rng::SharedRng;
 
 use super::attempt::{Attempt, STAGED_SUFFIX};
+use super::buffers::Buffers;
 use super::claim::Claim;
 use super::error::{FailStop, StoreError};
 use super::group::GroupSync;
@@ -74,6 +75,7 @@ pub struct Shared {
     pub(super) refusal: Refusal,
     pub(super) metrics: StoreMetrics,
     pub(super) packs: Packs,
+    pub(super) buffers: Arc<Buffers>,
     clock: SharedClock,
     /// Chunks being written; each has one writer.
     claims: Mutex<BTreeSet<ReplicaKey>>,
@@ -128,6 +130,7 @@ impl FileChunkStore {
             space,
             fail_stop: FailStop::default(),
             refusal: Refusal::default(),
+            buffers: Buffers::new(metrics.read_buffers.clone()),
             metrics,
             packs: Packs::new(
                 Arc::clone(&disk),

@@ -3,6 +3,7 @@
 
 pub mod aside;
 pub mod attempt;
+mod buffers;
 pub mod claim;
 pub mod error;
 pub mod files;
@@ -25,6 +26,7 @@ mod tests;
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -143,8 +145,8 @@ pub trait StagedChunk: Debug + Send {
     /// Bytes taken so far.
     fn length(&self) -> u64;
     /// Takes the next block with its CRC32C, which is verified. Blocks are 64 KiB; only the last
-    /// one may be shorter.
-    fn append(&mut self, offset: u64, block: &[u8], crc: u32) -> Result<(), StoreError>;
+    /// one may be shorter. It may be kept until its step is written.
+    fn append(&mut self, offset: u64, block: &Bytes, crc: u32) -> Result<(), StoreError>;
     /// Cuts to a length that every survivor has and takes the new version.
     fn resume(&mut self, version: ChunkVersion, resume: &Resume) -> Result<(), StoreError>;
     /// Makes the chunk final and durable: footer, header, fsync, rename, fsync directory; or one write
@@ -159,6 +161,8 @@ pub trait ChunkRead: Debug + Send + Sync {
     /// Reads blocks `first .. first + count`, cut at the chunk's end. On damage the replica is
     /// set aside and nothing is returned.
     fn blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, StoreError>;
+    /// Lets the disk fetch blocks that will be read soon. Does not wait for them.
+    fn read_ahead(&self, blocks: Range<u64>);
     /// Whether the block checksums add up to the whole's.
     fn whole_matches(&self) -> bool;
 }

@@ -1,9 +1,9 @@
 //! One sealed replica, open for reading. Nothing leaves it that was not verified (I4).
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dfs_protocol::checksum::{RunningCrc32c, crc32c};
 use dfs_protocol::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64, SealedChunk};
 use dfs_protocol::datanode::Damage;
@@ -118,18 +118,21 @@ impl RecordReader {
         })
     }
 
-    fn try_blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, Fault> {
+    /// Where blocks begin and end in the data.
+    fn place_of(&self, blocks: Range<u64>) -> (u64, u64) {
         let length = self.header.chunk.length;
-        let start = first.saturating_mul(BLOCK_SIZE_U64).min(length);
-        let end = first
-            .saturating_add(count)
-            .saturating_mul(BLOCK_SIZE_U64)
-            .min(length);
-        let mut data = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
+        let at = |block: u64| block.saturating_mul(BLOCK_SIZE_U64).min(length);
+        (at(blocks.start), at(blocks.end))
+    }
+
+    fn try_blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, Fault> {
+        let (start, end) = self.place_of(first..first.saturating_add(count));
+        let wanted = usize::try_from(end - start).unwrap_or(usize::MAX);
+        let mut data = self.shared.buffers.take(wanted);
         self.file
             .read_exact_at(&mut data, self.data + start)
             .map_err(|e| classify(e, Damage::ReadError))?;
-        let mut data = Bytes::from(data);
+        let mut data = data.freeze();
         let mut blocks = Vec::new();
         let mut offset = start;
         while !data.is_empty() {
@@ -159,6 +162,12 @@ impl ChunkRead for RecordReader {
     fn blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, StoreError> {
         self.try_blocks(first, count)
             .map_err(|fault| raise(&self.shared, &self.header.chunk, self.place, fault))
+    }
+
+    fn read_ahead(&self, blocks: Range<u64>) {
+        let (start, end) = self.place_of(blocks);
+        let length = end.saturating_sub(start);
+        self.file.read_ahead(self.data + start, length);
     }
 
     fn whole_matches(&self) -> bool {

@@ -1,8 +1,10 @@
-//! Blocks of a large chunk, collected into writes of 1 MiB that leave nothing in the page cache.
+//! Blocks of a large chunk, collected into writes of 1 MiB that leave nothing in the page cache. They
+//! stay where they were received until then: nothing is copied on the way to the kernel.
 
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dfs_runtime::disk::DiskFile;
 
 /// Bytes written at once: enough for the device, little beside what a stream holds anyway.
@@ -14,7 +16,9 @@ pub(super) struct Steps {
     file: Arc<dyn DiskFile>,
     /// Where `pending` goes.
     at: u64,
-    pending: Vec<u8>,
+    pending: Vec<Bytes>,
+    /// Bytes of `pending`.
+    held: usize,
 }
 
 impl Steps {
@@ -24,19 +28,17 @@ impl Steps {
             file,
             at,
             pending: Vec::new(),
+            held: 0,
         }
     }
 
     /// Adds bytes at the end; writes when a step is full.
-    pub(super) fn push(&mut self, mut data: &[u8]) -> io::Result<()> {
-        if self.pending.capacity() == 0 {
-            self.pending.reserve_exact(STEP);
-        }
+    pub(super) fn push(&mut self, mut data: Bytes) -> io::Result<()> {
         while !data.is_empty() {
-            let (now, later) = data.split_at(data.len().min(STEP - self.pending.len()));
-            self.pending.extend_from_slice(now);
-            data = later;
-            if self.pending.len() == STEP {
+            let now = data.split_to(data.len().min(STEP - self.held));
+            self.held += now.len();
+            self.pending.push(now);
+            if self.held == STEP {
                 self.flush()?;
             }
         }
@@ -45,10 +47,11 @@ impl Steps {
 
     /// Writes what is pending.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.file.write_uncached_at(&self.pending, self.at)?;
-            self.at += self.pending.len() as u64;
-            self.pending.clear();
+        if self.held > 0 {
+            let parts: Vec<&[u8]> = self.pending.iter().map(AsRef::as_ref).collect();
+            self.file.write_uncached_at(&parts, self.at)?;
+            self.at += self.held as u64;
+            self.clear();
         }
         Ok(())
     }
@@ -58,13 +61,28 @@ impl Steps {
         // A write that failed may have left bytes behind `at`.
         self.file.set_length(end.min(self.at))?;
         if end < self.at {
-            self.pending.clear();
+            self.clear();
             self.at = end;
         } else {
-            let kept = usize::try_from(end - self.at).unwrap_or(usize::MAX);
-            self.pending.truncate(kept);
+            self.keep(usize::try_from(end - self.at).unwrap_or(usize::MAX));
         }
         Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.pending.clear();
+        self.held = 0;
+    }
+
+    /// Keeps the first `count` pending bytes.
+    fn keep(&mut self, count: usize) {
+        let mut left = count.min(self.held);
+        self.held = left;
+        for part in &mut self.pending {
+            part.truncate(left);
+            left -= part.len();
+        }
+        self.pending.retain(|part| !part.is_empty());
     }
 }
 
@@ -84,10 +102,10 @@ mod tests {
         let file = disk.open(&path, OpenMode::CreateNew).unwrap();
         let mut steps = Steps::new(file, AT);
         for block in data.chunks(part) {
-            steps.push(block).unwrap();
+            steps.push(Bytes::copy_from_slice(block)).unwrap();
         }
         steps.cut(AT + cut as u64).unwrap();
-        steps.push(&data[cut..]).unwrap();
+        steps.push(Bytes::copy_from_slice(&data[cut..])).unwrap();
         steps.flush().unwrap();
         let all = read_whole(disk.as_ref(), &path, u64::MAX).unwrap();
         all[usize::try_from(AT).unwrap()..].to_vec()

@@ -214,9 +214,13 @@ impl DiskFile for MeteredFile {
         self.meter.time(DiskOperation::Write, write)
     }
 
-    fn write_uncached_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        let write = || self.inner.write_uncached_at(data, offset);
+    fn write_uncached_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let write = || self.inner.write_uncached_at(parts, offset);
         self.meter.time(DiskOperation::Write, write)
+    }
+
+    fn read_ahead(&self, offset: u64, length: u64) {
+        self.inner.read_ahead(offset, length);
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -101,6 +101,41 @@ fn fault_08_a_record_cut_or_removed_while_running_is_noticed_on_read() {
 }
 
 #[test]
+fn fault_08_fault_12_a_file_that_fails_under_a_read_ends_it_and_spoils_nothing_that_was_read() {
+    const STEP: u64 = 16;
+    let data = bytes(3 << 20);
+    for (error, damage) in [(None, Damage::Length), (Some(EIO), Damage::ReadError)] {
+        let bench = Bench::new();
+        let chunk = bench.put(1, &data);
+        let other = bench.put(2, &vec![9; 3 << 20]);
+        let reader = bench.store.open(chunk.id, chunk.version).unwrap();
+        let first = reader.blocks(0, STEP).unwrap();
+        match error {
+            // The footer was read at the open: the length shows at the bytes that are missing.
+            None => edit(&bench, &chunk, |bytes| bytes.truncate(4096 + (5 << 19))),
+            Some(_) => bench.disk.set(Faults {
+                read: error,
+                ..Faults::default()
+            }),
+        }
+        reader.read_ahead(STEP..3 * STEP);
+        let rest = reader.blocks(2 * STEP, STEP);
+        assert!(
+            matches!(rest, Err(StoreError::Corrupt { damage: d, .. }) if d == damage),
+            "{rest:?}"
+        );
+        assert_set_aside(&bench, &chunk, damage);
+        bench.disk.set(Faults::default());
+        // What failed gave its buffer back, and others use it.
+        let reader = bench.store.open(other.id, other.version).unwrap();
+        let others = reader.blocks(0, 3 * STEP).unwrap();
+        assert!(others.iter().all(|block| block.data[..] == [9; BLOCK_SIZE]));
+        let first: Vec<u8> = first.iter().flat_map(|block| block.data.to_vec()).collect();
+        assert!(first == data[..1 << 20]);
+    }
+}
+
+#[test]
 fn fault_09_two_swapped_records_are_both_set_aside() {
     for restart in [false, true] {
         let bench = Bench::new();
