@@ -104,6 +104,33 @@ pub struct Datanode {
     loops: JoinSet<Result<(), DatanodeError>>,
 }
 
+/// Starts what a datanode does by itself.
+fn loops(
+    ctx: &Arc<Context>,
+    disk: SharedDisk,
+    tracker: HttpTracker,
+) -> JoinSet<Result<(), DatanodeError>> {
+    let mut loops = JoinSet::new();
+    let beating = Arc::clone(ctx);
+    loops.spawn(async move { Ok(heartbeat::run(beating, tracker).await?) });
+    let scrubbing = Arc::clone(ctx);
+    loops.spawn(async move {
+        scrub::run(scrubbing, disk).await;
+        Ok(())
+    });
+    let compacting = Arc::clone(ctx);
+    loops.spawn(async move {
+        compaction::run(compacting).await;
+        Ok(())
+    });
+    let tidying = Arc::clone(ctx);
+    loops.spawn(async move {
+        tidy(tidying).await;
+        Ok(())
+    });
+    loops
+}
+
 impl Datanode {
     /// Opens the volume, scans it and starts the loops. The volume's lock is held until the
     /// datanode, its loops and every clone of its router are gone.
@@ -173,24 +200,7 @@ impl Datanode {
         // Numbers of the volume are there before the first heartbeat.
         let _told_by_heartbeats = ctx.stats();
         let tracker = HttpTracker::new(http, ctx.config.tracker.clone());
-        let mut loops = JoinSet::new();
-        let beating = Arc::clone(&ctx);
-        loops.spawn(async move { Ok(heartbeat::run(beating, tracker).await?) });
-        let scrubbing = Arc::clone(&ctx);
-        loops.spawn(async move {
-            scrub::run(scrubbing, disk).await;
-            Ok(())
-        });
-        let compacting = Arc::clone(&ctx);
-        loops.spawn(async move {
-            compaction::run(compacting).await;
-            Ok(())
-        });
-        let tidying = Arc::clone(&ctx);
-        loops.spawn(async move {
-            tidy(tidying).await;
-            Ok(())
-        });
+        let loops = loops(&ctx, disk, tracker);
         Ok(Self { ctx, loops })
     }
 

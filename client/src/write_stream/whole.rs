@@ -161,9 +161,8 @@ impl WriteStreams {
                 let failed = failure(first.id, HopFault::Protocol, &detail);
                 Err(NotOpen::Refused(failed))
             }
-            Ok(ChunkEvent::Failed(failed)) => Err(NotOpen::Refused(failed)),
             Err(failed) if failed.cause == HopFault::Unreachable => Err(NotOpen::Ended(failed)),
-            Err(failed) => Err(NotOpen::Refused(failed)),
+            Ok(ChunkEvent::Failed(failed)) | Err(failed) => Err(NotOpen::Refused(failed)),
         }
     }
 

@@ -162,7 +162,7 @@ mod tests {
                 let mut sum = 0;
                 for &(at, bytes) in &passed[first..] {
                     sum += bytes;
-                    let window = (at - passed[first].0).as_nanos();
+                    let window = at.saturating_sub(passed[first].0).as_nanos();
                     let share = u128::from(rate) * window / 1_000_000_000 + 1;
                     prop_assert!(u128::from(sum) <= share + u128::from(burst));
                 }

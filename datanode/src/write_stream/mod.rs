@@ -104,7 +104,7 @@ async fn receive<S: AsyncRead + AsyncWrite + Send>(
     let log = tracing::info_span!("chunk", trace = %parent.trace, chunk = %open.chunk);
     let before = upstream.failed;
     let received = receive_as(ctx, upstream, kind, open).instrument(log);
-    let next = current.scope(received).await;
+    let next = Box::pin(current.scope(received)).await;
     if upstream.failed > before {
         span.failed("hop-failed");
     }

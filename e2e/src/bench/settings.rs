@@ -45,7 +45,7 @@ pub enum Workload {
 }
 
 /// Names for `DFS_BENCH_ONLY`, in the order in which they run when nothing is said.
-const WORKLOADS: [(&str, Workload); 13] = [
+const WORKLOADS: [(&str, Workload); 14] = [
     ("dev", Workload::Dev),
     ("write", Workload::Write),
     ("read", Workload::Read),

@@ -109,11 +109,13 @@ fn mutations(object: &Value) -> Vec<(String, Value)> {
     out
 }
 
-/// The same of what chunks are packed.
-fn unpacked() -> Vec<(&'static str, Value)> {
-    [json!("17Mi"), json!(-1), json!("0.5"), json!("few")]
-        .map(|limit| ("spec.dataNodes.packLimit", limit))
-        .to_vec()
+/// The same of limits in bytes: what is packed, and how fast is repaired.
+fn unlimited() -> Vec<(&'static str, Value)> {
+    let packed = [json!("17Mi"), json!(-1), json!("0.5"), json!("few")];
+    let packed = packed.map(|limit| ("spec.dataNodes.packLimit", limit));
+    let repaired = [json!("1Ki"), json!("fast")];
+    let repaired = repaired.map(|limit| ("spec.repairBandwidthLimit", limit));
+    packed.into_iter().chain(repaired).collect()
 }
 
 /// The same of how the store is looked at.
@@ -160,8 +162,6 @@ fn nonsense() -> Vec<(&'static str, Value)> {
         ("spec.image", json!({"tag": "white space"})),
         ("spec.repairDelay", json!("5")),
         ("spec.repairDelay", json!("-5m")),
-        ("spec.repairBandwidthLimit", json!("1Ki")),
-        ("spec.repairBandwidthLimit", json!("fast")),
         ("spec.trashRetention", json!("soon")),
         ("spec.gateway", json!({"replicas": 0})),
         ("spec.gateway", json!({"trustedProxies": ["10.0.0.1/8"]})),
@@ -255,7 +255,7 @@ async fn every_bad_spec_is_refused_and_says_where_it_is_bad() {
         }
         assert_eq!(accepted, Vec::<String>::new());
         let all = nonsense().into_iter().chain(unwatched());
-        for (pointer, bad) in all.chain(unpacked()) {
+        for (pointer, bad) in all.chain(unlimited()) {
             let object = with(good("a"), pointer, bad.clone());
             let no = cluster.create(&object, true).await;
             let no = no

@@ -102,14 +102,14 @@ impl SpreadRule {
 
     /// How badly a set of replicas is spread; zero is well. At most a few dozen holders.
     pub fn penalty(self, factor: u32, holders: &[(Label, Option<Label>)]) -> SpreadPenalty {
-        self.penalty_of(factor, holders.iter().copied())
+        self.penalty_of(factor, &holders.iter().copied())
     }
 
     /// As [`Self::penalty`], of holders that need not be in a list: every report entry asks this.
     fn penalty_of(
         self,
         factor: u32,
-        holders: impl Iterator<Item = (Label, Option<Label>)> + Clone,
+        holders: &(impl Iterator<Item = (Label, Option<Label>)> + Clone),
     ) -> SpreadPenalty {
         let mut penalty = SpreadPenalty::default();
         for (at, (host, zone)) in holders.clone().enumerate() {
@@ -175,7 +175,7 @@ pub fn assess(factor: u32, rule: SpreadRule, holders: &[(ReplicaClass, HolderVie
     } else {
         let counting = good().filter(|view| view.counts());
         let places = counting.map(|view| (view.host, view.zone));
-        if rule.penalty_of(factor, places) == SpreadPenalty::default() {
+        if rule.penalty_of(factor, &places) == SpreadPenalty::default() {
             (ChunkHealth::Healthy, None)
         } else {
             (
