@@ -39,8 +39,8 @@ pub(crate) enum Fault {
     DieAtSeal,
     /// Everybody seals, and the first hop is gone before it says so.
     SealThenDie,
-    /// Fails to seal, and says so in the report; lives on.
-    FailSeal,
+    /// Fails to seal, and the report says why; lives on.
+    FailSeal(HopFault),
     /// Confirms nothing.
     Silent,
 }
@@ -375,9 +375,9 @@ where
         for hop in &hops {
             let mut shared = self.hop.chain.lock();
             let node = shared.nodes.get_mut(hop).unwrap();
-            if node.fault == Some(Fault::FailSeal) {
+            if let Some(Fault::FailSeal(cause)) = node.fault {
                 node.fault = None;
-                failed.push(failure(*hop, HopFault::Disk, &"as ordered"));
+                failed.push(failure(*hop, cause, &"as ordered"));
                 continue;
             }
             let (version, bytes) = node.open.remove(&chunk.id).unwrap();

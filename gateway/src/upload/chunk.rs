@@ -432,8 +432,10 @@ impl ChunkJob {
         } = report;
         for hop in &failed {
             self.gateway.metrics.hop_failures.inc(hop.cause.into());
-            self.gateway.pool.forget(hop.datanode);
-            self.failed.add(hop.datanode);
+            if is_to_blame(hop.cause) {
+                self.gateway.pool.forget(hop.datanode);
+                self.failed.add(hop.datanode);
+            }
             if hop.cause == HopFault::Unreachable {
                 self.gateway.note_silent(hop.datanode);
             }
@@ -461,6 +463,21 @@ impl ChunkJob {
             replicas,
             held: self.placed.chunk,
         }
+    }
+}
+
+/// Whether a hop that failed is worse than any other for what comes next: one that had no place for a write, hears a
+/// newer tracker or has the chunk already is not.
+fn is_to_blame(cause: HopFault) -> bool {
+    match cause {
+        HopFault::Busy | HopFault::Fenced | HopFault::AlreadySealed => false,
+        HopFault::CannotResume
+        | HopFault::Unreachable
+        | HopFault::NoSpace
+        | HopFault::Disk
+        | HopFault::WrongDatanode
+        | HopFault::Corrupt
+        | HopFault::Protocol => true,
     }
 }
 

@@ -117,6 +117,26 @@ async fn later_chunks_stay_clear_of_a_datanode_that_failed_an_earlier_one() {
 }
 
 #[tokio::test]
+async fn i31_a_hop_that_was_only_busy_at_the_seal_is_not_avoided_by_later_chunks() {
+    for (cause, is_avoided) in [
+        (HopFault::Disk, true),
+        (HopFault::Busy, false),
+        (HopFault::Fenced, false),
+        (HopFault::AlreadySealed, false),
+    ] {
+        let world = World::new(4, CHUNK).await;
+        world.chain.order(1, Fault::FailSeal(cause));
+        let bytes = content(4 * CHUNK);
+        let committed = store(&world, "a", &bytes).await.unwrap();
+        assert_stored(&world, &committed, &bytes);
+        assert_eq!(committed.replica_count, 3);
+        let last = world.tracker.allocations().pop().unwrap();
+        let avoided = last.avoid.contains(&crate::testing::id(1));
+        assert_eq!(avoided, is_avoided, "{cause:?}");
+    }
+}
+
+#[tokio::test]
 async fn fault_02_a_hop_that_refuses_to_open_is_left_out_and_its_replica_made_up() {
     for hop in 0..3 {
         let world = World::new(4, CHUNK).await;
@@ -180,7 +200,8 @@ async fn fault_02_two_hops_that_die_one_after_the_other_leave_the_last() {
 #[tokio::test]
 async fn fault_02_a_hop_that_dies_at_the_seal() {
     for hop in 0..3 {
-        for fault in [Fault::DieAtSeal, Fault::SealThenDie, Fault::FailSeal] {
+        let failed = Fault::FailSeal(HopFault::Disk);
+        for fault in [Fault::DieAtSeal, Fault::SealThenDie, failed] {
             let world = World::new(4, 4 * MIB).await;
             world.chain.order(hop, fault);
             let bytes = content(2 * MIB + 9);
