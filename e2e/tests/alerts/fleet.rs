@@ -1,4 +1,4 @@
-//! A tracker, three datanodes and a gateway, each a process; two links that can be cut.
+//! A tracker, three datanodes and a gateway, each a process; links that can be cut.
 
 use std::time::Duration;
 
@@ -64,8 +64,8 @@ pub(crate) struct Fleet {
     pub(crate) gateway: Member,
     /// From the gateway to the tracker.
     pub(crate) to_tracker: Proxy,
-    /// To the first datanode.
-    pub(crate) to_datanode: Proxy,
+    /// To each datanode.
+    pub(crate) to_datanodes: Vec<Proxy>,
     // Removed last.
     pub(crate) root: TempDir,
 }
@@ -83,19 +83,16 @@ impl Fleet {
         );
         let address = format!("127.0.0.1:{}", tracker.port);
         let to_tracker = Proxy::start(&address).await.unwrap();
-        let to_datanode = Proxy::start(&format!("127.0.0.1:{}", ports[2]))
-            .await
-            .unwrap();
+        let mut to_datanodes = Vec::new();
         let mut datanodes = Vec::new();
         for number in 0..DATANODES {
             let at = [ports[2 + 2 * number], ports[3 + 2 * number]];
-            let door = to_datanode.address();
-            let advertised = if number == 0 {
-                format!("--advertise {door}")
-            } else {
-                String::new()
-            };
-            let more = format!("--tracker http://{address} --pack-limit 64KiB {advertised}");
+            let link = Proxy::start(&format!("127.0.0.1:{}", at[0])).await.unwrap();
+            let more = format!(
+                "--tracker http://{address} --pack-limit 64KiB --advertise {}",
+                link.address()
+            );
+            to_datanodes.push(link);
             datanodes.push(Member::start("datanode", number, at, &root, &more));
         }
         let last = [ports[2 * DATANODES + 2], ports[2 * DATANODES + 3]];
@@ -109,7 +106,7 @@ impl Fleet {
             datanodes,
             gateway,
             to_tracker,
-            to_datanode,
+            to_datanodes,
             root,
         };
         fleet.ready().await;

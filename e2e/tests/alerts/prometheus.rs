@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::fleet::{DEADLINE, Fleet};
 
 /// How long an alert may take to fire, or to resolve once its cause is gone.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -73,6 +73,12 @@ impl Prometheus {
             failures: Vec::new(),
             _dir: dir,
         }
+    }
+
+    /// What another one saw, which ends.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.fired.extend(other.fired.iter().cloned());
+        self.failures.extend(other.failures.iter().cloned());
     }
 
     /// The alerts that fire now: name, and its texts.
