@@ -203,7 +203,7 @@ async fn checkpoints_fail(fleet: &mut Fleet, program: &str, seen: &mut Prometheu
         std::fs::rename(dir.with_extension("aside"), dir).unwrap();
     }
     fresh.resolve("they can", &failing).await;
-    seen.join(fresh);
+    seen.join(&fresh);
     fleet.ready().await;
 }
 
@@ -225,7 +225,7 @@ async fn journals_lag(fleet: &mut Fleet, program: &str, seen: &mut Prometheus) {
         link.heal();
     }
     fresh.resolve("connections are let through", &lagging).await;
-    seen.join(fresh);
+    seen.join(&fresh);
     fleet.tracker.start_with(&fleet.root, &[]);
     fleet.ready().await;
 }

@@ -76,7 +76,7 @@ impl Prometheus {
     }
 
     /// What another one saw, which ends.
-    pub(crate) fn join(&mut self, other: Self) {
+    pub(crate) fn join(&mut self, other: &Self) {
         self.fired.extend(other.fired.iter().cloned());
         self.failures.extend(other.failures.iter().cloned());
     }
