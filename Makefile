@@ -2,6 +2,10 @@
 
 CARGO ?= cargo
 E2E_JOBS ?= 3
+# Tests wait more than they compute: more at once than cores.
+TEST_JOBS ?= $(shell expr 3 '*' $$(getconf _NPROCESSORS_ONLN))
+# How the image's binary is built: `release`, or the quicker `ci`.
+IMAGE_PROFILE ?= release
 
 # The whole store on this machine: a tracker and three datanodes in one process, data in ./dfs-data.
 run:
@@ -10,7 +14,7 @@ run:
 # No root, no network service, no Kubernetes. The tests that start real processes need the binaries.
 test:
 	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace --no-fail-fast
+	RUST_TEST_THREADS=$(TEST_JOBS) $(CARGO) test --workspace --no-fail-fast
 	@scripts/count-tests.sh
 
 # What needs root: small file systems that really fill up, resource limits.
@@ -39,8 +43,8 @@ fuzz:
 
 # The container image, without any engine: target/image/dfs.tar, docker.io/library/dfs:VERSION.
 image:
-	$(CARGO) build --release --bin dfs
-	scripts/image.sh
+	$(CARGO) build --profile $(IMAGE_PROFILE) --bin dfs
+	scripts/image.sh --binary target/$(IMAGE_PROFILE)/dfs
 
 # Files that are made from others: the resource from its types, the charts' pages from their values, the plain
 # manifests and the plain rules file from the operator's chart, the dashboards from their source, the page of metrics

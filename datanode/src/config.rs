@@ -45,6 +45,8 @@ pub struct DatanodeConfig {
     pub max_reads: usize,
     /// A write stream whose writer is silent for so long is taken for broken.
     pub stream_idle: Duration,
+    /// What the hops behind are given to have a chunk durable, see `write_stream::durable_within`.
+    pub durable_within: Duration,
     /// Bytes per second that scrub reads.
     pub scrub_rate: u64,
     /// A replica verified within this time is not verified again.
@@ -82,6 +84,7 @@ impl DatanodeConfig {
             max_writes: 128,
             max_reads: 256,
             stream_idle: Duration::from_mins(2),
+            durable_within: Duration::from_mins(1),
             scrub_rate: 16 * 1024 * 1024,
             scrub_interval: Duration::from_hours(24),
             repair_rate: 256 * 1024 * 1024,

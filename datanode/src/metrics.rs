@@ -22,6 +22,8 @@ pub struct DatanodeMetrics {
     pub write_streams: IntGauge,
     /// Write streams and copies refused because too many were open.
     pub refused_busy: IntCounter,
+    /// Whole chunks that wait for a place among the writes.
+    pub waiting_writes: IntGauge,
     /// Attempts kept for resume now.
     pub parked_attempts: IntGauge,
     /// Attempts dropped because their time, or the room for them, was over.
@@ -89,6 +91,7 @@ impl DatanodeMetrics {
             store: StoreMetrics::register(registry)?,
             volume: VolumeMetrics::register(registry)?,
             write_streams: g("write_streams", "Write streams open now")?,
+            waiting_writes: g("waiting_writes", "Whole chunks that wait for a place now")?,
             refused_busy: c("refused_busy_total", "Streams and copies refused: too many")?,
             parked_attempts: g("parked_attempts", "Attempts kept for resume now")?,
             expired_attempts: c("expired_attempts_total", "Attempts dropped unresumed")?,

@@ -42,8 +42,8 @@ pub struct GatewayConfig {
     pub pool_size: u32,
     /// Placements older than this are not used.
     pub pool_max_age: Duration,
-    /// How long a chain whose first hop lives may owe a confirmation. Longer than the datanodes' own limit, so that they
-    /// name the hop at fault first.
+    /// How long a chain whose first hop lives may owe a confirmation. No shorter than the datanodes' own limit
+    /// (`DatanodeConfig::durable_within`), so that they name the hop at fault first.
     pub chain_stall: Duration,
     /// How long a commit is repeated while the tracker does not answer or is not ready.
     pub commit_deadline: Duration,
@@ -68,7 +68,7 @@ impl Default for GatewayConfig {
             max_hedges: 128,
             pool_size: 16,
             pool_max_age: Duration::from_secs(20),
-            chain_stall: Duration::from_secs(45),
+            chain_stall: Duration::from_mins(1),
             commit_deadline: Duration::from_secs(30),
             replica_deadline: Duration::from_mins(1),
             tracker_patience: Duration::from_secs(30),

@@ -10,7 +10,6 @@ use dfs_protocol::DatanodeId;
 use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress, SealedChunk};
 use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, PROGRESS_STEP, SealedReport};
 
-use super::PEER_TIMEOUT;
 use crate::context::Context;
 
 /// The next hop.
@@ -22,6 +21,8 @@ pub(super) struct Behind {
     pub(super) sent: u64,
     /// Bytes that it and every hop behind it have.
     pub(super) confirmed: u64,
+    /// How long it may take to seal.
+    pub(super) patience: Duration,
 }
 
 impl Behind {
@@ -47,6 +48,7 @@ pub(super) async fn open_behind(
         receiver,
         sent: resumed,
         confirmed: resumed,
+        patience: patience(ctx, &forwarded),
     }))
 }
 
@@ -61,6 +63,18 @@ fn forwarded(open: &OpenChunk) -> Option<(&DatanodeAddress, OpenChunk)> {
     Some((first, forwarded))
 }
 
+/// How long a hop waits for `hops` behind it to have a chunk durable, when nobody waits as long as
+/// `longest`. The longer the chain, the longer: the hop just before the one at fault gives up first, and names it.
+pub fn durable_within(longest: Duration, hops: usize) -> Duration {
+    let hops = u32::try_from(hops).unwrap_or(u32::MAX - 1);
+    longest.mul_f64(f64::from(hops) / f64::from(hops + 1))
+}
+
+/// [`durable_within`] of the next hop and those behind it.
+fn patience(ctx: &Context, forwarded: &OpenChunk) -> Duration {
+    durable_within(ctx.config.durable_within, forwarded.downstream.len() + 1)
+}
+
 /// Has a chunk that came whole written on the hops behind; none when this is the last.
 pub(super) async fn put_behind(
     ctx: &Context,
@@ -70,7 +84,7 @@ pub(super) async fn put_behind(
     let (first, forwarded) = forwarded(open)?;
     let put = ctx
         .streams
-        .put(first, &forwarded, block, PEER_TIMEOUT * 2)
+        .put(first, &forwarded, block, patience(ctx, &forwarded))
         .await;
     Some(put)
 }
@@ -113,6 +127,7 @@ pub(super) async fn seal_behind(
         at,
         mut sender,
         mut receiver,
+        patience,
         ..
     } = behind;
     let exchange = async {
@@ -126,7 +141,7 @@ pub(super) async fn seal_behind(
         }
     };
     let sealed = tokio::select! {
-        sealed = tokio::time::timeout(PEER_TIMEOUT * 2, exchange) => sealed,
+        sealed = tokio::time::timeout(patience, exchange) => sealed,
         silent = ctx.streams.silent_hop(&at) => return Err(silent),
     };
     let report = sealed.unwrap_or_else(|_| Err(stalled(at.id)))?;

@@ -23,7 +23,9 @@ use tracing::Instrument as _;
 
 use crate::context::Context;
 
-/// How long a peer that lives may take to accept a frame, or to answer a seal.
+pub use behind::durable_within;
+
+/// How long a peer that lives may take to accept a frame.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The two halves of a stream's connection.

@@ -118,7 +118,9 @@ async fn write(
 /// would wait for each other's places.
 async fn put_own(ctx: &Arc<Context>, whole: WholeChunk) -> Result<Replica, HopFailure> {
     let own = ctx.id();
+    ctx.metrics.waiting_writes.inc();
     let place = tokio::time::timeout(PLACE_WAIT, ctx.writes.acquire()).await;
+    ctx.metrics.waiting_writes.dec();
     let Ok(Ok(_place)) = place else {
         ctx.metrics.refused_busy.inc();
         let detail = "too many chunks are being written";

@@ -1,10 +1,15 @@
 //! Disks that give errors, lie about fsync, or are slow (I14, faults 12, 13, 15).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
+use dfs_datanode::DatanodeConfig;
+use dfs_datanode::write_stream::durable_within;
 use dfs_e2e::cluster::{Cluster, Options};
 use dfs_e2e::disk::{CallKind, Effect, Fault};
 use dfs_e2e::wait::eventually;
+use dfs_gateway::GatewayConfig;
 
 use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, start_heard, wait_valid};
 
@@ -234,4 +239,60 @@ async fn fault_15_a_slow_disk_delays_and_breaks_nothing() {
         store.chunks("f0").await.unwrap().chunks[0].chunk.length,
         CHUNK
     );
+}
+
+/// A disk that takes longer than any hop waits, and waits that are told apart on a busy machine.
+fn hanging() -> Options {
+    Options {
+        datanode: |config| {
+            config.stream_idle = Duration::from_mins(1);
+            config.durable_within = Duration::from_secs(16);
+        },
+        gateway: |config| config.chain_stall = Duration::from_secs(16),
+        ..calm_options(4)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_15_a_disk_that_hangs_at_any_hop_is_the_one_that_is_left_out() {
+    let mut cluster = Cluster::start(hanging()).await;
+    let store = cluster.store();
+    let faults = cluster.datanodes[0].faults.clone();
+    let sync = Fault::on(CallKind::Sync, Effect::Delay(Duration::from_secs(30)));
+    let hangs = faults.inject(sync.path("staging"));
+    // One block goes whole, more go in steps.
+    let sizes = [
+        1000, 1000, 1000, 1000, 1000, 100_000, 100_000, 100_000, 100_000,
+    ];
+    let files = sizes.iter().enumerate().map(|(number, size)| {
+        let bytes = Bytes::from(cluster.bytes(*size));
+        (format!("f{number}"), bytes)
+    });
+    let files: Vec<_> = files.collect();
+    let puts = files
+        .iter()
+        .map(|(path, bytes)| store.put(path, bytes.clone()));
+    let answers = futures_util::future::join_all(puts).await;
+    assert!(faults.hits(hangs) > 0, "no chain had the disk that hangs");
+    faults.heal();
+    let mut model = Model::default();
+    for ((path, bytes), stored) in files.into_iter().zip(answers) {
+        assert_eq!((stored.replica_count, stored.wanted), (3, 3), "{path}");
+        for id in &stored.replicas {
+            assert_ne!(cluster.number_of(*id).await, 0, "{path}: it hangs");
+        }
+        model.note(&path, bytes);
+    }
+    model.settle(&cluster).await;
+}
+
+#[test]
+fn fault_15_the_hop_before_the_one_at_fault_gives_up_first() {
+    let longest = DatanodeConfig::new(PathBuf::new(), String::new(), String::new()).durable_within;
+    let waits: Vec<_> = (1..=16).map(|hops| durable_within(longest, hops)).collect();
+    assert!(
+        waits.is_sorted_by(|shorter, longer| shorter < longer),
+        "{waits:?}"
+    );
+    assert!(waits[15] < GatewayConfig::default().chain_stall);
 }
