@@ -39,7 +39,7 @@ pub struct DatanodeConfig {
     pub resume_lease: Duration,
     /// Attempts without writers kept at most.
     pub resume_attempts: usize,
-    /// Chunks written at once, by streams, uploads and copies.
+    /// Chunks written at once, by streams, uploads and copies; and as many more that came whole.
     pub max_writes: usize,
     /// Chunks read at once.
     pub max_reads: usize,

@@ -63,8 +63,11 @@ pub struct Context {
     pub instance: InstanceId,
     /// Where it stands with the tracker.
     pub standing: watch::Sender<Standing>,
-    /// Writes at once.
+    /// Writes at once, in steps: streams, uploads and copies.
     pub writes: Arc<Semaphore>,
+    /// Chunks that came whole, written at once. Places of their own: these wait for one, and a copy, which
+    /// does not, would find none as long as anybody waits.
+    pub whole_writes: Semaphore,
     /// Reads at once.
     pub reads: Arc<Semaphore>,
     /// Repair bandwidth.

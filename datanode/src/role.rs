@@ -183,6 +183,7 @@ impl Datanode {
             instance: InstanceId(seams.rng.u64()),
             standing: watch::Sender::new(Standing::Unheard),
             writes: Arc::new(Semaphore::new(config.max_writes)),
+            whole_writes: Semaphore::new(config.max_writes),
             reads: Arc::new(Semaphore::new(config.max_reads)),
             repair: RepairBandwidth::new(&seams.clock, config.repair_rate, metrics.repair.clone()),
             tasks: Mutex::new(Tasks::default()),
@@ -245,7 +246,12 @@ impl Datanode {
         };
         stopped?;
         let all = u32::try_from(ctx.config.max_writes).unwrap_or(u32::MAX);
-        let idle = ctx.writes.acquire_many(all);
+        let idle = async {
+            tokio::join!(
+                ctx.writes.acquire_many(all),
+                ctx.whole_writes.acquire_many(all)
+            )
+        };
         if tokio::time::timeout(ctx.config.limits.drain, idle)
             .await
             .is_err()

@@ -119,7 +119,7 @@ async fn write(
 async fn put_own(ctx: &Arc<Context>, whole: WholeChunk) -> Result<Replica, HopFailure> {
     let own = ctx.id();
     ctx.metrics.waiting_writes.inc();
-    let place = tokio::time::timeout(PLACE_WAIT, ctx.writes.acquire()).await;
+    let place = tokio::time::timeout(PLACE_WAIT, ctx.whole_writes.acquire()).await;
     ctx.metrics.waiting_writes.dec();
     let Ok(Ok(_place)) = place else {
         ctx.metrics.refused_busy.inc();

@@ -211,6 +211,38 @@ async fn fault_12_a_write_error_fails_every_whole_chunk_of_its_batch_and_no_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whole_chunks_that_wait_for_a_place_take_none_from_chunks_that_come_in_steps() {
+    let (_tracker, [a]) = nodes(PackLimits::default()).await;
+    a.disk.hold_at(Held::Syncs("packs"));
+    // As many as have places, and some who wait for one all the time.
+    let small = (1..=140u128).map(|chunk| {
+        let (address, open) = (a.address.clone(), open_on(&[&a], chunk, 1));
+        tokio::spawn(async move {
+            loop {
+                match put_whole(&address, &open, &bytes(100)).await {
+                    Err(failed) if failed.cause == HopFault::Busy => {}
+                    other => return other,
+                }
+            }
+        })
+    });
+    let small: Vec<_> = small.collect();
+    eventually("some wait for a place", async || {
+        a.metric("dfs_datanode_waiting_writes") > 0
+    })
+    .await;
+    let opened = streams().open(&a.address, &open_on(&[&a], 1000, 1)).await;
+    let waiting = a.metric("dfs_datanode_waiting_writes");
+    // First: threads that wait for the disk would keep a test from failing.
+    a.disk.release();
+    assert!(opened.is_ok(), "{:?}", opened.err());
+    assert!(waiting > 0, "nobody waited any more");
+    for put in small {
+        put.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i08_i20_i21_whole_chunks_of_deposed_trackers_and_for_others_are_refused_and_not_sent_on() {
     let (_tracker, [a, b]) = nodes(PackLimits::default()).await;
     let base = open_on(&[&a, &b], 1, 1);

@@ -61,14 +61,11 @@ impl DatanodeTable {
             .map(Datanode::silent_since)
             .collect();
         since.sort_unstable();
-        let together = |from: &Duration| {
-            count(
-                since
-                    .iter()
-                    .filter(|at| **at >= *from && **at <= *from + window),
-            )
+        let together = |(first, from): (usize, &Duration)| {
+            let end = since.partition_point(|at| *at <= from.saturating_add(window));
+            u32::try_from(end - first).unwrap_or(u32::MAX)
         };
-        let silent = since.iter().map(together).max().unwrap_or(0);
+        let silent = since.iter().enumerate().map(together).max().unwrap_or(0);
         let suspicious =
             silent > factor.saturating_sub(1) && u64::from(silent) * 2 > u64::from(total);
         suspicious.then_some(Partition { silent, total })

@@ -137,8 +137,9 @@ impl RepairLimits {
     /// has as many under way as its rate carries in so long. Long enough for several heartbeats.
     const WINDOW: u64 = 20;
     /// A copy is not given up before its bytes had so many times as long as they take at the rate: others
-    /// share it.
-    const SHARERS: u32 = 4;
+    /// share it. Four last replicas at a time ([`Self::copies_to`]) share three quarters of it, which is more
+    /// than five; the rest is for headers and for a source that is busier than its target.
+    const SHARERS: u32 = 8;
 
     /// Whether a datanode with `load` may begin one more copy, as far as the rate goes. One always may:
     /// a chunk of any size is copied in the end. Nor does a chunk with one replica left wait.

@@ -179,6 +179,16 @@ impl TaskTable {
         Self::default()
     }
 
+    /// Nothing under way, ids from somewhere else than those of any earlier table: datanodes still carry out what
+    /// an earlier life of the tracker ordered, and know tasks by their ids alone.
+    pub fn numbered_anew(random: u64) -> Self {
+        Self {
+            // Below 2^52: a JSON reader with floating numbers still has each of them.
+            last: random >> 12,
+            ..Self::default()
+        }
+    }
+
     /// Starts work; none when the table is full.
     pub fn start(&mut self, work: Work, now: Duration) -> Option<TaskId> {
         if self.tasks.len() >= Self::CAPACITY || self.doubtful.len() >= Self::CAPACITY {

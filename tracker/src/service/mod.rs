@@ -44,6 +44,7 @@ use crate::model::datanodes::Picture;
 use crate::model::hot::{HALF_LIFE, HOT_FILES, HotSketch};
 use crate::model::op::Op;
 use crate::plan::removal::{ok_to_stop, one_more_may_stop, safe_to_remove};
+use crate::plan::tasks::TaskTable;
 use crate::store::{
     Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, CommitObserver, Engine, StoreError,
     SubmitError, new_trash_id,
@@ -160,6 +161,7 @@ impl Tracker {
             state: Mutex::new(State::new(
                 config.policy(),
                 Comparison::new(meta.sequence, meta.fence),
+                TaskTable::numbered_anew(rng.u64()),
             )),
             deposed,
             hot: Mutex::new(HotSketch::new(HOT_FILES, HALF_LIFE, clock.monotonic())),

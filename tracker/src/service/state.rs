@@ -75,15 +75,15 @@ pub struct State {
 }
 
 impl State {
-    /// Knows the policy and nothing else; `comparison` begins with the catalog as it was opened.
-    pub fn new(policy: Policy, comparison: Comparison) -> Self {
+    /// Knows the policy and nothing else; `comparison` begins with the catalog as it was opened, `tasks` with nothing.
+    pub fn new(policy: Policy, comparison: Comparison, tasks: TaskTable) -> Self {
         Self {
             datanodes: DatanodeTable::new(policy.liveness, policy.datanodes),
             pending: PendingTable::default(),
             refusals: RefusalLog::default(),
             replicas: ReplicaMap::new(),
             leases: LeaseTable::new(policy.leases),
-            tasks: TaskTable::new(),
+            tasks,
             safe_mode: SafeMode::new(),
             last_partition: None,
             comparison,

@@ -1,8 +1,14 @@
 //! How much repair orders at a time.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use dfs_protocol::chunk::SealedChunk;
+use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 
 use super::cluster::{Cluster, sealed};
+use crate::plan::RepairLimits;
+use crate::plan::tasks::{TaskTable, VerifyTask, Work};
 
 #[test]
 fn limits_for_each_datanode_and_in_all_are_kept() {
@@ -108,6 +114,46 @@ fn a_copy_that_the_rate_makes_slow_is_not_given_up_and_planned_again_for_ever() 
     cluster.beats(1100);
     let limits = cluster.policy.repair;
     assert!(cluster.tasks.expire(&limits, cluster.now).is_empty());
-    cluster.beats(4000);
+    cluster.beats(8000);
     assert_eq!(cluster.tasks.expire(&limits, cluster.now).len(), 1);
+}
+
+#[test]
+fn last_replicas_that_share_the_rate_are_not_given_up_while_they_are_copied() {
+    let limits = RepairLimits {
+        rate: 1 << 20,
+        task_timeout: Duration::ZERO,
+        ..RepairLimits::default()
+    };
+    for bytes in [1, 64 << 20, 4 << 30] {
+        // Three quarters of the rate for as many as may be copied to one datanode.
+        let one = bytes as f64 / limits.rate as f64;
+        let all = one * f64::from(limits.copies_to) * 4.0 / 3.0;
+        assert!(
+            limits.patience(bytes) > Duration::from_secs_f64(all),
+            "{bytes}"
+        );
+    }
+}
+
+#[test]
+fn tasks_of_two_lives_of_a_tracker_share_no_id() {
+    let ids = |random| {
+        let mut table = TaskTable::numbered_anew(random);
+        let work = |chunk| {
+            Work::Verify(VerifyTask {
+                datanode: DatanodeId::from_u128(1),
+                chunk: ChunkId::from_u128(chunk),
+                version: ChunkVersion::FIRST,
+            })
+        };
+        let started = (0..1000).map(|chunk| table.start(work(chunk), Duration::ZERO).unwrap());
+        started.collect::<BTreeSet<_>>()
+    };
+    let (before, after) = (ids(0x0123_4567_89ab_cdef), ids(u64::MAX));
+    assert!(before.is_disjoint(&after));
+    assert!(
+        after.last().unwrap().0 < 1 << 53,
+        "a reader of JSON may round it"
+    );
 }
