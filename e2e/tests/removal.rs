@@ -205,6 +205,33 @@ async fn i09_a_removed_datanode_that_comes_back_starts_anew_and_brings_nothing_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i09_nothing_that_a_datanode_says_after_its_removal_counts_as_a_replica() {
+    let mut cluster = Cluster::start(options(4)).await;
+    let store = cluster.store();
+    let files = put_some(&mut cluster).await;
+    let id = store.chunks("b").await.unwrap().chunks[0].replicas[0].datanode;
+    decommission(&store, id).await;
+    wait_decommissioned(&store, id).await;
+    // It runs on, and heartbeats before it hears of it.
+    let answer = store.door.delete(&format!("/nodes/{id}")).await.unwrap();
+    assert!(answer.status.is_success(), "{}", answer.text());
+    eventually("it begins anew", DEADLINE, || async {
+        let nodes = store.nodes().await?;
+        let anew = nodes.iter().all(|node| node.id != id) && nodes.len() == 4;
+        anew.then_some(()).ok_or(format!("{nodes:?}"))
+    })
+    .await;
+    for path in files.keys() {
+        for chunk in store.chunks(path).await.unwrap().chunks {
+            let named = chunk.replicas.iter().any(|replica| replica.datanode == id);
+            assert!(!named, "{path}: {chunk:?}");
+        }
+    }
+    check(&store, &files).await;
+    store.wait_fsck_clean(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_datanode_in_maintenance_is_not_copied_away_before_its_time() {
     let mut cluster = Cluster::start(Options {
         datanodes: 4,

@@ -127,6 +127,9 @@ impl Tracker {
         if !self.hear(&mut state, id, message, now)? {
             return Ok(self.reply(&mut state, id, false));
         }
+        if is_tombstoned(&state, id) {
+            return Ok(self.reply(&mut state, id, false));
+        }
         // The digest decides: after a lost answer the same delta comes again, on its old base.
         let in_sync = state
             .replicas
@@ -186,6 +189,9 @@ impl Tracker {
             stats: node.stats.clone(),
         };
         if !self.hear(&mut state, id, message, now)? {
+            return Ok(self.reply(&mut state, id, false));
+        }
+        if is_tombstoned(&state, id) {
             return Ok(self.reply(&mut state, id, false));
         }
         self.metrics.chunk_reports.inc();
@@ -390,6 +396,12 @@ impl Tracker {
         self.catalog.submit(Op::BeginEpoch { fence }).await?;
         Ok(())
     }
+}
+
+/// Whether it is told to begin anew: what it says of its chunks was written off, and would never be taken back again.
+fn is_tombstoned(state: &State, id: DatanodeId) -> bool {
+    let admin = state.datanodes.get(id).map(|node| node.record.admin);
+    admin == Some(AdminState::Tombstoned)
 }
 
 /// Ends the maintenance of those that are away, if the store cannot be without them and `id` too.
