@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica, SealedChunk};
-use dfs_protocol::datanode::Damage;
+use dfs_protocol::datanode::{Damage, WriteMode};
 use dfs_protocol::frame::Resume;
 use dfs_protocol::{ChunkId, ChunkVersion, ClusterId};
 
@@ -121,6 +121,8 @@ pub trait ChunkStore: Debug + Send + Sync + 'static {
     /// Whether the disk refuses writes: a new chunk would most likely fail. A trial that is due is
     /// made by [`ChunkStore::try_disk`].
     fn refuses_writes(&self) -> bool;
+    /// How chunks that are not packed are written.
+    fn write_mode(&self) -> WriteMode;
     /// Makes a trial write when one is due.
     fn try_disk(&self);
     /// Files set aside in all, and files that are not ours.

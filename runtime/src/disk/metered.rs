@@ -94,8 +94,8 @@ impl DiskMetrics {
     }
 }
 
-/// Whether an error tells of the disk: names that are absent, taken or locked, and files that are shorter
-/// than was thought, are answers.
+/// Whether an error tells of the disk: names that are absent, taken or locked, files that are shorter
+/// than was thought, and what it cannot do at all, are answers.
 fn is_the_disks(error: &io::Error) -> bool {
     !matches!(
         error.kind(),
@@ -103,6 +103,7 @@ fn is_the_disks(error: &io::Error) -> bool {
             | io::ErrorKind::AlreadyExists
             | io::ErrorKind::WouldBlock
             | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::Unsupported
     )
 }
 
@@ -214,8 +215,13 @@ impl DiskFile for MeteredFile {
         self.meter.time(DiskOperation::Write, write)
     }
 
-    fn write_uncached_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        let write = || self.inner.write_uncached_at(parts, offset);
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let write = || self.inner.write_parts_at(parts, offset);
+        self.meter.time(DiskOperation::Write, write)
+    }
+
+    fn write_dontcache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let write = || self.inner.write_dontcache_at(parts, offset);
         self.meter.time(DiskOperation::Write, write)
     }
 
