@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dfs_protocol::Problem;
 use dfs_protocol::checksum::crc32c;
-use dfs_protocol::chunk::{BLOCK_SIZE_U64, DatanodeAddress};
-use dfs_protocol::frame::{self, FrameKind, READ_STREAM_PROTOCOL, ReadChunk};
+use dfs_protocol::chunk::DatanodeAddress;
+use dfs_protocol::frame::{self, FrameError, FrameKind, READ_STREAM_PROTOCOL, ReadChunk};
 use dfs_protocol::routes::{DATANODE_HEADER, datanode};
-use dfs_protocol::{Problem, frame::FrameError};
+use dfs_runtime::metrics::Label as _;
 use dfs_runtime::trace::{self, Outgoing};
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::{Request, StatusCode};
@@ -111,7 +112,7 @@ impl ReadStreams {
             Err(error) => CallResult::from(error),
         };
         if begun.is_err() {
-            span.failed(dfs_runtime::metrics::Label::as_str(&result));
+            span.failed(result.as_str());
         }
         timed.end(result);
         begun
@@ -228,8 +229,10 @@ async fn ask(
         Err(FrameIoError::Frame(error)) => return Err(broken(&error)),
     };
     let Frame { header, payload } = frame;
+    let blocks = read.blocks();
+    let table = 4 * (blocks.end - blocks.start);
     match header.kind {
-        FrameKind::Checksums if payload.len() as u64 == 4 * read.block_count() => Ok(RawBlocks {
+        FrameKind::Checksums if payload.len() as u64 == table => Ok(RawBlocks {
             stream,
             checksums: payload,
         }),

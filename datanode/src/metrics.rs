@@ -30,6 +30,8 @@ pub struct DatanodeMetrics {
     pub reads: IntGauge,
     /// Bytes of chunks sent to readers.
     pub read_bytes: IntCounter,
+    /// Of these, bytes sent out of the page cache as they are.
+    pub uncopied_read_bytes: IntCounter,
     /// Bytes of chunks received from writers.
     pub received_bytes: IntCounter,
     /// Requests refused for naming another datanode.
@@ -94,6 +96,10 @@ impl DatanodeMetrics {
             expired_attempts: c("expired_attempts_total", "Attempts dropped unresumed")?,
             reads: g("reads", "Reads being served now")?,
             read_bytes: c("read_bytes_total", "Bytes of chunks sent to readers")?,
+            uncopied_read_bytes: c(
+                "uncopied_read_bytes_total",
+                "Bytes of chunks sent out of the page cache as they are, for their readers to verify",
+            )?,
             received_bytes: c(
                 "received_bytes_total",
                 "Bytes of chunks received from writers, sealed or not",

@@ -3,21 +3,26 @@
 //! memory is read and verified first, as for everybody else. There are no frames between blocks, so that damage or a
 //! lost disk can only break the connection: whoever reads goes on from another replica.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::frame_io::{FrameIoError, FrameReader};
-use dfs_protocol::chunk::BLOCK_SIZE_U64;
+use dfs_client::frame_io::FrameReader;
 use dfs_protocol::frame::{self, FrameHeader, FrameKind, ReadChunk};
 use dfs_protocol::{ErrorCode, Problem};
+use dfs_runtime::disk::{DiskFile, is_of_a_file};
 use dfs_runtime::server::RawStream;
 use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinHandle;
 
 use crate::context::Context;
 use crate::http::large::Ahead;
 use crate::http::read::Place;
-use crate::store::{ChunkRead, StoreError};
+use crate::store::{Block, ChunkRead, StoreError};
 
 /// Blocks that are sent, or read, at once: 1 MiB.
 const STEP: u64 = 16;
@@ -82,6 +87,7 @@ async fn answer(ctx: &Arc<Context>, stream: &mut RawStream, read: &ReadChunk) ->
         reader: &reader,
         next: read.blocks().start,
         end: read.blocks().end,
+        reading: None,
         ahead: Ahead::new(read.blocks().end),
     };
     let sent = sending.run(stream).await;
@@ -94,8 +100,14 @@ async fn begin(
     ctx: &Arc<Context>,
     read: &ReadChunk,
 ) -> Result<(Place, Arc<dyn ChunkRead>), Problem> {
+    if read.datanode != ctx.id() {
+        ctx.metrics.wrong_datanode.inc();
+        let detail = format!("this is datanode {}", ctx.id());
+        return Err(Problem::new(ErrorCode::WrongDatanode, detail)
+            .next("ask the tracker for the datanode's present address"));
+    }
     ctx.readable()?;
-    let place = Place::of(ctx)?;
+    let place = Place::take(ctx)?;
     let (id, version) = (read.chunk, read.version);
     let opened = ctx.blocking(move |ctx| ctx.store.open(id, version)).await?;
     let reader = opened.map_err(Problem::from)?;
@@ -112,20 +124,117 @@ struct Sending<'a> {
     reader: &'a Arc<dyn ChunkRead>,
     next: u64,
     end: u64,
+    /// The step at `next`, where it is being read.
+    reading: Option<JoinHandle<Step>>,
     ahead: Ahead,
 }
+
+type Step = Result<Vec<Block>, StoreError>;
 
 impl Sending<'_> {
     async fn run(&mut self, stream: &mut RawStream) -> io::Result<()> {
         while self.next < self.end {
-            let step = self.next..self.end.min(self.next + STEP);
-            self.next = step.end;
-            if self.reader.is_in_memory(step.clone()) {
-                self.send(stream, step).await?;
-            } else {
-                self.read_and_send(stream, step).await?;
+            let step = self.step();
+            let reading = self.reading.take();
+            let reader = Arc::clone(self.reader);
+            match reader.in_memory(step.clone()) {
+                Some((file, place)) if reading.is_none() => {
+                    self.next = step.end;
+                    self.send(stream, file, place, step).await?;
+                }
+                Some(_) | None => {
+                    let reading = reading.unwrap_or_else(|| self.read(step.clone()));
+                    self.next = step.end;
+                    self.send_read(stream, reading).await?;
+                }
             }
         }
         Ok(())
     }
+
+    /// Blocks of the step at `next`.
+    fn step(&self) -> Range<u64> {
+        self.next..self.end.min(self.next + STEP)
+    }
+
+    async fn send(
+        &self,
+        stream: &mut RawStream,
+        file: &dyn DiskFile,
+        place: Range<u64>,
+        step: Range<u64>,
+    ) -> io::Result<()> {
+        if let Err(error) = send(stream, file, &place).await {
+            if is_of_a_file(&error) {
+                self.look_at(step).await;
+            }
+            return Err(error);
+        }
+        let bytes = place.end - place.start;
+        self.ctx.metrics.read_bytes.inc_by(bytes);
+        self.ctx.metrics.uncopied_read_bytes.inc_by(bytes);
+        Ok(())
+    }
+
+    /// Sends a step that had to be read. The next one is read meanwhile, if it must be.
+    async fn send_read(
+        &mut self,
+        stream: &mut RawStream,
+        reading: JoinHandle<Step>,
+    ) -> io::Result<()> {
+        let blocks = reading.await.map_err(io::Error::other)?;
+        let blocks = blocks.map_err(|error| io::Error::other(error.describe()))?;
+        let next = self.step();
+        if !next.is_empty() && self.reader.in_memory(next.clone()).is_none() {
+            self.reading = Some(self.read(next));
+        }
+        for block in blocks {
+            within(stream.write_all(&block.data)).await?;
+            let bytes = block.data.len() as u64;
+            self.ctx.metrics.read_bytes.inc_by(bytes);
+        }
+        Ok(())
+    }
+
+    /// Reads and verifies a step on a blocking thread. What comes behind it on the disk is asked for, too.
+    fn read(&mut self, step: Range<u64>) -> JoinHandle<Step> {
+        let beyond = self.ahead.beyond(step.end);
+        let reader = Arc::clone(self.reader);
+        tokio::task::spawn_blocking(move || {
+            if !beyond.is_empty() {
+                reader.read_ahead(beyond);
+            }
+            reader.blocks(step.start, step.end - step.start)
+        })
+    }
+
+    /// Bytes could not be sent: whether they can be read decides what becomes of the replica.
+    async fn look_at(&self, step: Range<u64>) {
+        let reader = Arc::clone(self.reader);
+        let looked = move |_: &Context| reader.blocks(step.start, step.end - step.start).map(drop);
+        match self.ctx.blocking(looked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = error.describe(), "a chunk cannot be sent"),
+            Err(problem) => tracing::warn!(%problem, "cannot look at a chunk"),
+        }
+    }
+}
+
+/// Sends a part of a file that is in memory.
+async fn send(stream: &mut RawStream, file: &dyn DiskFile, place: &Range<u64>) -> io::Result<()> {
+    let mut at = place.start;
+    while at < place.end {
+        let left = usize::try_from(place.end - at).unwrap_or(usize::MAX);
+        match within(stream.send_file(file, at, left)).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            sent => at += sent as u64,
+        }
+    }
+    Ok(())
+}
+
+/// Gives a reader so long to take something.
+async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let done = tokio::time::timeout(PEER_TIMEOUT, work).await;
+    done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

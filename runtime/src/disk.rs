@@ -4,19 +4,25 @@
 mod metered;
 mod write_mode;
 
-pub use metered::{DiskMetrics, DiskOperation, MeteredDisk};
+pub use metered::{DiskMetrics, DiskOperation, MeteredDisk, is_of_a_file};
 pub use write_mode::{DIRECT_ALIGN, check_direct, choose_write_mode, probe_write_mode};
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise, sendfile};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+
+/// Bytes that are read for a socket at once, where they cannot go there themselves.
+const SEND_STEP: usize = 64 * 1024;
+/// Distance of the bytes by which [`DiskFile::is_in_memory`] judges.
+const LOOK_STEP: usize = 64 * 1024;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +109,17 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Says that these bytes are about to be read: the device may fetch them meanwhile. Does not wait, and
     /// nothing depends on it.
     fn read_ahead(&self, _offset: u64, _length: u64) {}
+    /// Whether these bytes are in memory, as far as can be known without waiting: a hint.
+    fn is_in_memory(&self, _offset: u64, _length: u64) -> bool {
+        false
+    }
+    /// Sends up to `length` bytes at `offset` to a socket, as many as it takes now, where the system can without a copy of
+    /// ours. 0 at the file's end; `WouldBlock` while the socket takes none.
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        let mut buffer = vec![0; length.min(SEND_STEP)];
+        let read = self.read_at(&mut buffer, offset)?;
+        Ok(rustix::io::write(socket, &buffer[..read])?)
+    }
     /// Bytes of the file.
     fn length(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeroes) the file.
@@ -368,6 +385,25 @@ impl DiskFile for RealFile {
             && let Err(error) = fadvise(&self.0, offset, Some(length), Advice::WillNeed)
         {
             tracing::debug!(%error, "nothing is read ahead");
+        }
+    }
+
+    fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        let mut byte = [0];
+        let end = offset.saturating_add(length);
+        let mut places = (offset..end)
+            .step_by(LOOK_STEP)
+            .chain([end.saturating_sub(1)]);
+        length > 0 && places.all(|at| matches!(self.read_now_at(&mut byte, at), Ok(1)))
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        let mut at = offset;
+        loop {
+            match sendfile(socket, &self.0, Some(&mut at), length) {
+                Err(Errno::INTR) => {}
+                sent => return Ok(sent?),
+            }
         }
     }
 

@@ -34,6 +34,7 @@ use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica, SealedChunk};
 use dfs_protocol::datanode::{Damage, WriteMode};
 use dfs_protocol::frame::Resume;
 use dfs_protocol::{ChunkId, ChunkVersion, ClusterId};
+use dfs_runtime::disk::DiskFile;
 
 pub use error::{FailStop, StoreError};
 pub use files::{FileChunkStore, StoreConfig, StoreSeams};
@@ -165,6 +166,11 @@ pub trait ChunkRead: Debug + Send + Sync {
     fn blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, StoreError>;
     /// Lets the disk fetch blocks that will be read soon. Does not wait for them.
     fn read_ahead(&self, blocks: Range<u64>);
+    /// The checksums of blocks as a reader gets them, u32 each, little-endian.
+    fn checksums(&self, blocks: Range<u64>) -> Vec<u8>;
+    /// Where blocks that are in memory lie, to be sent as they are to a reader that verifies them. `None` where they must
+    /// be read first; then they are verified, too.
+    fn in_memory(&self, blocks: Range<u64>) -> Option<(&dyn DiskFile, Range<u64>)>;
     /// Whether the block checksums add up to the whole's.
     fn whole_matches(&self) -> bool;
 }

@@ -4,6 +4,7 @@ pub(crate) mod nodes;
 pub(crate) mod sim;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -241,6 +242,17 @@ impl DiskFile for TestFile {
         }
         // Not the inner one's: which bytes of a test's files the page cache holds is nobody's promise.
         self.read_at(buffer, offset)
+    }
+
+    fn is_in_memory(&self, _offset: u64, _length: u64) -> bool {
+        !self.disk.faults().cold
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        match self.disk.faults().read {
+            Some(error) => Err(os(error)),
+            None => self.inner.send_to(socket, offset, length),
+        }
     }
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {

@@ -34,7 +34,7 @@ impl RawStream {
     /// Sends up to `length` bytes of a file at `offset`, as many as the socket takes; waits while it takes none. 0 at the end of the
     /// file. Bytes that are not in memory block the thread.
     pub async fn send_file(
-        &self,
+        &mut self,
         file: &dyn DiskFile,
         offset: u64,
         length: usize,
