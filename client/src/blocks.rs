@@ -199,7 +199,7 @@ impl BlockStream {
             return match raw.take() {
                 Some(blocks) if self.next_offset == self.end => {
                     self.ended = true;
-                    self.http.reads().keep(&self.from.address, blocks);
+                    self.http.reads().keep(&self.from, blocks);
                     Ok(None)
                 }
                 Some(blocks) => {

@@ -120,6 +120,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(self.buffer.split_to(length).freeze())
     }
 
+    /// Gives the buffer back while nothing is expected, if nothing is in it.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// What frames are read from: to answer them.
     pub fn stream_mut(&mut self) -> &mut R {
         &mut self.stream

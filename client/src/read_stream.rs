@@ -48,14 +48,14 @@ enum NotBegun {
     Refused(ClientError),
 }
 
-/// Idle connections by address, and who cannot be read from like this. Cloning shares them.
+/// Idle connections by datanode, and who cannot be read from like this. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ReadStreams(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Those used last at the end.
-    idle: HashMap<String, Vec<(Instant, Stream)>>,
+    /// Those used last at the end. Several datanodes may share an address.
+    idle: HashMap<DatanodeAddress, Vec<(Instant, Stream)>>,
     /// Datanodes of an earlier version, and when they were asked.
     earlier: HashMap<String, Instant>,
     /// Somebody closes those that nobody uses.
@@ -125,7 +125,7 @@ impl ReadStreams {
         read: &ReadChunk,
     ) -> Result<Option<RawBlocks>, ClientError> {
         // One that idled may have been closed by its peer, which shows on first use: asking twice is asking once.
-        while let Some(stream) = self.take(&from.address) {
+        while let Some(stream) = self.take(from) {
             match ask(stream, from, read).await {
                 Ok(blocks) => return Ok(Some(blocks)),
                 Err(NotBegun::Refused(error)) => return Err(error),
@@ -158,9 +158,9 @@ impl ReadStreams {
         known.earlier.insert(address.to_owned(), Instant::now());
     }
 
-    fn take(&self, address: &str) -> Option<Stream> {
+    fn take(&self, from: &DatanodeAddress) -> Option<Stream> {
         let mut known = self.lock();
-        let kept = known.idle.get_mut(address)?;
+        let kept = known.idle.get_mut(from)?;
         let (since, stream) = kept.pop()?;
         if since.elapsed() < IDLE_TIME {
             return Some(stream);
@@ -171,13 +171,14 @@ impl ReadStreams {
     }
 
     /// Keeps the connection of a read whose last block was taken.
-    pub(crate) fn keep(&self, address: &str, blocks: RawBlocks) {
+    pub(crate) fn keep(&self, from: &DatanodeAddress, mut blocks: RawBlocks) {
+        blocks.stream.rest();
         let mut known = self.lock();
         if !known.is_swept {
             known.is_swept = true;
             tokio::spawn(sweep(Arc::downgrade(&self.0)));
         }
-        let kept = known.idle.entry(address.to_owned()).or_default();
+        let kept = known.idle.entry(from.clone()).or_default();
         if kept.len() < IDLE_READS {
             kept.push((Instant::now(), blocks.stream));
         }

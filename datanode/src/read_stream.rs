@@ -48,6 +48,7 @@ pub async fn serve(ctx: Arc<Context>, stream: RawStream) {
             tracing::debug!(chunk = %read.chunk, %error, "a read was broken off");
             return;
         }
+        frames.rest();
     }
 }
 
@@ -88,6 +89,7 @@ async fn answer(ctx: &Arc<Context>, stream: &mut RawStream, read: &ReadChunk) ->
         next: read.blocks().start,
         end: read.blocks().end,
         reading: None,
+        is_cold: false,
         ahead: Ahead::new(read.blocks().end),
     };
     let sent = sending.run(stream).await;
@@ -126,6 +128,8 @@ struct Sending<'a> {
     end: u64,
     /// The step at `next`, where it is being read.
     reading: Option<JoinHandle<Step>>,
+    /// Something was not in memory: the disk is kept busy from then on.
+    is_cold: bool,
     ahead: Ahead,
 }
 
@@ -140,6 +144,7 @@ impl Sending<'_> {
             match reader.in_memory(step.clone()) {
                 Some((file, place)) if reading.is_none() => {
                     self.next = step.end;
+                    self.look_ahead();
                     self.send(stream, file, place, step).await?;
                 }
                 Some(_) | None => {
@@ -196,8 +201,22 @@ impl Sending<'_> {
         Ok(())
     }
 
+    /// Asks the disk for what comes behind `next`, if it is about to be needed from there.
+    fn look_ahead(&mut self) {
+        let beyond = if self.is_cold {
+            self.ahead.beyond(self.next)
+        } else {
+            0..0
+        };
+        if !beyond.is_empty() {
+            let reader = Arc::clone(self.reader);
+            tokio::task::spawn_blocking(move || reader.read_ahead(beyond));
+        }
+    }
+
     /// Reads and verifies a step on a blocking thread. What comes behind it on the disk is asked for, too.
     fn read(&mut self, step: Range<u64>) -> JoinHandle<Step> {
+        self.is_cold = true;
         let beyond = self.ahead.beyond(step.end);
         let reader = Arc::clone(self.reader);
         tokio::task::spawn_blocking(move || {

@@ -397,6 +397,12 @@ impl DiskFile for FaultyFile {
         self.read(buffer, read_now, offset)
     }
 
+    /// What is sent to a socket then is read as everything else, and fails as ordered.
+    fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        !self.shared.faults.delays(CallKind::Read, &self.path)
+            && self.inner.is_in_memory(offset, length)
+    }
+
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         if self.is_direct {
             check_direct(data, offset)?;

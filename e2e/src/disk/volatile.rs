@@ -337,6 +337,10 @@ impl DiskFile for VolatileFile {
         self.read_at(buffer, offset)
     }
 
+    fn is_in_memory(&self, _offset: u64, _length: u64) -> bool {
+        true
+    }
+
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         if self.is_direct {
             check_direct(data, offset)?;
