@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_protocol::DatanodeId;
 use dfs_protocol::chunk::{BLOCK_SIZE_U64, ChunkOrigin, DatanodeAddress, SealedChunk};
-use dfs_protocol::frame::{BLOCK_STREAM_MEDIA_TYPE, FrameKind, HopFailure, parse};
+use dfs_protocol::frame::{BLOCK_STREAM_MEDIA_TYPE, FrameKind, HopFailure, ReadChunk, parse};
 use dfs_protocol::repair::RepairLane;
 use dfs_protocol::routes::{CHUNK_ORIGIN_HEADER, DATANODE_HEADER, REPAIR_LANE_HEADER, datanode};
 use futures_util::FutureExt as _;
@@ -18,6 +18,7 @@ use crate::driven::Driven;
 use crate::error::ClientError;
 use crate::frame_io::{Frame, FrameDecoder};
 use crate::http::{HttpClient, malformed, unreachable};
+use crate::read_stream::RawBlocks;
 
 /// How long a datanode may take to begin an answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,15 +41,33 @@ pub struct Block {
 pub struct BlockStream {
     http: HttpClient,
     from: DatanodeAddress,
+    source: Source,
+    first: u64,
+    next_offset: u64,
+    end: u64,
+    ended: bool,
+}
+
+/// How the blocks come.
+#[derive(Debug)]
+enum Source {
+    /// Framed, in the body of an answer.
+    Framed(Box<Framed>),
+    /// As they lie on the disk. None after the last one: the connection went back.
+    Raw(Option<RawBlocks>),
+}
+
+#[derive(Debug)]
+struct Framed {
     origin: Option<HeaderValue>,
     body: Incoming,
     /// Given back at the end.
     connection: Option<Driven>,
     decoder: FrameDecoder,
-    next_offset: u64,
-    end: u64,
-    ended: bool,
 }
+
+/// Reads of more bytes go over connections of their own: a datanode sends them without copies, after one more frame each way.
+const LEAST_RAW: u64 = 2 * BLOCK_SIZE_U64;
 
 /// Begins reading the blocks that cover `range` (bytes of the chunk).
 pub async fn read_blocks(
@@ -57,32 +76,65 @@ pub async fn read_blocks(
     chunk: &SealedChunk,
     range: Range<u64>,
 ) -> Result<BlockStream, ClientError> {
-    begin(http, from, chunk, range, None).await
+    let blocks = covering(chunk, &range);
+    let raw = if blocks.end.saturating_sub(blocks.start) > LEAST_RAW {
+        begin_raw(http, from, chunk, &blocks).await?
+    } else {
+        None
+    };
+    let source = match raw {
+        Some(raw) => Source::Raw(Some(raw)),
+        None => begin_framed(http, from, chunk, &blocks, None).await?,
+    };
+    Ok(BlockStream::new(http, from, source, blocks))
 }
 
-/// Begins reading a whole chunk for a repair copy: the source sends it within its repair bandwidth.
-pub async fn read_for_repair(
+/// Begins reading a whole chunk to make a copy of it: with where it belongs, and verified by its source, too. In a lane
+/// the source sends it within its repair bandwidth.
+pub async fn read_to_copy(
     http: &HttpClient,
     from: &DatanodeAddress,
     chunk: &SealedChunk,
-    lane: RepairLane,
-) -> Result<BlockStream, ClientError> {
-    begin(http, from, chunk, 0..chunk.length, Some(lane)).await
-}
-
-async fn begin(
-    http: &HttpClient,
-    from: &DatanodeAddress,
-    chunk: &SealedChunk,
-    range: Range<u64>,
     lane: Option<RepairLane>,
 ) -> Result<BlockStream, ClientError> {
-    let first = range.start / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
-    let end = range
-        .end
-        .div_ceil(BLOCK_SIZE_U64)
-        .saturating_mul(BLOCK_SIZE_U64)
-        .min(chunk.length);
+    let blocks = 0..chunk.length;
+    let source = begin_framed(http, from, chunk, &blocks, lane).await?;
+    Ok(BlockStream::new(http, from, source, blocks))
+}
+
+/// The bytes of whole blocks that cover a range.
+fn covering(chunk: &SealedChunk, range: &Range<u64>) -> Range<u64> {
+    let end = range.end.div_ceil(BLOCK_SIZE_U64);
+    let end = end.saturating_mul(BLOCK_SIZE_U64).min(chunk.length);
+    range.start / BLOCK_SIZE_U64 * BLOCK_SIZE_U64..end
+}
+
+async fn begin_raw(
+    http: &HttpClient,
+    from: &DatanodeAddress,
+    chunk: &SealedChunk,
+    blocks: &Range<u64>,
+) -> Result<Option<RawBlocks>, ClientError> {
+    let read = ReadChunk {
+        datanode: from.id,
+        chunk: chunk.id,
+        version: chunk.version,
+        start: blocks.start,
+        end: blocks.end,
+        trace: None,
+    };
+    let asked = http.reads().begin(http, from, read, HEAD_TIMEOUT);
+    Box::pin(asked).await
+}
+
+async fn begin_framed(
+    http: &HttpClient,
+    from: &DatanodeAddress,
+    chunk: &SealedChunk,
+    blocks: &Range<u64>,
+    lane: Option<RepairLane>,
+) -> Result<Source, ClientError> {
+    let Range { start, end } = blocks;
     let path = format!(
         "{}?id={}&version={}",
         datanode::DOWNLOAD_CHUNK,
@@ -92,7 +144,7 @@ async fn begin(
     let mut builder = Request::get(path)
         .header(ACCEPT, BLOCK_STREAM_MEDIA_TYPE)
         .header(DATANODE_HEADER, from.id.to_string())
-        .header(RANGE, format!("bytes={first}-{}", end.saturating_sub(1)));
+        .header(RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
     if let Some(lane) = lane {
         builder = builder.header(REPAIR_LANE_HEADER, lane.as_str());
     }
@@ -101,20 +153,27 @@ async fn begin(
         .map_err(|error| malformed(&from.address, &error))?;
     let asked = http.get_driven(&from.address, request, HEAD_TIMEOUT);
     let (mut response, connection) = asked.await?;
-    Ok(BlockStream {
-        http: http.clone(),
-        from: from.clone(),
+    Ok(Source::Framed(Box::new(Framed {
         origin: response.headers_mut().remove(CHUNK_ORIGIN_HEADER),
         body: response.into_body(),
         connection: Some(connection),
         decoder: FrameDecoder::default(),
-        next_offset: first,
-        end,
-        ended: false,
-    })
+    })))
 }
 
 impl BlockStream {
+    fn new(http: &HttpClient, from: &DatanodeAddress, source: Source, blocks: Range<u64>) -> Self {
+        Self {
+            http: http.clone(),
+            from: from.clone(),
+            source,
+            first: blocks.start,
+            next_offset: blocks.start,
+            end: blocks.end,
+            ended: false,
+        }
+    }
+
     /// Whose replica is read.
     pub fn datanode(&self) -> DatanodeId {
         self.from.id
@@ -122,14 +181,33 @@ impl BlockStream {
 
     /// Where the chunk belongs, as the replica's header says: what a copy must carry on.
     pub fn origin(&self) -> Option<ChunkOrigin> {
-        serde_json::from_slice(self.origin.as_ref()?.as_bytes()).ok()
+        match &self.source {
+            Source::Framed(framed) => {
+                serde_json::from_slice(framed.origin.as_ref()?.as_bytes()).ok()
+            }
+            Source::Raw(_) => None,
+        }
     }
 
     /// The next block; `None` after the last. An error means that the rest must come from another
-    /// replica, from [`Self::position`] on.
+    /// replica, from [`Self::position`] on. Safe to cancel.
     pub async fn next(&mut self) -> Result<Option<Block>, ClientError> {
         if self.ended {
             return Ok(None);
+        }
+        if let Source::Raw(raw) = &mut self.source {
+            return match raw.take() {
+                Some(blocks) if self.next_offset == self.end => {
+                    self.ended = true;
+                    self.http.reads().keep(&self.from, blocks);
+                    Ok(None)
+                }
+                Some(blocks) => {
+                    *raw = Some(blocks);
+                    self.next_raw().await.map(Some)
+                }
+                None => Ok(None),
+            };
         }
         let frame = self.next_frame().await?;
         match frame.header.kind {
@@ -156,6 +234,32 @@ impl BlockStream {
         self.next_offset
     }
 
+    async fn next_raw(&mut self) -> Result<Block, ClientError> {
+        let offset = self.next_offset;
+        let length = BLOCK_SIZE_U64.min(self.end - offset);
+        let index = (offset - self.first) / BLOCK_SIZE_U64;
+        let (index, bytes) = (as_usize(index), as_usize(length));
+        let Source::Raw(Some(blocks)) = &mut self.source else {
+            return Err(malformed(&self.from.address, &"the blocks ended early"));
+        };
+        let received = blocks.block(&self.from, index, bytes);
+        let received = tokio::time::timeout(STALL_TIMEOUT, received).await;
+        let (crc32c, data) = received.unwrap_or_else(|_| Err(self.stalled()))?;
+        self.next_offset += length;
+        Ok(Block {
+            offset,
+            crc32c,
+            data,
+        })
+    }
+
+    fn stalled(&self) -> ClientError {
+        ClientError::TimedOut {
+            address: self.from.address.clone(),
+            seconds: STALL_TIMEOUT.as_secs(),
+        }
+    }
+
     fn accept(&mut self, frame: Frame) -> Result<Block, ClientError> {
         let wanted = BLOCK_SIZE_U64.min(self.end - self.next_offset);
         if frame.header.offset != self.next_offset || u64::from(frame.header.length) != wanted {
@@ -171,42 +275,52 @@ impl BlockStream {
 
     /// Keeps the connection, if the answer ends with the end mark and is here. Does not wait.
     async fn give_back(&mut self) {
-        let Some(mut connection) = self.connection.take() else {
+        let Source::Framed(framed) = &mut self.source else {
             return;
         };
-        let is_over = self.body.is_end_stream()
-            || matches!(connection.frame(&mut self.body).now_or_never(), Some(None));
+        let Some(mut connection) = framed.connection.take() else {
+            return;
+        };
+        let is_over = framed.body.is_end_stream()
+            || matches!(
+                connection.frame(&mut framed.body).now_or_never(),
+                Some(None)
+            );
         if is_over {
             self.http.keep(&self.from.address, connection).await;
         }
     }
 
     async fn next_frame(&mut self) -> Result<Frame, ClientError> {
+        let address = &self.from.address;
+        let ended_early = || malformed(address, &"the blocks ended early");
+        let Source::Framed(framed) = &mut self.source else {
+            return Err(ended_early());
+        };
         loop {
-            let decoded = self.decoder.next();
-            if let Some(frame) = decoded.map_err(|e| malformed(&self.from.address, &e))? {
+            let decoded = framed.decoder.next();
+            if let Some(frame) = decoded.map_err(|e| malformed(address, &e))? {
                 return Ok(frame);
             }
-            let Some(connection) = &mut self.connection else {
-                return Err(malformed(&self.from.address, &"the blocks ended early"));
+            let Some(connection) = &mut framed.connection else {
+                return Err(ended_early());
             };
-            let received = connection.frame(&mut self.body);
+            let received = connection.frame(&mut framed.body);
             let received = tokio::time::timeout(STALL_TIMEOUT, received).await;
             match received {
-                Err(_) => {
-                    return Err(ClientError::TimedOut {
-                        address: self.from.address.clone(),
-                        seconds: STALL_TIMEOUT.as_secs(),
-                    });
-                }
-                Ok(None) => return Err(malformed(&self.from.address, &"the blocks ended early")),
-                Ok(Some(Err(error))) => return Err(unreachable(&self.from.address, &error)),
+                Err(_) => return Err(self.stalled()),
+                Ok(None) => return Err(ended_early()),
+                Ok(Some(Err(error))) => return Err(unreachable(address, &error)),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.decoder.push(data);
+                        framed.decoder.push(data);
                     }
                 }
             }
         }
     }
+}
+
+fn as_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -75,7 +75,7 @@ impl Call {
             | tracker::OK_TO_STOP => Self::Look,
             tracker::CATALOG_REBUILD => Self::Change,
             datanode::IDENTITY => Self::Identity,
-            datanode::DOWNLOAD_CHUNK => Self::Read,
+            datanode::DOWNLOAD_CHUNK | datanode::READ_STREAM => Self::Read,
             datanode::UPLOAD_CHUNK | datanode::WRITE_STREAM => Self::Write,
             datanode::COPY => Self::Copy,
             datanode::INVENTORY => Self::Holdings,

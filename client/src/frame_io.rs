@@ -107,6 +107,31 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// The next `length` bytes, at most [`MAX_PAYLOAD`] of them: what follows a frame that says so. Safe to cancel.
+    pub async fn bytes(&mut self, length: usize) -> io::Result<Bytes> {
+        while self.buffer.len() < length {
+            if self.buffer.capacity() < length {
+                self.buffer.reserve(READ_STEP - self.buffer.len());
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(self.buffer.split_to(length).freeze())
+    }
+
+    /// Gives the buffer back while nothing is expected, if nothing is in it.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// What frames are read from: to answer them.
+    pub fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
     /// The frame that the buffer begins with, verified; `None` until all of it is here.
     fn take(&mut self) -> Result<Option<Frame>, FrameError> {
         let header = match self.header {

@@ -31,6 +31,7 @@ use crate::call::{Call, CallResult};
 use crate::driven::{Driven, DrivenPool};
 use crate::error::ClientError;
 use crate::metrics::{ClientMetrics, Timed};
+use crate::read_stream::ReadStreams;
 
 /// A request's body: whole or streamed.
 pub type RequestBody = BoxBody<Bytes, io::Error>;
@@ -48,6 +49,8 @@ pub struct HttpClient {
     pool: Client<SeamConnector, RequestBody>,
     /// For small answers.
     driven: DrivenPool,
+    /// For large reads.
+    reads: ReadStreams,
     connector: SharedConnector,
     tokens: Tokens,
     metrics: Option<ClientMetrics>,
@@ -73,6 +76,7 @@ impl HttpClient {
         Self {
             pool,
             driven: DrivenPool::new(connector.clone()),
+            reads: ReadStreams::default(),
             connector,
             tokens: Tokens::none(),
             metrics,
@@ -88,6 +92,11 @@ impl HttpClient {
     /// Where connections come from.
     pub fn connector(&self) -> &SharedConnector {
         &self.connector
+    }
+
+    /// Connections of large reads.
+    pub(crate) fn reads(&self) -> &ReadStreams {
+        &self.reads
     }
 
     /// Where calls are counted.
@@ -289,7 +298,7 @@ fn is_answer(status: StatusCode) -> bool {
     status.is_success() || status.is_redirection()
 }
 
-fn timed_out(address: &str, timeout: Duration) -> ClientError {
+pub(crate) fn timed_out(address: &str, timeout: Duration) -> ClientError {
     ClientError::TimedOut {
         address: address.to_owned(),
         seconds: timeout.as_secs(),
@@ -349,7 +358,7 @@ pub fn decode<T: DeserializeOwned>(address: &str, bytes: &[u8]) -> Result<T, Cli
 }
 
 /// The error behind an answer that is not a success.
-async fn refusal(address: &str, response: Response<Incoming>) -> ClientError {
+pub(crate) async fn refusal(address: &str, response: Response<Incoming>) -> ClientError {
     let status = response.status();
     let header = |name| {
         response

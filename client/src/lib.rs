@@ -10,6 +10,7 @@ pub mod frame_io;
 pub mod http;
 pub mod metrics;
 mod pieces;
+mod read_stream;
 pub mod silence;
 pub mod tracker;
 pub mod write_stream;

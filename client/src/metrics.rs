@@ -59,6 +59,7 @@ impl ClientMetrics {
         for (pool, limit) in [
             ("call", IDLE_PER_PEER),
             ("read", IDLE_READS),
+            ("read-stream", IDLE_READS),
             ("stream", IDLE_PER_DATANODE),
         ] {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dfs_protocol::datanode::WriteMode;
 use dfs_runtime::server::ServerLimits;
 use dfs_runtime::token::Tokens;
 use dfs_runtime::trace::Tracer;
@@ -33,6 +34,8 @@ pub struct DatanodeConfig {
     pub space: SpaceLimits,
     /// Which chunks are packed.
     pub packs: PackLimits,
+    /// How the others are written, if the volume can; the best that it can otherwise.
+    pub writes: Option<WriteMode>,
     /// Bytes per second that compaction of packs copies.
     pub compaction_rate: u64,
     /// How long an attempt without its writer is kept for resume.
@@ -78,6 +81,7 @@ impl DatanodeConfig {
             tracer: Tracer::off(),
             space: SpaceLimits::default(),
             packs: PackLimits::default(),
+            writes: None,
             compaction_rate: 32 * 1024 * 1024,
             resume_lease: Duration::from_mins(2),
             resume_attempts: 64,

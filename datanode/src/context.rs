@@ -243,6 +243,7 @@ impl Context {
             read_bytes: metrics.read_bytes.get(),
             written_bytes: metrics.received_bytes.get(),
             copied_bytes: metrics.copied_bytes.get(),
+            write_mode: Some(self.store.write_mode()),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod http;
 pub mod journal;
 pub mod metrics;
+pub mod read_stream;
 pub mod replicate;
 pub mod role;
 pub mod scrub;

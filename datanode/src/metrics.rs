@@ -1,9 +1,9 @@
 //! What a datanode counts.
 
-use dfs_protocol::datanode::Damage;
+use dfs_protocol::datanode::{Damage, WriteMode};
 use dfs_protocol::frame::HopFault;
 use dfs_runtime::metrics::{counter, gauge, histogram, registered};
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::store::Room;
 
@@ -32,6 +32,8 @@ pub struct DatanodeMetrics {
     pub reads: IntGauge,
     /// Bytes of chunks sent to readers.
     pub read_bytes: IntCounter,
+    /// Of these, bytes sent out of the page cache as they are.
+    pub uncopied_read_bytes: IntCounter,
     /// Bytes of chunks received from writers.
     pub received_bytes: IntCounter,
     /// Requests refused for naming another datanode.
@@ -97,6 +99,10 @@ impl DatanodeMetrics {
             expired_attempts: c("expired_attempts_total", "Attempts dropped unresumed")?,
             reads: g("reads", "Reads being served now")?,
             read_bytes: c("read_bytes_total", "Bytes of chunks sent to readers")?,
+            uncopied_read_bytes: c(
+                "uncopied_read_bytes_total",
+                "Bytes of chunks sent out of the page cache as they are, for their readers to verify",
+            )?,
             received_bytes: c(
                 "received_bytes_total",
                 "Bytes of chunks received from writers, sealed or not",
@@ -211,8 +217,9 @@ pub struct StoreMetrics {
     pub refused_full: IntCounter,
     /// Files on the volume that are not ours.
     pub foreign_files: IntGauge,
-    /// Buffers for reads of many blocks, in use or idle.
+    /// Buffers for reads of many blocks and for direct writes, in use or idle.
     pub read_buffers: IntGauge,
+    write_modes: IntGaugeVec,
     /// Those of small chunks.
     pub packs: PackMetrics,
     corrupt: IntCounterVec,
@@ -304,7 +311,21 @@ impl StoreMetrics {
         for damage in Damage::ALL {
             corrupt.with_label_values(&[damage.as_str()]);
         }
+        let write_modes = registered(
+            registry,
+            IntGaugeVec::new(
+                Opts::new(
+                    "dfs_datanode_write_mode",
+                    "1 for the way in which large chunks are written in this run",
+                ),
+                &["mode"],
+            )?,
+        )?;
+        for mode in WriteMode::ALL {
+            write_modes.with_label_values(&[mode.as_str()]);
+        }
         Ok(Self {
+            write_modes,
             sealed: c("sealed_chunks_total", "Chunks sealed")?,
             written_bytes: c("written_bytes_total", "Bytes of sealed records")?,
             removed: c("removed_chunks_total", "Replicas removed by order")?,
@@ -323,11 +344,16 @@ impl StoreMetrics {
             read_buffers: gauge(
                 registry,
                 "dfs_datanode_read_buffers",
-                "Buffers of 1 MiB for reads of many blocks, in use or idle",
+                "Buffers of 1 MiB for reads of many blocks and for direct writes, in use or idle",
             )?,
             packs: PackMetrics::register(registry)?,
             corrupt,
         })
+    }
+
+    /// Tells how large chunks are written.
+    pub fn write_mode(&self, mode: WriteMode) {
+        self.write_modes.with_label_values(&[mode.as_str()]).set(1);
     }
 
     /// Counter of one kind of damage.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dfs_client::blocks::{read_blocks, read_for_repair};
+use dfs_client::blocks::read_to_copy;
 use dfs_protocol::chunk::{DatanodeAddress, Replica, SealedChunk};
 use dfs_protocol::repair::RepairLane;
 use dfs_protocol::{ChunkVersion, ClusterId, DatanodeId, ErrorCode, Problem};
@@ -107,8 +107,8 @@ async fn copy_from(
     let watch = ctx.streams.watch();
     let opening = async {
         match pace {
-            Pace::Urgent => read_blocks(&ctx.http, source, chunk, 0..chunk.length).await,
-            Pace::Repair(lane) => read_for_repair(&ctx.http, source, chunk, lane).await,
+            Pace::Urgent => read_to_copy(&ctx.http, source, chunk, None).await,
+            Pace::Repair(lane) => read_to_copy(&ctx.http, source, chunk, Some(lane)).await,
         }
     };
     let opened = watch.unless_silent(source, opening).await;

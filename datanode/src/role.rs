@@ -8,10 +8,11 @@ use std::time::Duration;
 use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_client::{ClientMetrics, HttpClient, HttpTracker};
+use dfs_protocol::datanode::WriteMode;
 use dfs_protocol::{DatanodeId, InstanceId};
 use dfs_runtime::admin::{Readiness, admin_router, serve_admin};
 use dfs_runtime::clock::SharedClock;
-use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk};
+use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk, probe_write_mode};
 use dfs_runtime::net::SharedConnector;
 use dfs_runtime::request::{RequestEdge, RequestMetrics, Routes};
 use dfs_runtime::rng::SharedRng;
@@ -27,12 +28,14 @@ use crate::bandwidth::RepairBandwidth;
 use crate::config::DatanodeConfig;
 use crate::context::{Context, Standing, Tasks};
 use crate::journal::Journal;
-use crate::metrics::DatanodeMetrics;
-use crate::store::layout::{JOURNAL_DIR, RETIRED_DIR};
+use crate::metrics::{DatanodeMetrics, StoreMetrics};
+use crate::store::layout::{JOURNAL_DIR, RETIRED_DIR, STAGING_DIR};
 use crate::store::{ChunkStore, FileChunkStore, StoreConfig, StoreSeams, Volume, VolumeError};
 use crate::write_stream::puts::Puts;
 use crate::{compaction, heartbeat, http, scrub};
 
+/// Asks the volume how it takes large writes; a start removes it where another one left it.
+const WRITE_PROBE: &str = "write-mode.staged";
 /// How often expired attempts and retired chunks are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Requests between header and end of answer at once.
@@ -365,6 +368,7 @@ fn open(
         path: config.dir.clone(),
         source,
     };
+    let writes = write_mode(config, &seams.disk, &metrics.store);
     let store = FileChunkStore::open(
         StoreSeams {
             disk: Arc::clone(&seams.disk),
@@ -377,6 +381,7 @@ fn open(
         StoreConfig {
             space: config.space,
             packs: config.packs,
+            writes,
         },
     )
     .map_err(failed)?;
@@ -397,6 +402,28 @@ fn open(
         store: Arc::new(store),
         journal,
     })
+}
+
+/// How large chunks are written in this run. A volume that is too full or too sick to be asked gets buffered writes: it
+/// must serve reads all the same.
+fn write_mode(config: &DatanodeConfig, disk: &SharedDisk, metrics: &StoreMetrics) -> WriteMode {
+    let staging = config.dir.join(STAGING_DIR);
+    let wanted = config.writes;
+    let asked = probe_write_mode(disk.as_ref(), &staging, WRITE_PROBE, wanted);
+    let mode = asked.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot ask the volume how it takes large writes");
+        WriteMode::Buffered
+    });
+    match wanted {
+        Some(wanted) if wanted != mode => tracing::warn!(
+            wanted = wanted.as_str(),
+            mode = mode.as_str(),
+            "the volume does not take large writes as wanted"
+        ),
+        _ => tracing::info!(mode = mode.as_str(), "large chunks are written like this"),
+    }
+    metrics.write_mode(mode);
+    mode
 }
 
 /// Drops what is kept for a bounded time: attempts without writers, chunks of an earlier identity.

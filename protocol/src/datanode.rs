@@ -58,6 +58,32 @@ pub struct DatanodeStats {
     pub oldest_unverified_seconds: u64,
 }
 
+/// How a datanode writes large chunks: packs, journals and small chunks are always buffered. Metric label values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriteMode {
+    /// Through the page cache, which lets go of the bytes at once (`RWF_DONTCACHE`).
+    Dontcache,
+    /// Past the page cache (`O_DIRECT`).
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+impl WriteMode {
+    /// Every mode, the best first.
+    pub const ALL: [Self; 3] = [Self::Dontcache, Self::Direct, Self::Buffered];
+
+    /// Metric label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dontcache => "dontcache",
+            Self::Direct => "direct",
+            Self::Buffered => "buffered",
+        }
+    }
+}
+
 /// A datanode announces itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

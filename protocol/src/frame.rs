@@ -5,10 +5,12 @@
 //! frame carries at most one 64 KiB block, so its payload CRC is the block's checksum: computed
 //! once by the writer, verified at every hop, stored beside the block and verified by the reader.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::checksum::crc32c;
-use crate::chunk::{BLOCK_SIZE, ChunkOrigin, DatanodeAddress, SealedChunk};
+use crate::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64, ChunkOrigin, DatanodeAddress, SealedChunk};
 use crate::ids::{ChunkId, ChunkVersion, ClusterId, DatanodeId, Fence};
 use crate::trace::TraceContext;
 
@@ -20,6 +22,8 @@ pub const MAX_PAYLOAD: usize = BLOCK_SIZE;
 pub const PROGRESS_STEP: u64 = 1024 * 1024;
 /// Value of the `Upgrade` header that turns a connection into a chunk write stream.
 pub const WRITE_STREAM_PROTOCOL: &str = "dfs-chunk-write/1";
+/// Value of the `Upgrade` header that turns a connection into one on which chunks are read.
+pub const READ_STREAM_PROTOCOL: &str = "dfs-chunk-read/1";
 /// Media type of a chunk read as block frames.
 pub const BLOCK_STREAM_MEDIA_TYPE: &str = "application/vnd.dfs.blocks";
 
@@ -39,6 +43,8 @@ pub enum FrameKind {
     /// is the whole chunk: no seal, no [`FrameKind::Opened`], one answer when it is durable. Only to a
     /// datanode whose upgrade answer says [`crate::routes::TAKES_WHOLE_HEADER`].
     Whole = 5,
+    /// Reader: asks for blocks; payload [`ReadChunk`]. Answered by [`FrameKind::Checksums`] or [`FrameKind::Refused`].
+    Read = 6,
     /// Datanode: the chunk is open here and on every hop after; no payload.
     Opened = 16,
     /// Datanode: every live hop from here on has the bytes before `offset`; no payload.
@@ -49,6 +55,11 @@ pub enum FrameKind {
     Failed = 19,
     /// Reader's source: the requested range is complete; payload none.
     End = 20,
+    /// Reader's source: CRC32C of each block that was asked for, u32 each, the first one at `offset`. Their bytes follow at once, without
+    /// frames, as they lie on the disk: the reader must verify each.
+    Checksums = 21,
+    /// Reader's source: nothing of what was asked for comes; payload [`crate::Problem`]. The connection may carry the next read.
+    Refused = 22,
 }
 
 impl FrameKind {
@@ -59,11 +70,14 @@ impl FrameKind {
             3 => Self::Seal,
             4 => Self::Abort,
             5 => Self::Whole,
+            6 => Self::Read,
             16 => Self::Opened,
             17 => Self::Progress,
             18 => Self::Sealed,
             19 => Self::Failed,
             20 => Self::End,
+            21 => Self::Checksums,
+            22 => Self::Refused,
             _ => return None,
         })
     }
@@ -229,6 +243,43 @@ pub struct OpenChunk {
     pub trace: Option<TraceContext>,
 }
 
+/// Asks for blocks of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadChunk {
+    /// Whose replica is meant: any other datanode refuses.
+    pub datanode: DatanodeId,
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// In this version.
+    pub version: ChunkVersion,
+    /// First byte; a multiple of the block size.
+    pub start: u64,
+    /// After the last byte; a multiple of the block size, or the chunk's end.
+    pub end: u64,
+    /// The request that reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
+}
+
+impl ReadChunk {
+    /// The blocks that are asked for.
+    pub fn blocks(&self) -> Range<u64> {
+        self.start / BLOCK_SIZE_U64..self.end.div_ceil(BLOCK_SIZE_U64)
+    }
+
+    /// Whether a chunk of `length` bytes has these blocks, and one answer holds the checksums of all.
+    pub fn is_within(&self, length: u64) -> bool {
+        let blocks = self.blocks();
+        let at_border = |at: u64| at.is_multiple_of(BLOCK_SIZE_U64) || at == length;
+        !blocks.is_empty()
+            && blocks.end - blocks.start <= MAX_PAYLOAD as u64 / 4
+            && self.start.is_multiple_of(BLOCK_SIZE_U64)
+            && self.end <= length
+            && at_border(self.end)
+    }
+}
+
 /// Goes on with an attempt that lost a hop: truncate to `length`, take the new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -324,6 +375,48 @@ impl HopFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn i32_a_read_asks_for_whole_blocks_that_the_chunk_has_or_is_refused() {
+        let length = 2 * BLOCK_SIZE_U64 + 5;
+        let is_within = |start, end, length| {
+            let read = ReadChunk {
+                datanode: DatanodeId::from_u128(1),
+                chunk: ChunkId::from_u128(2),
+                version: ChunkVersion::FIRST,
+                start,
+                end,
+                trace: None,
+            };
+            read.is_within(length)
+        };
+        let block = BLOCK_SIZE_U64;
+        for (start, end) in [
+            (0, block),
+            (block, 2 * block),
+            (0, length),
+            (2 * block, length),
+        ] {
+            assert!(is_within(start, end, length), "{start}..{end}");
+        }
+        let wrong = [
+            (0, 0),
+            (block, block),
+            (block, 0),
+            (1, block),
+            (0, block + 1),
+            (0, length + 1),
+            (0, 3 * block),
+            (3 * block, 4 * block),
+            (u64::MAX, u64::MAX),
+            (0, u64::MAX),
+        ];
+        for (start, end) in wrong {
+            assert!(!is_within(start, end, length), "{start}..{end}");
+        }
+        let most = MAX_PAYLOAD as u64 / 4 * block;
+        assert!(is_within(0, most, u64::MAX) && !is_within(0, most + block, u64::MAX));
+    }
 
     #[test]
     fn a_header_survives_the_wire() {

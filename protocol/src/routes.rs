@@ -108,6 +108,8 @@ pub mod datanode {
     pub const DOWNLOAD_CHUNK: &str = "/download-chunk";
     /// Turns the connection into a chunk write stream (GET with `Upgrade`).
     pub const WRITE_STREAM: &str = "/chunks/write-stream";
+    /// Turns the connection into one on which chunks are read (GET with `Upgrade`), for readers that verify.
+    pub const READ_STREAM: &str = "/chunks/read-stream";
     /// Fetches a replica from a peer (POST).
     pub const COPY: &str = "/chunks/copy";
     /// What is held of one chunk (GET `/chunks/{id}`).

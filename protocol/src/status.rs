@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::SealedChunk;
-use crate::datanode::{AdminState, DatanodeStats, Liveness};
+use crate::datanode::{AdminState, DatanodeStats, Liveness, WriteMode};
 use crate::ids::{ChunkId, ChunkVersion, ClusterId, DatanodeId, Fence, TrashId};
 use crate::path::FilePath;
 use crate::traffic::DatanodeTraffic;
@@ -173,6 +173,9 @@ pub struct ClusterStatus {
     pub capacity: Capacity,
     /// Datanodes by liveness and admin state.
     pub datanodes: DatanodeCounts,
+    /// Live datanodes by how they write large chunks, as far as they tell; `/nodes` says which.
+    #[serde(default)]
+    pub write_modes: BTreeMap<WriteMode, u64>,
     /// Chunks by health; every health is present.
     pub chunks: BTreeMap<ChunkHealth, u64>,
     /// Chunks with fewer replicas that count than wanted, by cause.

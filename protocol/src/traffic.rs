@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::datanode::WriteMode;
 use crate::ids::{Fence, InstanceId};
 use crate::path::FilePath;
 
-/// Bytes that one run of a datanode's process moved. Counters: a rate is the difference of two of the
+/// Bytes that one run of a datanode's process moved, and how it writes them. Counters: a rate is the difference of two of the
 /// same `instance`, divided by that of their times.
 ///
 /// It rides on heartbeats as JSON in [`crate::routes::TRAFFIC_HEADER`] and not in the body, because the
@@ -24,6 +25,9 @@ pub struct DatanodeTraffic {
     pub written_bytes: u64,
     /// Fetched from other datanodes to make copies.
     pub copied_bytes: u64,
+    /// How large chunks are written; none from an earlier version.
+    #[serde(default)]
+    pub write_mode: Option<WriteMode>,
 }
 
 /// `GET /hot`: which files were read and written most lately, as the acting tracker saw it.

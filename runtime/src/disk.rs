@@ -2,19 +2,27 @@
 //! write fail, tear or vanish with the power. All calls block: run them on a blocking thread.
 
 mod metered;
+mod write_mode;
 
-pub use metered::{DiskMetrics, DiskOperation, MeteredDisk};
+pub use metered::{DiskMetrics, DiskOperation, MeteredDisk, is_of_a_file};
+pub use write_mode::{DIRECT_ALIGN, check_direct, choose_write_mode, probe_write_mode};
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise, sendfile};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+
+/// Bytes that are read for a socket at once, where they cannot go there themselves.
+const SEND_STEP: usize = 64 * 1024;
+/// Distance of the bytes by which [`DiskFile::is_in_memory`] judges.
+const LOOK_STEP: usize = 64 * 1024;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +35,9 @@ pub enum OpenMode {
     CreateNew,
     /// Existing or new file, read and write.
     OpenOrCreate,
+    /// Existing file, to be written past the page cache (`O_DIRECT`): memory, positions and lengths are multiples of
+    /// [`DIRECT_ALIGN`]. `Unsupported` or `InvalidInput` where the file system cannot.
+    Direct,
 }
 
 /// One name in a directory.
@@ -85,15 +96,30 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     }
     /// Writes all of `data` at `offset`.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
-    /// As [`Self::write_all_at`] of `parts` one behind the other, but the page cache lets go of the bytes once they are on the device,
-    /// where kernel and file system can do that (Linux 6.14, `RWF_DONTCACHE`): copying a stream of large
-    /// writes into pages that nobody reads costs more than the sockets it came over.
-    fn write_uncached_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+    /// As [`Self::write_all_at`] of `parts` one behind the other.
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
         self.write_all_at(&parts.concat(), offset)
+    }
+    /// As [`Self::write_parts_at`], but the page cache lets go of the bytes once they are on the device (Linux 6.14,
+    /// `RWF_DONTCACHE`): copying a stream of large writes into pages that nobody reads costs more than the sockets it
+    /// came over. `Unsupported`, with nothing written, where kernel or file system cannot do that.
+    fn write_dontcache_at(&self, _parts: &[&[u8]], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
     /// Says that these bytes are about to be read: the device may fetch them meanwhile. Does not wait, and
     /// nothing depends on it.
     fn read_ahead(&self, _offset: u64, _length: u64) {}
+    /// Whether these bytes are in memory, as far as can be known without waiting: a hint.
+    fn is_in_memory(&self, _offset: u64, _length: u64) -> bool {
+        false
+    }
+    /// Sends up to `length` bytes at `offset` to a socket, as many as it takes now, where the system can without a copy of
+    /// ours. 0 at the file's end; `WouldBlock` while the socket takes none.
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        let mut buffer = vec![0; length.min(SEND_STEP)];
+        let read = self.read_at(&mut buffer, offset)?;
+        Ok(rustix::io::write(socket, &buffer[..read])?)
+    }
     /// Bytes of the file.
     fn length(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeroes) the file.
@@ -188,6 +214,7 @@ impl Disk for RealDisk {
             OpenMode::ReadWrite => options.read(true).write(true),
             OpenMode::CreateNew => options.read(true).write(true).create_new(true),
             OpenMode::OpenOrCreate => options.read(true).write(true).create(true),
+            OpenMode::Direct => options.write(true).custom_flags(direct_flag()),
         };
         Ok(Arc::new(RealFile(options.open(path)?)))
     }
@@ -250,6 +277,11 @@ impl Disk for RealDisk {
     }
 }
 
+fn direct_flag() -> i32 {
+    // A bit of a flag word, whatever its sign.
+    OFlags::DIRECT.bits().cast_signed()
+}
+
 fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -281,6 +313,34 @@ const MOST_SLICES: usize = 1024;
 /// `RWF_DONTCACHE` of linux/fs.h, since Linux 6.14; rustix has no name for it yet.
 const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
+/// Writes all of `parts` one behind the other.
+fn write_parts(
+    file: &File,
+    parts: &[&[u8]],
+    offset: u64,
+    flags: ReadWriteFlags,
+) -> Result<(), Errno> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = slices.as_mut_slice();
+    let mut at = offset;
+    // Empty parts in front are none.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let now = &rest[..rest.len().min(MOST_SLICES)];
+        match pwritev2(file, now, at, flags) {
+            // A device that takes nothing and says no reason.
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => {
+                at += count as u64;
+                IoSlice::advance_slices(&mut rest, count);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         loop {
@@ -307,34 +367,17 @@ impl DiskFile for RealFile {
         self.0.write_all_at(data, offset)
     }
 
-    fn write_uncached_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let mut rest = slices.as_mut_slice();
-        let mut at = offset;
-        // Empty parts in front are none.
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            let now = &rest[..rest.len().min(MOST_SLICES)];
-            match pwritev2(&self.0, now, at, DONTCACHE) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    at += count as u64;
-                    IoSlice::advance_slices(&mut rest, count);
-                }
-                Err(Errno::INTR) => {}
-                // An older kernel, or a file system without it: asked again next time, which costs
-                // nothing beside the write.
-                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-                    for part in rest {
-                        self.write_all_at(part, at)?;
-                        at += part.len() as u64;
-                    }
-                    return Ok(());
-                }
-                Err(error) => return Err(error.into()),
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        write_parts(&self.0, parts, offset, ReadWriteFlags::empty()).map_err(Into::into)
+    }
+
+    fn write_dontcache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        match write_parts(&self.0, parts, offset, DONTCACHE) {
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                Err(io::ErrorKind::Unsupported.into())
             }
+            written => written.map_err(Into::into),
         }
-        Ok(())
     }
 
     fn read_ahead(&self, offset: u64, length: u64) {
@@ -342,6 +385,25 @@ impl DiskFile for RealFile {
             && let Err(error) = fadvise(&self.0, offset, Some(length), Advice::WillNeed)
         {
             tracing::debug!(%error, "nothing is read ahead");
+        }
+    }
+
+    fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        let mut byte = [0];
+        let end = offset.saturating_add(length);
+        let mut places = (offset..end)
+            .step_by(LOOK_STEP)
+            .chain([end.saturating_sub(1)]);
+        length > 0 && places.all(|at| matches!(self.read_now_at(&mut byte, at), Ok(1)))
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        let mut at = offset;
+        loop {
+            match sendfile(socket, &self.0, Some(&mut at), length) {
+                Err(Errno::INTR) => {}
+                sent => return Ok(sent?),
+            }
         }
     }
 
@@ -371,9 +433,9 @@ mod tests {
             .map(|n| vec![u8::try_from(n % 251).unwrap(); n % 7 * 100])
             .collect();
         let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        file.write_uncached_at(&slices, 4096).unwrap();
-        file.write_uncached_at(&[], 0).unwrap();
-        file.write_uncached_at(&[b"", b"ab", b""], 1).unwrap();
+        file.write_parts_at(&slices, 4096).unwrap();
+        file.write_parts_at(&[], 0).unwrap();
+        file.write_parts_at(&[b"", b"ab", b""], 1).unwrap();
         file.read_ahead(0, u64::MAX);
         let all = read_whole(&RealDisk, &path, u64::MAX).unwrap();
         assert_eq!(&all[..4], b"\0ab\0");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use dfs_protocol::ClusterId;
+use dfs_protocol::datanode::WriteMode;
 use dfs_runtime::forwarded::TrustedProxies;
 
 use super::address::{Address, DEFAULT_TRACKER_PORT};
@@ -369,12 +370,40 @@ pub struct DatanodeArgs {
     /// Chunks up to this size, at most 16MiB, share files; 0 = each has its own [default: 1MiB]
     #[arg(long, env = "DFS_PACK_LIMIT", value_parser = parse_size)]
     pub pack_limit: Option<u64>,
+    /// How larger chunks are written: auto = the first of the others that the volume takes
+    #[arg(long, env = "DFS_WRITE_MODE", value_enum, default_value_t = WriteModeArg::Auto)]
+    pub write_mode: WriteModeArg,
     /// The cluster token.
     #[command(flatten)]
     pub token: TokenArgs,
     /// Where its traces go.
     #[command(flatten)]
     pub traces: TraceArgs,
+}
+
+/// How large chunks are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WriteModeArg {
+    /// Whatever the volume can do best.
+    Auto,
+    /// Through the page cache, which lets go of them at once (Linux 6.14).
+    Dontcache,
+    /// Past the page cache (O_DIRECT).
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+impl WriteModeArg {
+    /// None for the best.
+    pub fn wanted(self) -> Option<WriteMode> {
+        match self {
+            Self::Auto => None,
+            Self::Dontcache => Some(WriteMode::Dontcache),
+            Self::Direct => Some(WriteMode::Direct),
+            Self::Buffered => Some(WriteMode::Buffered),
+        }
+    }
 }
 
 /// `dfs datanode-stop`.

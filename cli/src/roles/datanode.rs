@@ -83,12 +83,15 @@ fn config(args: &DatanodeArgs, place: &Listening) -> Result<DatanodeConfig, Fail
         }
         config.packs.chunk = bytes;
     }
+    config.writes = args.write_mode.wanted();
     config.limits.drain = DRAIN;
     Ok(config)
 }
 
 #[cfg(test)]
 mod tests {
+    use dfs_protocol::datanode::WriteMode;
+
     use super::*;
     use crate::args::{Command, parse};
 
@@ -116,6 +119,15 @@ mod tests {
         assert_eq!(told.space, SpaceLimits::exactly(1024 * 1024));
         let plain = configured("dfs datanode").unwrap();
         assert_eq!(plain.space, SpaceLimits::default());
+    }
+
+    #[test]
+    fn large_chunks_are_written_as_the_volume_does_it_best_unless_it_is_said() {
+        let writes = |text| configured(text).unwrap().writes;
+        assert_eq!(writes("dfs datanode"), None);
+        assert_eq!(writes("dfs datanode --write-mode auto"), None);
+        let direct = writes("dfs datanode --write-mode direct");
+        assert_eq!(direct, Some(WriteMode::Direct));
     }
 
     #[test]

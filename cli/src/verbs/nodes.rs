@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dfs_protocol::DatanodeId;
-use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::datanode::{AdminState, Liveness, WriteMode};
 use dfs_protocol::status::{
     DatanodeStatus, FileChunks, RepairStatus, ReplicaDetail, ReplicaState, Verdict,
 };
@@ -32,8 +32,8 @@ pub(super) async fn nodes(session: &Session) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-const NODE_HEAD: [&str; 9] = [
-    "ID", "ADDRESS", "ZONE", "LIVENESS", "STATE", "USED", "FREE", "CHUNKS", "HEARD",
+const NODE_HEAD: [&str; 10] = [
+    "ID", "ADDRESS", "ZONE", "LIVENESS", "STATE", "USED", "FREE", "CHUNKS", "WRITES", "HEARD",
 ];
 
 fn node_table(nodes: &[DatanodeStatus], zone: &TimeZone) -> String {
@@ -54,6 +54,7 @@ fn node_table(nodes: &[DatanodeStatus], zone: &TimeZone) -> String {
                 human::bytes(node.stats.used_bytes),
                 human::bytes(node.stats.free_bytes),
                 human::thousands(node.stats.chunks),
+                write_mode(node).to_owned(),
                 heard.map_or_else(
                     || "never".to_owned(),
                     |time| {
@@ -71,6 +72,12 @@ fn node_table(nodes: &[DatanodeStatus], zone: &TimeZone) -> String {
 fn or_dash(text: Option<&String>) -> String {
     text.filter(|text| !text.is_empty())
         .map_or_else(|| "-".to_owned(), Clone::clone)
+}
+
+/// How it writes large chunks, where it tells.
+fn write_mode(node: &DatanodeStatus) -> &'static str {
+    let mode = node.traffic.and_then(|traffic| traffic.write_mode);
+    mode.map_or("-", WriteMode::as_str)
 }
 
 pub(super) const fn liveness(liveness: Liveness) -> &'static str {

@@ -1,5 +1,8 @@
 //! `dfs status`: one screen for people.
 
+use std::collections::BTreeMap;
+
+use dfs_protocol::datanode::WriteMode;
 use dfs_protocol::status::{
     ChunkHealth, ClusterStatus, DatanodeCounts, RepairStatus, ShortageStatus,
 };
@@ -62,6 +65,9 @@ fn dashboard(status: &ClusterStatus) -> String {
         ),
     );
     field("datanodes", datanodes(status.datanodes));
+    if !status.write_modes.is_empty() {
+        field("writes", write_modes(&status.write_modes));
+    }
     field("chunks", chunks(status));
     if let Some(text) = shortage(&status.shortage) {
         field("too few", text);
@@ -111,6 +117,14 @@ pub(super) fn datanodes(counts: DatanodeCounts) -> String {
     parts.extend(others.map(|(count, word)| format!("{count} {word}")));
     parts.push(format!("{placeable} take new chunks"));
     parts.join(", ")
+}
+
+/// How many datanodes write large chunks in which way.
+fn write_modes(modes: &BTreeMap<WriteMode, u64>) -> String {
+    let parts = modes
+        .iter()
+        .map(|(mode, count)| format!("{count} {}", mode.as_str()));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// Worst first, so that the eye meets it.
@@ -234,8 +248,6 @@ fn repair(repair: &RepairStatus) -> Vec<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
-
     use dfs_protocol::status::{Capacity, RepairPriority, RepairTaskStatus};
     use dfs_protocol::{ChunkId, ClusterId, DatanodeId};
 
@@ -266,6 +278,7 @@ pub(super) mod tests {
                 placeable: 5,
                 ..DatanodeCounts::default()
             },
+            write_modes: BTreeMap::from([(WriteMode::Direct, 1), (WriteMode::Dontcache, 4)]),
             chunks: BTreeMap::from([(ChunkHealth::Healthy, 1300)]),
             shortage: dfs_protocol::status::ShortageStatus::default(),
             repair: RepairStatus::default(),
@@ -306,6 +319,7 @@ pub(super) mod tests {
         assert!(text.contains("15.0 %"), "{text}");
         assert!(text.contains("5 of 5 live, 5 take new chunks"), "{text}");
         assert!(text.contains("1,300: 1,300 healthy"), "{text}");
+        assert!(text.contains("writes     4 dontcache, 1 direct"), "{text}");
         assert!(text.contains("repair     nothing to do"), "{text}");
     }
 

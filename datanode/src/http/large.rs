@@ -18,7 +18,7 @@ pub(super) fn framed_length(blocks: &Range<u64>, length: u64) -> u64 {
 
 /// Follows a read through its blocks.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     /// Blocks before this one were asked for.
     asked: u64,
     /// After the last one that is wanted.
@@ -26,12 +26,12 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    pub(super) fn new(end: u64) -> Self {
+    pub(crate) fn new(end: u64) -> Self {
         Self { asked: 0, end }
     }
 
     /// What to ask the disk for while the blocks before `next` are read; each block once.
-    pub(super) fn beyond(&mut self, next: u64) -> Range<u64> {
+    pub(crate) fn beyond(&mut self, next: u64) -> Range<u64> {
         let from = self.asked.max(next);
         let to = next.saturating_add(AHEAD).min(self.end).max(from);
         self.asked = to;

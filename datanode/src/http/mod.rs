@@ -2,7 +2,7 @@
 //! checks both before a handler runs.
 
 pub mod journal;
-mod large;
+pub(crate) mod large;
 pub mod range;
 pub mod read;
 pub mod upload;
@@ -19,13 +19,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::datanode::{ChunkState, CopyRequest, CopyResponse, Identity};
-use dfs_protocol::frame::WRITE_STREAM_PROTOCOL;
+use dfs_protocol::frame::{READ_STREAM_PROTOCOL, WRITE_STREAM_PROTOCOL};
 use dfs_protocol::routes::{
     DATANODE_HEADER, FENCE_HEADER, TAKES_TRACE_HEADER, TAKES_WHOLE_HEADER, datanode,
 };
 use dfs_protocol::{ChunkId, DatanodeId, ErrorCode, Fence, Problem};
 use dfs_runtime::problem::{ApiJson, ApiPath, ApiQuery, ProblemResponse};
 use dfs_runtime::request::Routes;
+use dfs_runtime::server::RawStream;
 use dfs_runtime::token::Guard;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -34,7 +35,7 @@ use serde::Deserialize;
 
 use crate::context::Context;
 use crate::replicate::{Pace, copy};
-use crate::write_stream;
+use crate::{read_stream, write_stream};
 
 /// What handlers share.
 pub type Ctx = State<Arc<Context>>;
@@ -54,6 +55,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Context>>)> {
         (datanode::UPLOAD_CHUNK, post(upload::upload)),
         (datanode::DOWNLOAD_CHUNK, get(read::download)),
         (datanode::WRITE_STREAM, get(upgrade)),
+        (datanode::READ_STREAM, get(upgrade_to_reads)),
         (datanode::COPY, post(copy_chunk)),
         (datanode::CHUNK, get(chunk_state)),
         (datanode::INVENTORY, get(inventory)),
@@ -182,6 +184,32 @@ async fn upgrade(State(ctx): Ctx, mut request: Request) -> Result<Response, Prob
             HeaderName::from_static(TAKES_WHOLE_HEADER),
             HeaderValue::from_static("1"),
         ),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+/// Turns the connection into one on which chunks are read.
+async fn upgrade_to_reads(
+    State(ctx): Ctx,
+    mut request: Request,
+) -> Result<Response, ProblemResponse> {
+    let wanted = request.headers().get(UPGRADE);
+    if wanted.is_none_or(|value| value != READ_STREAM_PROTOCOL) {
+        let detail = format!("the request does not upgrade to {READ_STREAM_PROTOCOL}");
+        return Err(ProblemResponse::new(ErrorCode::BadRequest, detail));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let serving = Arc::clone(&ctx);
+    ctx.spawn(async move {
+        match upgrade.await.map(RawStream::of) {
+            Ok(Ok(stream)) => Box::pin(read_stream::serve(serving, stream)).await,
+            Ok(Err(_)) => tracing::warn!("a read stream came over no connection of this server's"),
+            Err(error) => tracing::debug!(%error, "a read stream did not begin"),
+        }
+    });
+    let headers = [
+        (UPGRADE, HeaderValue::from_static(READ_STREAM_PROTOCOL)),
+        (CONNECTION, HeaderValue::from_static("upgrade")),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }

@@ -54,11 +54,7 @@ pub async fn download(
     headers: HeaderMap,
 ) -> Result<Response, ProblemResponse> {
     ctx.readable()?;
-    let permit = Arc::clone(&ctx.reads).try_acquire_owned().map_err(|_| {
-        ctx.metrics.refused_busy.inc();
-        Problem::new(ErrorCode::Unavailable, "too many chunks are being read")
-            .next("read another replica, or try again")
-    })?;
+    let place = Place::take(&ctx)?;
     let newest = || ctx.store.index().versions(query.id).pop();
     let version = query
         .version
@@ -68,7 +64,6 @@ pub async fn download(
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
     let lane = headers.get(REPAIR_LANE_HEADER);
     let lane = lane.map(|value| RepairLane::from_header(value.as_bytes()));
-    let place = Place::take(&ctx, permit);
     // What is read for repair waits for its bandwidth on the way, whatever its size.
     if lane.is_none()
         && let Some(small) = ctx.store.read_now(query.id, version)
@@ -373,19 +368,26 @@ impl http_body::Body for Pieces {
 }
 
 /// A place among the reads, until the last byte is sent.
-struct Place {
+#[derive(Debug)]
+pub(crate) struct Place {
     reads: IntGauge,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Place {
-    fn take(ctx: &Context, permit: OwnedSemaphorePermit) -> Self {
+    /// Refused when too many chunks are being read.
+    pub(crate) fn take(ctx: &Context) -> Result<Self, Problem> {
+        let permit = Arc::clone(&ctx.reads).try_acquire_owned().map_err(|_| {
+            ctx.metrics.refused_busy.inc();
+            Problem::new(ErrorCode::Unavailable, "too many chunks are being read")
+                .next("read another replica, or try again")
+        })?;
         let reads = ctx.metrics.reads.clone();
         reads.inc();
-        Self {
+        Ok(Self {
             reads,
             _permit: permit,
-        }
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use super::record::{
     HEADER_LEN_U64, RecordHeader, RecordState, encode_footer, footer_length, record_length,
 };
 use super::space::Reservation;
-use super::steps::Steps;
+use super::steps::{LargeFile, Steps};
 use super::{NewChunk, StagedChunk, WholeChunk};
 
 /// End of every staged record's name.
@@ -89,13 +89,16 @@ impl Attempt {
     /// A new staged file with the open header.
     fn staged_file(&self) -> Result<StagedFile, StoreError> {
         let (path, file) = self.shared.new_staged(self.new.id, self.new.version)?;
-        let staged = StagedFile {
+        // Removed from here on when anything fails.
+        let mut staged = StagedFile {
             shared: Arc::clone(&self.shared),
             path,
-            data: Steps::new(Arc::clone(&file), HEADER_LEN_U64),
+            data: Steps::new(LargeFile::Buffered(Arc::clone(&file)), HEADER_LEN_U64),
             file,
             moved: false,
         };
+        let large = self.shared.large_file(&staged.path, &staged.file)?;
+        staged.data = Steps::new(large, HEADER_LEN_U64);
         let header = self.header(RecordState::Open, 0, 0).encode();
         staged
             .file

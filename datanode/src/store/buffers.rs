@@ -1,17 +1,20 @@
-//! Buffers for reads of many blocks. Each one is used again and again: a fresh MiB would have to be cleared,
-//! and its pages faulted in, for each MiB that is read.
+//! Buffers for reads of many blocks, and for writes past the page cache. Each one is used again and again: a fresh MiB
+//! would have to be cleared, and its pages faulted in, for each MiB that is read. They are aligned as
+//! [`OpenMode::Direct`](dfs_runtime::disk::OpenMode::Direct) wants it.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use dfs_runtime::disk::DIRECT_ALIGN;
 use prometheus::IntGauge;
 
-/// Bytes of one buffer: a step of a read.
-const SIZE: usize = 1024 * 1024;
+/// Bytes of one buffer: a step of a read, or one of a write at any distance from an aligned place.
+const SIZE: usize = 1024 * 1024 + DIRECT_ALIGN;
 /// Reads of fewer bytes have memory of their own: a buffer is held until the last reader of its bytes is done.
-const LEAST: usize = 128 * 1024;
-/// Buffers kept while nobody uses them. In use are at most three for each read, whose number has its own limit.
+pub(super) const LEAST: usize = 128 * 1024;
+/// Buffers kept while nobody uses them. In use are at most three for each read and one for each write, whose numbers
+/// have their own limits.
 const MOST_IDLE: usize = 16;
 
 /// The buffers of one store.
@@ -39,11 +42,13 @@ impl Buffers {
         let idle = self.lock().pop();
         let bytes = idle.unwrap_or_else(|| {
             self.count.inc();
-            vec![0; SIZE].into_boxed_slice()
+            vec![0; SIZE + DIRECT_ALIGN].into_boxed_slice()
         });
+        // Memory that is no more aligned than this is used as it is: only a direct write would miss it.
+        let begin = bytes.as_ptr().align_offset(DIRECT_ALIGN).min(DIRECT_ALIGN);
         Buffer::Lent(Lent {
             bytes,
-            length,
+            used: begin..begin + length,
             home: Arc::clone(self),
         })
     }
@@ -62,7 +67,7 @@ impl Buffers {
     }
 }
 
-/// Memory for one read.
+/// Memory for one read or write.
 #[derive(Debug)]
 pub(super) enum Buffer {
     /// Of no other length than this.
@@ -75,7 +80,7 @@ pub(super) enum Buffer {
 #[derive(Debug)]
 pub(super) struct Lent {
     bytes: Box<[u8]>,
-    length: usize,
+    used: Range<usize>,
     home: Arc<Buffers>,
 }
 
@@ -104,14 +109,14 @@ impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Own(bytes) => bytes,
-            Self::Lent(lent) => &mut lent.bytes[..lent.length],
+            Self::Lent(lent) => &mut lent.bytes[lent.used.clone()],
         }
     }
 }
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes[self.used.clone()]
     }
 }
 
@@ -146,6 +151,16 @@ mod tests {
         let again = [buffers.take(SIZE), buffers.take(SIZE - 1)];
         assert_eq!(count.get(), 2);
         assert_eq!(again.map(|buffer| buffer.freeze().len()), [SIZE, SIZE - 1]);
+    }
+
+    #[test]
+    fn every_buffer_of_the_pool_is_aligned_for_direct_writes() {
+        let (buffers, _) = buffers();
+        let many: Vec<Buffer> = (LEAST..LEAST + 9).map(|n| buffers.take(n)).collect();
+        for (length, buffer) in (LEAST..).zip(&many) {
+            assert_eq!(buffer.len(), length);
+            assert!((buffer.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica};
-use dfs_protocol::datanode::Damage;
+use dfs_protocol::datanode::{Damage, WriteMode};
 use dfs_protocol::{ChunkId, ChunkVersion};
 use dfs_runtime::clock::SharedClock;
 use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk};
@@ -35,12 +35,14 @@ use super::{ChunkRead, ChunkStore, NewChunk, SetAside, SmallChunk, StagedChunk, 
 use crate::metrics::StoreMetrics;
 
 /// What a store needs to know.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StoreConfig {
     /// When the volume stops taking chunks.
     pub space: SpaceLimits,
     /// Which chunks are packed.
     pub packs: PackLimits,
+    /// How the others are written.
+    pub writes: WriteMode,
 }
 
 /// What a store takes from outside.
@@ -76,6 +78,7 @@ pub struct Shared {
     pub(super) metrics: StoreMetrics,
     pub(super) packs: Packs,
     pub(super) buffers: Arc<Buffers>,
+    pub(super) writes: WriteMode,
     clock: SharedClock,
     /// Chunks being written; each has one writer.
     claims: Mutex<BTreeSet<ReplicaKey>>,
@@ -101,9 +104,8 @@ impl FileChunkStore {
         let mut found = scan(&disk, root, cluster)?;
         let mut packed = recover(&disk, root, cluster)?;
         let replicas = std::mem::take(&mut packed.replicas);
-        let twice: Vec<_> = found.replicas.iter().map(|r| key(&r.chunk)).collect();
-        let twice = twice.into_iter().filter(|key| replicas.contains_key(key));
-        let twice: BTreeSet<_> = twice.collect();
+        let twice = found.replicas.iter().map(|r| key(&r.chunk));
+        let twice: BTreeSet<_> = twice.filter(|key| replicas.contains_key(key)).collect();
         found.foreign.append(&mut packed.foreign);
         let quarantined = disk.list(&root.join(QUARANTINE_DIR))?.len() as u64;
         for path in &found.foreign {
@@ -131,6 +133,7 @@ impl FileChunkStore {
             fail_stop: FailStop::default(),
             refusal: Refusal::default(),
             buffers: Buffers::new(metrics.read_buffers.clone()),
+            writes: config.writes,
             metrics,
             packs: Packs::new(
                 Arc::clone(&disk),
@@ -362,6 +365,10 @@ impl ChunkStore for FileChunkStore {
 
     fn refuses_writes(&self) -> bool {
         self.shared.refusal.stands()
+    }
+
+    fn write_mode(&self) -> WriteMode {
+        self.shared.writes
     }
 
     fn try_disk(&self) {

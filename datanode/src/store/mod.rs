@@ -31,9 +31,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica, SealedChunk};
-use dfs_protocol::datanode::Damage;
+use dfs_protocol::datanode::{Damage, WriteMode};
 use dfs_protocol::frame::Resume;
 use dfs_protocol::{ChunkId, ChunkVersion, ClusterId};
+use dfs_runtime::disk::DiskFile;
 
 pub use error::{FailStop, StoreError};
 pub use files::{FileChunkStore, StoreConfig, StoreSeams};
@@ -121,6 +122,8 @@ pub trait ChunkStore: Debug + Send + Sync + 'static {
     /// Whether the disk refuses writes: a new chunk would most likely fail. A trial that is due is
     /// made by [`ChunkStore::try_disk`].
     fn refuses_writes(&self) -> bool;
+    /// How chunks that are not packed are written.
+    fn write_mode(&self) -> WriteMode;
     /// Makes a trial write when one is due.
     fn try_disk(&self);
     /// Files set aside in all, and files that are not ours.
@@ -163,6 +166,11 @@ pub trait ChunkRead: Debug + Send + Sync {
     fn blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, StoreError>;
     /// Lets the disk fetch blocks that will be read soon. Does not wait for them.
     fn read_ahead(&self, blocks: Range<u64>);
+    /// The checksums of blocks as a reader gets them, u32 each, little-endian.
+    fn checksums(&self, blocks: Range<u64>) -> Vec<u8>;
+    /// Where blocks that are in memory lie, to be sent as they are to a reader that verifies them. `None` where they must
+    /// be read first; then they are verified, too.
+    fn in_memory(&self, blocks: Range<u64>) -> Option<(&dyn DiskFile, Range<u64>)>;
     /// Whether the block checksums add up to the whole's.
     fn whole_matches(&self) -> bool;
 }

@@ -170,6 +170,28 @@ impl ChunkRead for RecordReader {
         self.file.read_ahead(self.data + start, length);
     }
 
+    fn checksums(&self, blocks: Range<u64>) -> Vec<u8> {
+        let at = |block: u64| usize::try_from(block).unwrap_or(usize::MAX);
+        let told = self.blocks.get(at(blocks.start)..at(blocks.end));
+        told.unwrap_or_default()
+            .iter()
+            .flat_map(|crc| crc.to_le_bytes())
+            .collect()
+    }
+
+    fn in_memory(&self, blocks: Range<u64>) -> Option<(&dyn DiskFile, Range<u64>)> {
+        // What is packed may be moved under the read, and is small.
+        if self.place.is_some() {
+            return None;
+        }
+        let (start, end) = self.place_of(blocks);
+        let place = self.data + start..self.data + end;
+        let is_here = self
+            .file
+            .is_in_memory(place.start, end.saturating_sub(start));
+        is_here.then(|| (self.file.as_ref(), place))
+    }
+
     fn whole_matches(&self) -> bool {
         let length = self.header.chunk.length;
         let mut whole = RunningCrc32c::default();

@@ -4,6 +4,7 @@ pub(crate) mod nodes;
 pub(crate) mod sim;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use dfs_runtime::clock::Clock;
 use dfs_runtime::disk::{
-    DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, SharedDisk, Space,
+    DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, SharedDisk, Space, check_direct,
 };
 
 /// What reached the disk.
@@ -167,10 +168,14 @@ impl Disk for TestDisk {
         if let (OpenMode::Read, Some(error)) = (mode, self.faults().open) {
             return Err(os(error));
         }
+        let is_direct = mode == OpenMode::Direct;
+        // Which file systems can write directly is nobody's promise.
+        let mode = if is_direct { OpenMode::ReadWrite } else { mode };
         Ok(Arc::new(TestFile {
             disk: self.clone(),
             path: path.to_path_buf(),
             inner: RealDisk.open(path, mode)?,
+            is_direct,
         }))
     }
 
@@ -214,6 +219,7 @@ struct TestFile {
     disk: TestDisk,
     path: PathBuf,
     inner: Arc<dyn DiskFile>,
+    is_direct: bool,
 }
 
 impl TestFile {
@@ -238,13 +244,31 @@ impl DiskFile for TestFile {
         self.read_at(buffer, offset)
     }
 
+    fn is_in_memory(&self, _offset: u64, _length: u64) -> bool {
+        !self.disk.faults().cold
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        match self.disk.faults().read {
+            Some(error) => Err(os(error)),
+            None => self.inner.send_to(socket, offset, length),
+        }
+    }
+
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.disk.note(DiskOp::Write(self.path.clone()));
         self.disk.wait_while_held(&self.path, Held::Writes)?;
+        if self.is_direct {
+            check_direct(data, offset)?;
+        }
         match self.disk.faults().write {
             Some(error) if offset >= 4096 || self.is_pack() => Err(os(error)),
             _ => self.inner.write_all_at(data, offset),
         }
+    }
+
+    fn write_dontcache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.write_parts_at(parts, offset)
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{AppendHeaders, IntoResponse};
 use axum::routing::post;
 use axum::{Json, Router};
+use dfs_client::blocks::read_to_copy;
 use dfs_client::silence::SilenceWatch;
 use dfs_client::write_stream::WriteStreams;
 use dfs_client::{HttpClient, datanode::DatanodeClient};
@@ -366,11 +367,10 @@ pub(crate) async fn put(chain: &[&Node], chunk: u128, data: &[u8]) -> SealedChun
     }
 }
 
-/// Reads one chunk as verified blocks.
+/// Reads one chunk as blocks that its datanode has verified.
 pub(crate) async fn get(from: &Node, chunk: &SealedChunk) -> Option<Vec<u8>> {
     let http = HttpClient::new(TcpConnector::shared());
-    let range = 0..chunk.length;
-    let read = dfs_client::blocks::read_blocks(&http, &from.address, chunk, range).await;
+    let read = read_to_copy(&http, &from.address, chunk, None).await;
     let mut stream = read.ok()?;
     assert_eq!(stream.origin(), Some(origin()));
     let mut data = Vec::new();

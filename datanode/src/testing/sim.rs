@@ -181,7 +181,7 @@ impl Disk for SimDisk {
         let node = match (known, mode) {
             (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(node), _) => node,
-            (None, OpenMode::Read | OpenMode::ReadWrite) => return missing(),
+            (None, OpenMode::Read | OpenMode::ReadWrite | OpenMode::Direct) => return missing(),
             (None, OpenMode::CreateNew | OpenMode::OpenOrCreate) => self.change(|state| {
                 state.nodes.push(Node::default());
                 let node = state.nodes.len() - 1;

@@ -314,7 +314,10 @@ async fn take(ctx: &Context, write: &mut Write, frame: Frame) -> Option<BodyEnd>
         | FrameKind::Progress
         | FrameKind::Sealed
         | FrameKind::Failed
-        | FrameKind::End => {
+        | FrameKind::End
+        | FrameKind::Read
+        | FrameKind::Checksums
+        | FrameKind::Refused => {
             let detail = "a frame came that has no place within a chunk";
             return Some(BodyEnd::Failed(failure(own, HopFault::Protocol, &detail)));
         }

@@ -83,7 +83,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
             | FrameKind::Progress
             | FrameKind::Sealed
             | FrameKind::Failed
-            | FrameKind::End => Next::Close,
+            | FrameKind::End
+            | FrameKind::Read
+            | FrameKind::Checksums
+            | FrameKind::Refused => Next::Close,
         };
         if next == Next::Close {
             return;

@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use dfs_runtime::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, SharedDisk, Space};
+use dfs_runtime::disk::{
+    DirEntry, Disk, DiskFile, DiskLock, OpenMode, SharedDisk, Space, check_direct,
+};
 use rustix::io::Errno;
 
 use super::faults::{CallKind, DiskCall, DiskFaults, Effect, Room, io_error};
@@ -191,9 +193,12 @@ impl Disk for FaultyDisk {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let kind = match mode {
-            OpenMode::Read | OpenMode::ReadWrite => CallKind::Open,
+            OpenMode::Read | OpenMode::ReadWrite | OpenMode::Direct => CallKind::Open,
             OpenMode::CreateNew | OpenMode::OpenOrCreate => CallKind::Create,
         };
+        let is_direct = mode == OpenMode::Direct;
+        // What is direct is checked here: a torn write is not aligned.
+        let mode = if is_direct { OpenMode::ReadWrite } else { mode };
         let open = |_: &dyn Disk| -> io::Result<Opened> {
             match &self.shared.inner {
                 Inner::Any(disk) => Ok((disk.open(path, mode)?, None)),
@@ -209,6 +214,7 @@ impl Disk for FaultyDisk {
             path: path.to_path_buf(),
             inner,
             volatile,
+            is_direct,
         }))
     }
 
@@ -301,6 +307,7 @@ struct FaultyFile {
     path: PathBuf,
     inner: Arc<dyn DiskFile>,
     volatile: Option<Arc<VolatileFile>>,
+    is_direct: bool,
 }
 
 impl FaultyFile {
@@ -390,7 +397,16 @@ impl DiskFile for FaultyFile {
         self.read(buffer, read_now, offset)
     }
 
+    /// What is sent to a socket then is read as everything else, and fails as ordered.
+    fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        !self.shared.faults.delays(CallKind::Read, &self.path)
+            && self.inner.is_in_memory(offset, length)
+    }
+
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if self.is_direct {
+            check_direct(data, offset)?;
+        }
         let call = self.call(CallKind::Write, offset, data.len() as u64);
         self.run(call, |effect| match effect {
             Some(Effect::Torn(keep)) => {
@@ -403,6 +419,11 @@ impl DiskFile for FaultyFile {
             Some(Effect::Fail(_) | Effect::FlipBit | Effect::SkipSync | Effect::Delay(_))
             | None => self.write_within_room(data, offset),
         })
+    }
+
+    /// A write like any other: faults and limits count it once, whatever the machine's own disk can do.
+    fn write_dontcache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.write_parts_at(parts, offset)
     }
 
     fn length(&self) -> io::Result<u64> {

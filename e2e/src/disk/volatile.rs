@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dfs_runtime::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
+use dfs_runtime::disk::{
+    DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space, check_direct,
+};
 
 use super::lock;
 use super::names::{Applied, NameOp, Names};
@@ -97,7 +99,7 @@ impl VolatileDisk {
         let real = match (state.names.resolve(&path), mode) {
             (Some(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(real), _) => real,
-            (None, OpenMode::Read | OpenMode::ReadWrite) => {
+            (None, OpenMode::Read | OpenMode::ReadWrite | OpenMode::Direct) => {
                 return Err(io::ErrorKind::NotFound.into());
             }
             (None, OpenMode::CreateNew | OpenMode::OpenOrCreate) => {
@@ -111,6 +113,7 @@ impl VolatileDisk {
             shared: self.shared.clone(),
             file,
             may_write: mode != OpenMode::Read,
+            is_direct: mode == OpenMode::Direct,
         }))
     }
 }
@@ -298,6 +301,7 @@ pub struct VolatileFile {
     shared: Arc<Shared>,
     file: Arc<FileState>,
     may_write: bool,
+    is_direct: bool,
 }
 
 impl VolatileFile {
@@ -333,8 +337,20 @@ impl DiskFile for VolatileFile {
         self.read_at(buffer, offset)
     }
 
+    fn is_in_memory(&self, _offset: u64, _length: u64) -> bool {
+        true
+    }
+
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if self.is_direct {
+            check_direct(data, offset)?;
+        }
+        // Also then it is durable only after a sync: the device may have a cache of its own.
         self.writable()?.write(data, offset)
+    }
+
+    fn write_dontcache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.write_parts_at(parts, offset)
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -23,6 +23,13 @@ pub(crate) async fn stored() -> (World, Vec<u8>) {
     stored_in(World::new(3, CHUNK).await).await
 }
 
+/// A store whose datanodes send blocks as they lie on the disk, and one whose frame each.
+async fn stored_in_both() -> [(World, Vec<u8>); 2] {
+    let older = stored().await;
+    older.0.chain.without_read_streams();
+    [stored().await, older]
+}
+
 pub(super) async fn stored_in(world: World) -> (World, Vec<u8>) {
     let bytes = content(LENGTH);
     let file = NewFile {
@@ -67,65 +74,68 @@ pub(super) async fn read(
 
 #[tokio::test]
 async fn any_range_is_read_across_blocks_and_chunks() {
-    let (world, bytes) = stored().await;
-    for range in [
-        0..LENGTH,
-        0..1,
-        LENGTH - 1..LENGTH,
-        65_535..65_537,
-        CHUNK - 1..CHUNK + 1,
-        CHUNK..2 * CHUNK,
-        3..2 * CHUNK + 5,
-    ] {
-        let part = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
-        let read = read(&world, range.clone()).await.unwrap().unwrap();
-        assert!(read == bytes[part], "{range:?}");
+    for (world, bytes) in stored_in_both().await {
+        for range in [
+            0..LENGTH,
+            0..1,
+            LENGTH - 1..LENGTH,
+            65_535..65_537,
+            CHUNK - 1..CHUNK + 1,
+            CHUNK..2 * CHUNK,
+            3..2 * CHUNK + 5,
+        ] {
+            let part = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+            let read = read(&world, range.clone()).await.unwrap().unwrap();
+            assert!(read == bytes[part], "{range:?}");
+        }
+        assert_eq!(world.gateway.metrics.failovers.get(), 0);
     }
-    assert_eq!(world.gateway.metrics.failovers.get(), 0);
 }
 
 #[tokio::test]
 async fn i04_a_damaged_block_is_replaced_in_mid_stream_and_reported() {
-    let (world, bytes) = stored().await;
-    for fault in [
-        ReadFault::Flip(0),
-        ReadFault::Flip(3),
-        ReadFault::CutBefore(2),
-    ] {
-        world.chain.order_read(0, Some(fault));
-        let before = world.gateway.metrics.failovers.get();
-        let read = read(&world, 0..LENGTH).await.unwrap().unwrap();
-        assert!(read == bytes, "{fault:?}");
-        assert!(world.gateway.metrics.failovers.get() > before, "{fault:?}");
+    for (world, bytes) in stored_in_both().await {
+        for fault in [
+            ReadFault::Flip(0),
+            ReadFault::Flip(3),
+            ReadFault::CutBefore(2),
+        ] {
+            world.chain.order_read(0, Some(fault));
+            let before = world.gateway.metrics.failovers.get();
+            let read = read(&world, 0..LENGTH).await.unwrap().unwrap();
+            assert!(read == bytes, "{fault:?}");
+            assert!(world.gateway.metrics.failovers.get() > before, "{fault:?}");
+        }
+        eventually("the replica is reported", || {
+            !world.tracker.suspects().is_empty()
+        })
+        .await;
+        let first = crate::testing::id(0);
+        assert!(
+            world
+                .tracker
+                .suspects()
+                .iter()
+                .all(|suspect| *suspect == first)
+        );
     }
-    eventually("the replica is reported", || {
-        !world.tracker.suspects().is_empty()
-    })
-    .await;
-    let first = crate::testing::id(0);
-    assert!(
-        world
-            .tracker
-            .suspects()
-            .iter()
-            .all(|suspect| *suspect == first)
-    );
 }
 
 #[tokio::test]
 async fn i04_bytes_of_another_chunk_with_fitting_checksums_are_not_served_as_a_whole() {
-    let (world, _) = stored().await;
-    for datanode in 0..3 {
-        world
-            .chain
-            .order_read(datanode, Some(ReadFault::OtherBytes));
+    for (world, _) in stored_in_both().await {
+        for datanode in 0..3 {
+            world
+                .chain
+                .order_read(datanode, Some(ReadFault::OtherBytes));
+        }
+        // The last of its blocks is held back when the whole does not add up.
+        let end = read(&world, CHUNK..2 * CHUNK).await.unwrap();
+        assert_eq!(end, Err(5 * 65_536));
+        // What is read whole before it is answered is refused.
+        let small = read(&world, 2 * CHUNK..LENGTH).await;
+        assert!(small.unwrap_err().is(ErrorCode::DataUnavailable));
     }
-    // The last of its blocks is held back when the whole does not add up.
-    let end = read(&world, CHUNK..2 * CHUNK).await.unwrap();
-    assert_eq!(end, Err(5 * 65_536));
-    // What is read whole before it is answered is refused.
-    let small = read(&world, 2 * CHUNK..LENGTH).await;
-    assert!(small.unwrap_err().is(ErrorCode::DataUnavailable));
 }
 
 #[tokio::test]
@@ -152,35 +162,37 @@ async fn i04_a_small_range_is_read_from_another_replica_when_one_is_damaged_or_b
 
 #[tokio::test]
 async fn fault_01_a_dead_datanode_is_not_noticed_by_readers() {
-    let (world, bytes) = stored().await;
-    let request = LocateRequest {
-        path: path(),
-        locations: true,
-    };
-    let located = world.tracker.locate(request).await.unwrap();
-    // It dies after the locations were given out.
-    world.chain.kill(0);
-    let body = open(world.gateway.clone(), located, 0..LENGTH)
-        .await
-        .unwrap();
-    let read = body.collect().await.unwrap().to_bytes();
-    assert!(read == bytes);
+    for (world, bytes) in stored_in_both().await {
+        let request = LocateRequest {
+            path: path(),
+            locations: true,
+        };
+        let located = world.tracker.locate(request).await.unwrap();
+        // It dies after the locations were given out.
+        world.chain.kill(0);
+        let body = open(world.gateway.clone(), located, 0..LENGTH)
+            .await
+            .unwrap();
+        let read = body.collect().await.unwrap().to_bytes();
+        assert!(read == bytes);
+    }
 }
 
 #[tokio::test]
 async fn i05_bytes_that_are_lost_midway_break_the_download_and_never_end_it_cleanly() {
-    let (world, bytes) = stored().await;
-    for datanode in 0..3 {
-        world.chain.order_read(datanode, Some(ReadFault::Flip(3)));
+    for (world, bytes) in stored_in_both().await {
+        for datanode in 0..3 {
+            world.chain.order_read(datanode, Some(ReadFault::Flip(3)));
+        }
+        let broken = read(&world, 0..LENGTH).await.unwrap();
+        assert_eq!(broken, Err(3 * 65_536));
+        assert_eq!(world.gateway.metrics.broken_downloads.get(), 1);
+        // Each replica is tried twice: before and after locations were asked for anew.
+        assert!((0..3).all(|datanode| world.chain.reads(datanode) <= 2));
+        // One good replica is enough.
+        world.chain.order_read(1, None);
+        assert_eq!(read(&world, 0..LENGTH).await.unwrap().unwrap(), bytes);
     }
-    let broken = read(&world, 0..LENGTH).await.unwrap();
-    assert_eq!(broken, Err(3 * 65_536));
-    assert_eq!(world.gateway.metrics.broken_downloads.get(), 1);
-    // Each replica is tried twice: before and after locations were asked for anew.
-    assert!((0..3).all(|datanode| world.chain.reads(datanode) <= 2));
-    // One good replica is enough.
-    world.chain.order_read(1, None);
-    assert_eq!(read(&world, 0..LENGTH).await.unwrap().unwrap(), bytes);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use http::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::reads;
+use super::{read_streams, reads};
 
 /// What a datanode does wrong while a chunk is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub(super) struct Shared {
     pub(super) nodes: BTreeMap<DatanodeId, Node>,
     addresses: BTreeMap<DatanodeId, String>,
     pub(super) dead: BTreeSet<DatanodeId>,
+    /// All are of a version without read streams.
+    pub(super) older: bool,
 }
 
 /// All datanodes of a test.
@@ -129,6 +131,7 @@ impl Chain {
             };
             let router = Router::new()
                 .route("/chunks/write-stream", get(upgrade))
+                .route("/chunks/read-stream", get(read_streams::upgrade))
                 .route("/download-chunk", get(reads::download))
                 .route("/chunks/copy", post(reads::copy))
                 .route("/chunks/{id}", get(reads::state))
@@ -171,6 +174,11 @@ impl Chain {
 
     pub(crate) fn order_read(&self, index: usize, fault: Option<ReadFault>) {
         self.lock().nodes.get_mut(&id(index)).unwrap().read_fault = fault;
+    }
+
+    /// From here on all datanodes are of an earlier version, which frames every block.
+    pub(crate) fn without_read_streams(&self) {
+        self.lock().older = true;
     }
 
     pub(crate) fn kill(&self, index: usize) {

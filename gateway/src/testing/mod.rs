@@ -2,6 +2,7 @@
 //! in memory.
 
 mod datanode;
+mod read_streams;
 mod reads;
 mod tracker;
 

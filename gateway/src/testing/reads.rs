@@ -104,7 +104,7 @@ pub(super) async fn download(
 
 impl Hop {
     /// Counts a read.
-    fn asked(&self) -> Option<ReadFault> {
+    pub(super) fn asked(&self) -> Option<ReadFault> {
         let mut shared = self.chain.lock();
         let node = shared.nodes.get_mut(&self.id).unwrap();
         node.reads += 1;

@@ -422,6 +422,7 @@ impl TrackerApi for FakeTracker {
             file_bytes: 0,
             capacity: Capacity::default(),
             datanodes: DatanodeCounts::default(),
+            write_modes: BTreeMap::new(),
             chunks: BTreeMap::new(),
             shortage: dfs_protocol::status::ShortageStatus::default(),
             repair: RepairStatus::default(),

@@ -1,6 +1,7 @@
 //! A disk whose work is timed and whose errors are counted.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,8 +95,8 @@ impl DiskMetrics {
     }
 }
 
-/// Whether an error tells of the disk: names that are absent, taken or locked, and files that are shorter
-/// than was thought, are answers.
+/// Whether an error tells of the disk: names that are absent, taken or locked, files that are shorter
+/// than was thought, and what it cannot do at all, are answers.
 fn is_the_disks(error: &io::Error) -> bool {
     !matches!(
         error.kind(),
@@ -103,6 +104,23 @@ fn is_the_disks(error: &io::Error) -> bool {
             | io::ErrorKind::AlreadyExists
             | io::ErrorKind::WouldBlock
             | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::Unsupported
+    )
+}
+
+/// Whether an error of [`DiskFile::send_to`] may be about the file, and not about the socket.
+pub fn is_of_a_file(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
     )
 }
 
@@ -214,9 +232,30 @@ impl DiskFile for MeteredFile {
         self.meter.time(DiskOperation::Write, write)
     }
 
-    fn write_uncached_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
-        let write = || self.inner.write_uncached_at(parts, offset);
+    fn write_parts_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let write = || self.inner.write_parts_at(parts, offset);
         self.meter.time(DiskOperation::Write, write)
+    }
+
+    fn write_dontcache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let write = || self.inner.write_dontcache_at(parts, offset);
+        self.meter.time(DiskOperation::Write, write)
+    }
+
+    fn is_in_memory(&self, offset: u64, length: u64) -> bool {
+        self.inner.is_in_memory(offset, length)
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
+        let begun = self.meter.clock.monotonic();
+        let result = self.inner.send_to(socket, offset, length);
+        // A socket that is full or gone tells nothing of the disk.
+        if !matches!(&result, Err(error) if !is_of_a_file(error)) {
+            let took = self.meter.clock.monotonic().saturating_sub(begun);
+            let metrics = &self.meter.metrics;
+            metrics.ended(DiskOperation::Read, took, &result);
+        }
+        result
     }
 
     fn read_ahead(&self, offset: u64, length: u64) {

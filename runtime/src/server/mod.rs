@@ -8,6 +8,7 @@ mod head;
 mod limits;
 mod metrics;
 mod rate;
+mod raw;
 mod wire;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 
 pub use limits::{RateLimit, ServerLimits};
 pub use metrics::{CutReason, RefusalReason, ServerMetrics};
+pub use raw::RawStream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -161,6 +161,10 @@ impl Wire {
         }
     }
 
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Moves towards a judged header: `Ready(true)` when there is progress, `Ready(false)` at the
     /// end of the connection.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {

@@ -37,6 +37,7 @@ pub(super) fn traffic(headers: &HeaderMap) -> Option<DatanodeTraffic> {
 #[cfg(test)]
 mod tests {
     use dfs_protocol::InstanceId;
+    use dfs_protocol::datanode::WriteMode;
     use http::HeaderValue;
 
     use super::*;
@@ -56,11 +57,14 @@ mod tests {
             read_bytes: 2,
             written_bytes: 3,
             copied_bytes: 4,
+            write_mode: Some(WriteMode::Direct),
         };
         let mut json = serde_json::to_value(mine).unwrap();
         assert_eq!(told(&json.to_string()), Some(mine));
         json["of_tomorrow"] = 5.into();
         assert_eq!(told(&json.to_string()), Some(mine));
+        json.as_object_mut().unwrap().remove("write_mode");
+        assert_eq!(told(&json.to_string()).unwrap().write_mode, None);
         for nonsense in ["", "{}", "7", "{\"at_ms\":-1}"] {
             assert_eq!(told(nonsense), None, "{nonsense}");
         }

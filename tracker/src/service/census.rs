@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dfs_protocol::calls::FileRequest;
-use dfs_protocol::datanode::{AdminState, Liveness};
+use dfs_protocol::datanode::{AdminState, Liveness, WriteMode};
 use dfs_protocol::status::{
     ChunkDetail, ChunkHealth, ClusterStatus, DatanodeCounts, DatanodeStatus, FileChunks,
     JournalStatus, ReplicaDetail, ReplicaState, ShortageStatus, TrashStatus,
@@ -46,6 +46,7 @@ impl Tracker {
             .of_health(ChunkHealth::MisReplicated);
         let spread = spread::status(&state.datanodes, factor, badly_spread, now);
         let datanodes = count_datanodes(&state, now);
+        let write_modes = count_write_modes(&state, now);
         let capacity = state.capacity(now);
         drop(state);
         let CatalogMeta {
@@ -70,6 +71,7 @@ impl Tracker {
             file_bytes: counters.file_bytes,
             capacity,
             datanodes,
+            write_modes,
             chunks,
             shortage,
             repair,
@@ -209,6 +211,18 @@ fn describe(
             .map(|away| away.until),
         traffic: node.traffic,
     }
+}
+
+fn count_write_modes(state: &State, now: Duration) -> BTreeMap<WriteMode, u64> {
+    let mut modes = BTreeMap::new();
+    for node in state.datanodes.iter() {
+        if state.datanodes.liveness(node, now) == Liveness::Live
+            && let Some(mode) = node.traffic.and_then(|traffic| traffic.write_mode)
+        {
+            *modes.entry(mode).or_default() += 1;
+        }
+    }
+    modes
 }
 
 fn count_datanodes(state: &State, now: Duration) -> DatanodeCounts {

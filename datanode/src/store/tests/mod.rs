@@ -6,6 +6,7 @@ mod packs;
 mod small;
 mod speed;
 mod starts;
+mod write_modes;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use dfs_protocol::checksum::crc32c;
 use dfs_protocol::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64, ChunkKind, ChunkOrigin, SealedChunk};
+use dfs_protocol::datanode::WriteMode;
 use dfs_protocol::{ChunkId, ChunkVersion, ClusterId, DatanodeId, FileId};
 use dfs_runtime::disk::SharedDisk;
 use dfs_runtime::rng::SharedRng;
@@ -140,6 +142,16 @@ pub(crate) fn open(disk: SharedDisk, root: &Path, packs: PackLimits) -> Opened {
 
 /// As [`open`], of a disk that may refuse.
 pub(crate) fn try_open(disk: SharedDisk, root: &Path, packs: PackLimits) -> io::Result<Opened> {
+    try_open_writing(disk, root, packs, WriteMode::Buffered)
+}
+
+/// As [`try_open`], of a store that writes large chunks in one way.
+pub(crate) fn try_open_writing(
+    disk: SharedDisk,
+    root: &Path,
+    packs: PackLimits,
+    writes: WriteMode,
+) -> io::Result<Opened> {
     let metrics = StoreMetrics::register(&prometheus::Registry::new()).unwrap();
     let space = SpaceLimits {
         reserve_bytes: 1024,
@@ -155,7 +167,12 @@ pub(crate) fn try_open(disk: SharedDisk, root: &Path, packs: PackLimits) -> io::
         metrics: metrics.clone(),
         identity: volume.identity(),
     };
-    let store = FileChunkStore::open(seams, root, StoreConfig { space, packs })?;
+    let config = StoreConfig {
+        space,
+        packs,
+        writes,
+    };
+    let store = FileChunkStore::open(seams, root, config)?;
     Ok(Opened {
         store,
         metrics,

@@ -114,6 +114,7 @@ fn traffic_is_the_newest_that_the_registered_run_of_a_datanode_told() {
         read_bytes: at_ms * 10,
         written_bytes: 0,
         copied_bytes: 0,
+        write_mode: None,
     };
     for (traffic, stands) in [
         (told(1, 5), told(1, 5)),

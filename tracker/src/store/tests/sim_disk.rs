@@ -181,7 +181,7 @@ impl Disk for SimDisk {
         state.alive()?;
         let known = state.files.contains_key(path);
         match mode {
-            OpenMode::Read | OpenMode::ReadWrite if !known => {
+            OpenMode::Read | OpenMode::ReadWrite | OpenMode::Direct if !known => {
                 return Err(io::ErrorKind::NotFound.into());
             }
             OpenMode::CreateNew if known => return Err(io::ErrorKind::AlreadyExists.into()),

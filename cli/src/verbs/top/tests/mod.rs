@@ -30,6 +30,7 @@ fn told(instance: u64, at_ms: u64, [read, written, copied]: [u64; 3]) -> Datanod
         read_bytes: read,
         written_bytes: written,
         copied_bytes: copied,
+        write_mode: None,
     }
 }
 
