@@ -83,7 +83,7 @@ impl Ready {
     async fn filled(mut self, source: &Source) -> io::Result<Self> {
         let bytes = self.bytes;
         let fleets = self.fleets.iter().map(|(_, _, fleet)| &fleet.door);
-        let peers = self.peers.iter().map(|peer| peer.door());
+        let peers = self.peers.iter().map(Peer::door);
         for door in fleets.chain(peers) {
             let mut session = door.session().await?;
             session.put(KEY, || source.body(bytes, 0)).await?;
