@@ -40,7 +40,8 @@ fn scratch() -> tempfile::TempDir {
 #[test]
 fn every_row_of_the_bench_produces_its_line_and_leaves_nothing_behind() {
     let dir = scratch();
-    let only = "dev,write,read,small,lookup,names,list,repair,mixed,herd,sight,synced,memory";
+    let only =
+        "dev,write,read,small,lookup,names,list,repair,mixed,herd,catalog,sight,synced,memory";
     let (lines, text) = lines(only, dir.path());
     let ids: Vec<&str> = lines
         .iter()

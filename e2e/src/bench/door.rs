@@ -11,6 +11,7 @@ use http::Method;
 
 use super::body::{FORM_TYPE, broken};
 use super::client::Connection;
+use super::mount::Mount;
 
 /// Where one body went: the address and the path that read it.
 type Place = (String, String);
@@ -26,6 +27,8 @@ pub(super) enum Door {
         prefix: &'static str,
         /// Behind the path of each PUT.
         query: &'static str,
+        /// Behind the new path of a file that is moved, before its old one.
+        moved_from: &'static str,
     },
     /// SeaweedFS's volume servers: the master says where a body goes and what it is called.
     Assigned {
@@ -34,6 +37,8 @@ pub(super) enum Door {
         /// By key.
         places: Rc<RefCell<HashMap<String, Place>>>,
     },
+    /// A mounted file system.
+    Mounted(Mount),
 }
 
 impl Door {
@@ -43,6 +48,7 @@ impl Door {
             address: address.to_owned(),
             prefix: "/files/",
             query: "",
+            moved_from: "?move-from=",
         }
     }
 
@@ -64,6 +70,7 @@ impl Door {
         let first = match self {
             Self::Paths { address, .. } => address,
             Self::Assigned { master, .. } => master,
+            Self::Mounted(_) => return Ok(session),
         };
         session.connection(first).await?;
         Ok(session)
@@ -96,6 +103,7 @@ impl Session {
                 let place = places.borrow().get(key).cloned();
                 place.ok_or_else(|| io::Error::other(format!("`{key}` was never written")))
             }
+            Door::Mounted(_) => Err(io::Error::other("a mount has no address")),
         }
     }
 
@@ -110,7 +118,9 @@ impl Session {
                 address,
                 prefix,
                 query,
+                ..
             } => (address, format!("{prefix}{key}{query}")),
+            Door::Mounted(mount) => return mount.put(key, body()).await.map(|()| 0),
             Door::Assigned { master, places } => {
                 let answer = self.connection(&master).await?.tell("/dir/assign").await?;
                 let (address, fid) = assigned(&answer)?;
@@ -134,12 +144,18 @@ impl Session {
 
     /// GETs and counts the bytes.
     pub(super) async fn get(&mut self, key: &str) -> io::Result<u64> {
+        if let Door::Mounted(mount) = &self.door {
+            return mount.get(key).await;
+        }
         let (address, path) = self.place(key)?;
         self.connection(&address).await?.get(&path).await
     }
 
     /// GETs a range and counts the bytes.
     pub(super) async fn get_range(&mut self, key: &str, from: u64, length: u64) -> io::Result<u64> {
+        if let Door::Mounted(mount) = &self.door {
+            return mount.get_range(key, from, length).await;
+        }
         let (address, path) = self.place(key)?;
         let range = format!("bytes={from}-{}", from + length - 1);
         let connection = self.connection(&address).await?;
@@ -150,6 +166,9 @@ impl Session {
 
     /// Asks for headers alone.
     pub(super) async fn head(&mut self, key: &str) -> io::Result<()> {
+        if let Door::Mounted(mount) = &self.door {
+            return mount.head(key).await;
+        }
         let (address, path) = self.place(key)?;
         let connection = self.connection(&address).await?;
         let done = connection.exchange(Method::HEAD, &path, &[], empty()).await;
@@ -158,14 +177,30 @@ impl Session {
 
     /// Deletes.
     pub(super) async fn delete(&mut self, key: &str) -> io::Result<()> {
+        if let Door::Mounted(mount) = &self.door {
+            return mount.delete(key).await;
+        }
         let (address, path) = self.place(key)?;
         self.connection(&address).await?.delete(&path).await
     }
 
-    /// Moves (or copies) within dfs: `how` is `move-from` or `copy-from`.
-    pub(super) async fn transfer(&mut self, how: &str, from: &str, to: &str) -> io::Result<()> {
+    /// Makes an empty file; how often it was refused for now.
+    pub(super) async fn create(&mut self, key: &str) -> io::Result<u64> {
+        match &self.door {
+            Door::Mounted(mount) => mount.create(key).await.map(|()| 0),
+            Door::Paths { .. } | Door::Assigned { .. } => self.put(key, empty).await,
+        }
+    }
+
+    /// Gives a file another name.
+    pub(super) async fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let asked = match &self.door {
+            Door::Mounted(mount) => return mount.rename(from, to).await,
+            Door::Paths { moved_from, .. } => *moved_from,
+            Door::Assigned { .. } => return Err(io::Error::other("there are no names")),
+        };
         let (address, path) = self.place(to)?;
-        let path = format!("{path}?{how}={from}");
+        let path = format!("{path}{asked}{from}");
         let connection = self.connection(&address).await?;
         let done = connection.exchange(Method::POST, &path, &[], empty()).await;
         done.map(drop)

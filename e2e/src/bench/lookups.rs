@@ -12,8 +12,8 @@ use super::door::Door;
 use super::drive::{Done, Load, drive, fill};
 use super::fleet::{Fleet, fleets};
 use super::group::Group;
+use super::peers;
 use super::peers::nginx::Pair;
-use super::peers::seaweed;
 use super::report::{Report, Unit};
 use super::rounds::Run;
 use super::settings::Settings;
@@ -42,13 +42,21 @@ async fn of_size(settings: &Settings, report: &mut Report, bytes: u64) -> io::Re
     let nginx = Pair::start(settings, report, plain.path()).await?;
     let (fleets, peers) = (
         fleets(settings).await?,
-        seaweed::start(settings, report).await?,
+        peers::start(settings, report).await?,
     );
     for (_, name, fleet) in &fleets {
         memory_of_files(settings, report, name, fleet, &source, bytes).await?;
     }
+    let less = settings.for_peers();
     for peer in &peers {
-        fill_with(settings, &peer.door, &peer.group, &source, bytes).await?;
+        fill_with(&less, peer.door(), peer.group(), &source, bytes).await?;
+    }
+    if !peers.is_empty() && less.files < settings.files {
+        let text = format!(
+            "other stores hold {} of the {} files, and look among those",
+            less.files, settings.files
+        );
+        report.note("W4", &text, &json!(null))?;
     }
     for &(streams, operations) in &settings.lookups {
         let load = Load {
@@ -73,7 +81,11 @@ async fn of_size(settings: &Settings, report: &mut Report, bytes: u64) -> io::Re
             sides.push(fleet.side(*kind, name, "-", get(&fleet.door, &fleet.group)));
         }
         for peer in &peers {
-            let side = peer.side(get(&peer.door, &peer.group));
+            let load = Load {
+                limit: less.limit,
+                ..load
+            };
+            let side = peer.side(lookups(peer.door(), peer.group(), load, &less, bytes));
             sides.push(Side { class: "-", ..side });
         }
         let files = settings.files;

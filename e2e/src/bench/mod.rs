@@ -3,6 +3,7 @@
 
 mod baseline;
 mod body;
+mod catalog;
 mod client;
 mod cold;
 mod door;
@@ -15,6 +16,7 @@ mod listing;
 mod lookups;
 mod memory;
 mod mixed;
+mod mount;
 mod names;
 mod peers;
 mod played;
@@ -31,34 +33,78 @@ mod synced;
 mod writes;
 
 use std::io;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use serde_json::json;
 
 pub use settings::{Scale, Settings, Workload};
 
 use report::Report;
 
-/// Runs what the settings name, prints JSON lines and then one table.
+/// No group of rows takes longer.
+const GROUP: Duration = Duration::from_mins(20);
+
+/// Runs what the settings name, prints JSON lines and then one table. A group that fails leaves the others
+/// as they are; the error comes at the end.
 pub async fn run(settings: &Settings) -> io::Result<()> {
     let mut report = Report::default();
     report.facts(&procfs::machine_facts(settings)?)?;
+    let all = Instant::now();
+    let mut failed = Vec::new();
     for workload in &settings.workloads {
-        let left = procfs::machine_load();
-        tracing::debug!(?workload, load = left, "a workload begins");
-        match workload {
-            Workload::Write => writes::run(settings, &mut report).await?,
-            Workload::Read => reads::run(settings, &mut report).await?,
-            Workload::SmallPut => small::run(settings, &mut report).await?,
-            Workload::Lookup => lookups::run(settings, &mut report).await?,
-            Workload::Names => names::run(settings, &mut report).await?,
-            Workload::List => listing::run(settings, &mut report).await?,
-            Workload::Repair => repair::run(settings, &mut report).await?,
-            Workload::Hedged => hedged::run(settings, &mut report).await?,
-            Workload::Mixed => mixed::run(settings, &mut report).await?,
-            Workload::Herd => herd::run(settings, &mut report).await?,
-            Workload::Sight => sight::run(settings, &mut report).await?,
-            Workload::Synced => synced::run(settings, &mut report).await?,
-            Workload::Memory => memory::slope(settings, &mut report).await?,
-            Workload::Dev => memory::dev(settings, &mut report).await?,
-        }
+        let (name, load) = (workload.name(), procfs::machine_load());
+        let elapsed = all.elapsed().as_secs();
+        report::progress(&format!("{elapsed} s: {name} begins, load {load:.1}"))?;
+        let started = Instant::now();
+        let ended = one(*workload, settings, &mut report).await;
+        let seconds = started.elapsed().as_secs();
+        let ended = match ended {
+            Ok(()) => "done".to_owned(),
+            Err(error) => {
+                failed.push(name);
+                let text = format!("{name} failed: {error}");
+                report.note("failed", &text, &json!({ "group": name }))?;
+                text
+            }
+        };
+        report::progress(&format!("{name}: {ended} after {seconds} s"))?;
     }
-    report.table()
+    report.table()?;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let text = format!("these groups failed: {}", failed.join(", "));
+    Err(io::Error::other(text))
+}
+
+/// One group of rows: what is awaited in vain there panics, and ends no other.
+async fn one(workload: Workload, settings: &Settings, report: &mut Report) -> io::Result<()> {
+    let rows = AssertUnwindSafe(rows(workload, settings, report)).catch_unwind();
+    match tokio::time::timeout(GROUP, rows).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(io::Error::other("it panicked; the reason is above")),
+        Err(_) => Err(io::Error::other(format!("it took longer than {GROUP:?}"))),
+    }
+}
+
+async fn rows(workload: Workload, settings: &Settings, report: &mut Report) -> io::Result<()> {
+    match workload {
+        Workload::Write => writes::run(settings, report).await,
+        Workload::Read => reads::run(settings, report).await,
+        Workload::SmallPut => small::run(settings, report).await,
+        Workload::Lookup => lookups::run(settings, report).await,
+        Workload::Names => names::run(settings, report).await,
+        Workload::List => listing::run(settings, report).await,
+        Workload::Repair => repair::run(settings, report).await,
+        Workload::Hedged => hedged::run(settings, report).await,
+        Workload::Mixed => mixed::run(settings, report).await,
+        Workload::Herd => herd::run(settings, report).await,
+        Workload::Catalog => catalog::run(settings, report).await,
+        Workload::Sight => sight::run(settings, report).await,
+        Workload::Synced => synced::run(settings, report).await,
+        Workload::Memory => memory::slope(settings, report).await,
+        Workload::Dev => memory::dev(settings, report).await,
+    }
 }

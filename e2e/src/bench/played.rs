@@ -176,6 +176,32 @@ impl Herd {
         Ok(())
     }
 
+    /// Makes so many files of one chunk each, as many at once as one allocation gives chunks.
+    pub(super) async fn write_files(&mut self, files: usize) -> io::Result<()> {
+        let mut beaten = Instant::now();
+        let mut left = files;
+        while left > 0 {
+            let lease = self.lease();
+            let mut placements = self.allocate_for(lease).await?;
+            placements.truncate(left);
+            left -= placements.len();
+            let requests = placements.into_iter();
+            let requests = requests.map(|one| self.commit_request(lease, vec![one]));
+            let requests = requests.collect::<io::Result<Vec<_>>>()?;
+            let sent = requests
+                .into_iter()
+                .map(|request| self.tracker.commit(request));
+            for answer in try_join_all(sent).await.map_err(broken)? {
+                committed(answer)?;
+            }
+            if beaten.elapsed() > BEAT {
+                self.heartbeat().await?;
+                beaten = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
     /// The full chunk set of everybody who has one; entries in all.
     pub(super) async fn report(&mut self) -> io::Result<usize> {
         let Some(cluster) = self.cluster else {
@@ -238,6 +264,15 @@ impl Herd {
     }
 
     async fn commit(&mut self, lease: LeaseId, placements: Vec<Placement>) -> io::Result<()> {
+        let request = self.commit_request(lease, placements)?;
+        committed(self.tracker.commit(request).await.map_err(broken)?)
+    }
+
+    fn commit_request(
+        &mut self,
+        lease: LeaseId,
+        placements: Vec<Placement>,
+    ) -> io::Result<CommitRequest> {
         let mut chunks = Vec::new();
         for placement in placements {
             let chunk = SealedChunk {
@@ -256,12 +291,13 @@ impl Herd {
             }
             chunks.push(WrittenChunk { chunk, replicas });
         }
+        let path = format!("played/{}/{}", self.files / 1000, self.files);
         self.files += 1;
-        let request = CommitRequest {
+        Ok(CommitRequest {
             upload: UploadId::from_u128(self.rng.u128(..)),
             lease,
             file: FileId::from_u128(self.rng.u128(..)),
-            path: FilePath::parse(&format!("played/{}", self.files)).map_err(broken)?,
+            path: FilePath::parse(&path).map_err(broken)?,
             precondition: Precondition::None,
             content_type: "application/octet-stream".to_owned(),
             content_encoding: None,
@@ -271,13 +307,16 @@ impl Herd {
             md5: None,
             factor: None,
             chunks,
-        };
-        match self.tracker.commit(request).await.map_err(broken)? {
-            CommitResponse::Committed { .. } => Ok(()),
-            CommitResponse::NeedsReplicas { copies, .. } => {
-                let text = format!("{} chunks need more replicas", copies.len());
-                Err(io::Error::other(text))
-            }
+        })
+    }
+}
+
+fn committed(answer: CommitResponse) -> io::Result<()> {
+    match answer {
+        CommitResponse::Committed { .. } => Ok(()),
+        CommitResponse::NeedsReplicas { copies, .. } => {
+            let text = format!("{} chunks need more replicas", copies.len());
+            Err(io::Error::other(text))
         }
     }
 }

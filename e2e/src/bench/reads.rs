@@ -12,7 +12,7 @@ use super::drive::{Done, Load, drive};
 use super::fleet::{Fleets, fleets};
 use super::group::Group;
 use super::peers::nginx::Pair;
-use super::peers::seaweed::{self, Seaweed};
+use super::peers::{self, Peer};
 use super::report::{Report, Unit};
 use super::rounds::Run;
 use super::settings::Settings;
@@ -25,7 +25,7 @@ const KEY: &str = "large";
 struct Ready {
     fleets: Fleets,
     nginx: Option<Pair>,
-    peers: Vec<Seaweed>,
+    peers: Vec<Peer>,
     /// The chunk files of one of our datanodes.
     records: Vec<PathBuf>,
     bytes: u64,
@@ -42,7 +42,7 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
     let ready = Ready {
         fleets: fleets(settings).await?,
         nginx: Pair::start(settings, report, files.path()).await?,
-        peers: seaweed::start(settings, report).await?,
+        peers: peers::start(settings, report).await?,
         records: Vec::new(),
         bytes,
     };
@@ -83,7 +83,7 @@ impl Ready {
     async fn filled(mut self, source: &Source) -> io::Result<Self> {
         let bytes = self.bytes;
         let fleets = self.fleets.iter().map(|(_, _, fleet)| &fleet.door);
-        let peers = self.peers.iter().map(|peer| &peer.door);
+        let peers = self.peers.iter().map(Peer::door);
         for door in fleets.chain(peers) {
             let mut session = door.session().await?;
             session.put(KEY, || source.body(bytes, 0)).await?;
@@ -147,7 +147,7 @@ impl Ready {
             sides.push(fleet.side(*kind, name, "-", run));
         }
         for peer in &self.peers {
-            let mut side = peer.side(get(&peer.door, &peer.group));
+            let mut side = peer.side(get(peer.door(), peer.group()));
             side.class = "-";
             sides.push(side);
         }
@@ -176,7 +176,7 @@ impl Ready {
             sides.push(fleet.side(*kind, name, "-", run));
         }
         for peer in &self.peers {
-            let get = whole(&peer.door, &peer.group, load, bytes);
+            let get = whole(peer.door(), peer.group(), load, bytes);
             let mut side = peer.side(forgotten_first(peer.dir(), get));
             side.class = "-";
             sides.push(side);

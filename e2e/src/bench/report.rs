@@ -236,6 +236,11 @@ pub(super) fn map<T: serde::Serialize>(figures: &[(String, T)]) -> Value {
         .collect()
 }
 
+/// Says on stderr how far it is: figures alone go to stdout.
+pub(super) fn progress(text: &str) -> io::Result<()> {
+    writeln!(io::stderr().lock(), "bench: {text}")
+}
+
 fn line(value: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{value}")?;

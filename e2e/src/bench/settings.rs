@@ -32,6 +32,8 @@ pub enum Workload {
     Hedged,
     /// W9: reads, stats, writes and deletes, mixed.
     Mixed,
+    /// Memory of files and of chunks, and W8, with played datanodes.
+    Catalog,
     /// W10: heartbeats and reports of datanodes that are only played.
     Herd,
     /// What looking at a store costs: scrapes and traces.
@@ -45,7 +47,7 @@ pub enum Workload {
 }
 
 /// Names for `DFS_BENCH_ONLY`, in the order in which they run when nothing is said.
-const WORKLOADS: [(&str, Workload); 14] = [
+const WORKLOADS: [(&str, Workload); 15] = [
     ("dev", Workload::Dev),
     ("write", Workload::Write),
     ("read", Workload::Read),
@@ -57,10 +59,20 @@ const WORKLOADS: [(&str, Workload); 14] = [
     ("hedged", Workload::Hedged),
     ("mixed", Workload::Mixed),
     ("herd", Workload::Herd),
+    ("catalog", Workload::Catalog),
     ("sight", Workload::Sight),
     ("synced", Workload::Synced),
     ("memory", Workload::Memory),
 ];
+
+impl Workload {
+    /// As `DFS_BENCH_ONLY` names it.
+    pub(super) fn name(self) -> &'static str {
+        let mut known = WORKLOADS.iter();
+        let found = known.find_map(|(name, workload)| (*workload == self).then_some(*name));
+        found.unwrap_or("unnamed")
+    }
+}
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +142,16 @@ pub struct Settings {
     pub starts: usize,
     /// PUTs that are traced.
     pub traced: usize,
+    /// Names that the catalog has already while names are made, looked at, moved and deleted.
+    pub catalogs: Vec<usize>,
+    /// Files of one chunk each, and as many chunks of long files, that a tracker alone is filled with.
+    pub catalog: usize,
     /// No sample begins an operation later than this after its start.
     pub limit: Duration,
+    /// The same for other stores, where many small operations make one sample.
+    pub peer_limit: Duration,
+    /// Files among which other stores look.
+    pub peer_files: usize,
     /// Filling a store takes no longer.
     pub fill_limit: Duration,
     /// What is run, in order.
@@ -202,10 +222,14 @@ impl Settings {
             curve_files: [(12, 64 * MIB), (3_000, 64 * KIB)],
             hedged: (1_000, 20_000),
             mixed: 600,
-            herd: (100, 2_000),
+            herd: (1_000, 2_000),
             starts: 5,
             traced: 200,
+            catalogs: vec![0],
+            catalog: 100_000,
             limit: Duration::from_secs(20),
+            peer_limit: Duration::from_secs(5),
+            peer_files: 4_000,
             fill_limit: Duration::from_mins(5),
             workloads: WORKLOADS.map(|(_, workload)| workload).to_vec(),
             peers_dir: Path::new("target/peers").to_path_buf(),
@@ -219,28 +243,39 @@ impl Settings {
         }
     }
 
+    /// What other stores are asked for: they are given less where one sample of theirs would take minutes.
+    pub(super) fn for_peers(&self) -> Self {
+        Self {
+            files: self.peer_files.min(self.files),
+            limit: self.peer_limit,
+            ..self.clone()
+        }
+    }
+
     fn full(self) -> Self {
         Self {
             large: 256 * MIB,
-            small: vec![(1, 500), (16, 3000), (64, 6000), (256, 6000)],
+            small: vec![(1, 400), (16, 2000), (64, 3000), (256, 4000)],
             small_bytes: vec![KIB, 4 * KIB, 64 * KIB],
             streams: vec![1, 4, 16],
-            range_reads: 400,
+            range_reads: 200,
             files: 100_000,
             file_bytes: vec![KIB, 4 * KIB],
-            lookups: vec![(1, 2_000), (16, 20_000), (64, 20_000)],
-            names: vec![(1, 500), (16, 5_000), (64, 15_000)],
+            lookups: vec![(1, 1_000), (16, 10_000), (64, 10_000)],
+            names: vec![(1, 300), (16, 3_000), (64, 8_000)],
             listed: vec![1_000, 100_000, 1_000_000],
             pages: vec![(1, 50), (8, 200)],
-            repaired: vec![4, 8, 16],
             repair_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
             curve_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
-            hedged: (10_000, 100_000),
-            mixed: 5_000,
+            hedged: (10_000, 40_000),
+            mixed: 2_000,
             herd: (1_000, 60_000),
             traced: 500,
-            limit: Duration::from_mins(1),
-            fill_limit: Duration::from_mins(30),
+            catalogs: vec![100_000, 1_000_000],
+            catalog: 1_000_000,
+            peer_limit: Duration::from_secs(2),
+            peer_files: 10_000,
+            fill_limit: Duration::from_mins(10),
             ..self
         }
     }
@@ -269,6 +304,9 @@ impl Settings {
             herd: (5, 200),
             starts: 1,
             traced: 5,
+            catalogs: vec![0, 10],
+            catalog: 200,
+            peer_files: 10,
             limit: Duration::from_secs(20),
             fill_limit: Duration::from_mins(2),
             ..self

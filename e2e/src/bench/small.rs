@@ -12,7 +12,7 @@ use super::door::Door;
 use super::drive::{Done, Load, drive};
 use super::fleet::{Fleets, Layout, REPLICAS, fleets, fleets_of};
 use super::group::Group;
-use super::peers::seaweed::{self, Seaweed};
+use super::peers::{self, Peer};
 use super::report::{Report, Unit};
 use super::rounds::{Run, Sample};
 use super::settings::{Scale, Settings};
@@ -30,7 +30,7 @@ struct Shape {
 
 /// Measures each size and concurrency, then the restart; with everything also one replica.
 pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<()> {
-    let peers = seaweed::start(settings, report).await?;
+    let peers = peers::start(settings, report).await?;
     let three = fleets(settings).await?;
     let mut files = 0;
     let mut last = None;
@@ -83,7 +83,7 @@ async fn row(
     report: &mut Report,
     shape: Shape,
     fleets: &Fleets,
-    peers: &[Seaweed],
+    peers: &[Peer],
 ) -> io::Result<()> {
     let source = Source::new(settings.seed);
     let scratch = tempfile::Builder::new()
@@ -116,7 +116,8 @@ async fn row(
         sides.push(fleet.side(*kind, name, "D2", run));
     }
     for peer in peers {
-        let run = puts(&peer.door, &peer.group, source, shape, settings);
+        let settings = settings.for_peers();
+        let run = puts(peer.door(), peer.group(), source, shape, &settings);
         sides.push(peer.side(run));
     }
     let Shape {

@@ -10,7 +10,7 @@ use super::door::Door;
 use super::drive::{Done, Load, drive};
 use super::fleet::{Fleet, fleets};
 use super::group::Group;
-use super::peers::seaweed::{self, Seaweed};
+use super::peers::{self, Peer};
 use super::report::{Report, Unit};
 use super::rounds::{Run, Sample};
 use super::settings::{MIB, Settings};
@@ -25,7 +25,7 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
     let scratch = tempfile::Builder::new()
         .prefix("dfs-bench.")
         .tempdir_in(&settings.dir)?;
-    let peers = seaweed::start(settings, report).await?;
+    let peers = peers::start(settings, report).await?;
     for &streams in &settings.streams {
         let fleets = fleets(settings).await?;
         let bytes = settings.large;
@@ -114,12 +114,12 @@ async fn upload_and_delete(
 }
 
 /// A peer that does the same.
-fn beside<'a>(peer: &'a Seaweed, source: &'a Source, bytes: u64, streams: usize) -> Side<'a> {
+fn beside<'a>(peer: &'a Peer, source: &'a Source, bytes: u64, streams: usize) -> Side<'a> {
     let run: Run<'a> = Box::new(move |round| {
         Box::pin(async move {
-            let (door, group) = (&peer.door, &peer.group);
+            let (door, group) = (peer.door(), peer.group());
             let sample = put_and_delete(door, group, source, bytes, streams, round).await?;
-            peer.vacuum().await?;
+            peer.tidy().await?;
             Ok(sample)
         })
     });

@@ -106,6 +106,7 @@ impl Nginx {
                 address: address.clone(),
                 prefix: "/",
                 query: "",
+                moved_from: "",
             },
             group,
             address,

@@ -12,9 +12,7 @@ use super::super::door::Door;
 use super::super::fleet::spec;
 use super::super::group::Group;
 use super::super::report::Report;
-use super::super::rounds::Run;
 use super::super::settings::Settings;
-use super::super::side::{Kind, Side};
 use super::program;
 use crate::http::Http;
 use crate::process::free_ports;
@@ -30,8 +28,6 @@ const VACUUM: Duration = Duration::from_mins(2);
 pub(in super::super) struct Seaweed {
     /// As it is named in rows.
     pub(in super::super) name: &'static str,
-    /// What an answer of it promises (docs/performance.md, "Peers").
-    pub(in super::super) class: &'static str,
     pub(in super::super) door: Door,
     pub(in super::super) group: Group,
     master: Http,
@@ -40,33 +36,28 @@ pub(in super::super) struct Seaweed {
 
 /// Which of its ways in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Filer,
     Volumes,
 }
 
-/// Both ways in, each a store of its own, where it was installed and peers are wanted.
-pub(in super::super) async fn start(
+/// A store that is driven one way, where it was installed; otherwise the report says what is left out.
+pub(super) async fn start(
     settings: &Settings,
     report: &mut Report,
-) -> io::Result<Vec<Seaweed>> {
-    if !settings.peers {
-        return Ok(Vec::new());
-    }
+    way: Way,
+) -> io::Result<Option<Seaweed>> {
     let Some(binary) = program(settings, "bin", "weed") else {
         let text = "SeaweedFS was not found: its rows are left out; `scripts/bench-peers.sh seaweedfs` \
                     installs it below target/peers";
         report.note("SeaweedFS", text, &json!(null))?;
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let text = "master -defaultReplication=002 -volumeSizeLimitMB=8000; three volume servers \
                 -max=60 -fileSizeLimitMB=512, one rack; filer with its embedded store; \
                 PUT ?fsync=true";
     report.note("SeaweedFS", text, &json!(binary))?;
-    Ok(vec![
-        Seaweed::start(settings, &binary, Way::Volumes).await?,
-        Seaweed::start(settings, &binary, Way::Filer).await?,
-    ])
+    Seaweed::start(settings, &binary, way).await.map(Some)
 }
 
 impl Seaweed {
@@ -114,25 +105,25 @@ impl Seaweed {
             role(&mut group, "filer", "filer", filer, &more)?;
         }
         let master = format!("127.0.0.1:{}", master[0]);
-        let (name, class, door) = match way {
+        let (name, door) = match way {
             Way::Volumes => {
                 let places = std::rc::Rc::default();
                 let master = master.clone();
                 let door = Door::Assigned { master, places };
-                ("SeaweedFS volumes, fsync", "D1", door)
+                ("SeaweedFS volumes, fsync", door)
             }
             Way::Filer => {
                 let door = Door::Paths {
                     address: format!("127.0.0.1:{}", filer[0]),
                     prefix: "/",
                     query: "?fsync=true",
+                    moved_from: "?mv.from=/",
                 };
-                ("SeaweedFS filer, fsync", "D1", door)
+                ("SeaweedFS filer, fsync", door)
             }
         };
         let seaweed = Self {
             name,
-            class,
             door,
             group,
             master: Http::new(&master),
@@ -140,17 +131,6 @@ impl Seaweed {
         };
         seaweed.wait_for_writes().await;
         Ok(seaweed)
-    }
-
-    /// As a contender.
-    pub(in super::super) fn side<'a>(&'a self, run: Run<'a>) -> Side<'a> {
-        Side {
-            name: self.name,
-            kind: Kind::Peer,
-            class: self.class,
-            group: Some(&self.group),
-            run,
-        }
     }
 
     /// Where its data lies.
