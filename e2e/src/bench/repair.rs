@@ -39,14 +39,14 @@ const POLICY: &[&str] = &[
 ];
 
 /// So low that not the disk that all datanodes share here bounds the copying, but the rate.
-const RATE: u64 = 2 * MIB;
+const RATE: u64 = MIB / 2;
 /// [`POLICY`] with [`RATE`], and chunks of which even the smallest share of a datanode has many.
 const CURVE_POLICY: &[&str] = &[
     "--repair-delay=0",
     "--heartbeat-interval=500ms",
     "--rebalance-threshold=0",
-    "--repair-rate=2MiB",
-    "--chunk-size=4MiB",
+    "--repair-rate=512KiB",
+    "--chunk-size=1MiB",
 ];
 
 /// One store that loses a datanode.

@@ -121,6 +121,35 @@ pub fn choose_target(
     candidates.get(best).map(|node| node.id)
 }
 
+/// As [`choose_target`], but of those that spread the chunk equally well one for which the fewest bytes are `queued`: whoever
+/// orders all copies knows how busy each target will be, and repair is over when the busiest one is.
+pub fn choose_idlest(
+    datanodes: &DatanodeTable,
+    bytes: u64,
+    taken: &[(Label, Option<Label>)],
+    admits: impl Fn(&Datanode) -> bool,
+    queued: impl Fn(DatanodeId) -> u64,
+    now: Duration,
+    rng: &mut fastrand::Rng,
+) -> Option<DatanodeId> {
+    let mut candidates = datanodes.all_placeable(bytes, now);
+    candidates.retain(|node| admits(node));
+    let request = PlacementRequest {
+        factor: 1,
+        bytes,
+        avoid: &[],
+    };
+    let zoned = datanodes.spread_rule().zones > 0;
+    let rank = |node: &Datanode| {
+        let spread = score(node, taken, &request, zoned).spread();
+        (spread, queued(node.id))
+    };
+    let best = candidates.iter().map(|node| rank(node)).min()?;
+    candidates.retain(|node| rank(node) == best);
+    let best = pick(datanodes, &candidates, taken, &request, rng)?;
+    candidates.get(best).map(|node| node.id)
+}
+
 /// Host and zone of a datanode.
 pub fn labels(node: &Datanode) -> (Label, Option<Label>) {
     (

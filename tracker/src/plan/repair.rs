@@ -256,9 +256,14 @@ impl<'a> Draft<'a> {
         self.view.tasks.copies().from(id) + self.planned.from(id)
     }
 
+    /// What the datanode is to receive, under way and planned.
+    pub(super) fn receives(&self, id: DatanodeId) -> CopyLoad {
+        self.view.tasks.copies().to(id) + self.planned.to(id)
+    }
+
     /// Whether the datanode may receive one more copy now.
     pub(super) fn may_receive(&self, id: DatanodeId, priority: RepairPriority) -> bool {
-        let load = self.view.tasks.copies().to(id) + self.planned.to(id);
+        let load = self.receives(id);
         load.has_room(self.limits.copies_to, self.limits.small_copy)
             && self.limits.rate_has_room(load, priority)
     }

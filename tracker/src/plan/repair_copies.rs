@@ -4,7 +4,7 @@ use dfs_protocol::DatanodeId;
 use dfs_protocol::datanode::AdminState;
 use dfs_protocol::status::RepairPriority;
 
-use super::placement::{choose_target, labels};
+use super::placement::{choose_idlest, labels};
 use super::repair::Draft;
 use super::tasks::{CopyReason, CopyTask, Work};
 use crate::model::health::{Label, SpreadPenalty};
@@ -119,11 +119,12 @@ fn order(
             && draft.may_receive(id, priority)
     };
     let admit = |node: &_| admits(labels(node));
-    let target = choose_target(
+    let target = choose_idlest(
         draft.view.datanodes,
         sealed.length,
         taken,
         |node| free(node.id) && admit(node),
+        |id| draft.receives(id).bytes,
         draft.now,
         &mut rng,
     );
@@ -218,13 +219,13 @@ fn sources(
     chunk: &ChunkView,
     priority: RepairPriority,
 ) -> Option<Vec<DatanodeId>> {
-    let mut ranked: Vec<(bool, u32, bool, u32, DatanodeId)> = Vec::new();
+    let mut ranked: Vec<(bool, u64, bool, u32, DatanodeId)> = Vec::new();
     let usable: Vec<_> = kept(draft, chunk).copied().collect();
     for replica in usable {
         let load = draft.sends(replica.datanode);
         ranked.push((
             !draft.may_send(load, priority),
-            load.copies,
+            load.bytes,
             !replica.verified(),
             draft.rng.u32(..),
             replica.datanode,

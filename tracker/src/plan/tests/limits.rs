@@ -1,6 +1,6 @@
 //! How much repair orders at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_protocol::chunk::SealedChunk;
@@ -116,6 +116,37 @@ fn a_copy_that_the_rate_makes_slow_is_not_given_up_and_planned_again_for_ever() 
     assert!(cluster.tasks.expire(&limits, cluster.now).is_empty());
     cluster.beats(8000);
     assert_eq!(cluster.tasks.expire(&limits, cluster.now).len(), 1);
+}
+
+#[test]
+fn copies_of_what_one_datanode_held_are_shared_evenly_by_all_others() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::new(15, 0, 3, seed);
+        cluster.policy.repair.copies_total = 1000;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for n in 1..=60 {
+            let length = [64 << 10, 1 << 20][rng.usize(..2)];
+            let chunk = SealedChunk {
+                length,
+                ..sealed(n, 1)
+            };
+            let first = rng.u128(1..=15);
+            let second = (first + rng.u128(1..15) - 1) % 15 + 1;
+            cluster.store(chunk, 3, &[first, second]);
+        }
+        cluster.beat();
+        let plan = cluster.start_repair();
+        assert_eq!(plan.copies.len(), 60);
+        let mut received = BTreeMap::new();
+        for copy in &plan.copies {
+            *received.entry(copy.target).or_insert(0) += copy.chunk.length;
+        }
+        let (all, most) = (
+            received.values().sum::<u64>(),
+            received.values().max().unwrap(),
+        );
+        assert!(*most <= all / 15 + (1 << 20), "seed {seed}: {received:?}");
+    }
 }
 
 #[test]
