@@ -346,8 +346,11 @@ impl Cluster {
             generation: metadata.generation.unwrap_or(0),
             paused: object.spec.management_state == ManagementState::Paused,
             rest: rest(object),
-            beside_a_stranger: reasons_of_ready(object)
-                .any(|reason| reason == Reason::WrongCluster.as_str()),
+            beside_a_stranger: object
+                .status
+                .iter()
+                .flat_map(|status| &status.tracker)
+                .any(|tracker| tracker.foreign_cluster.is_some()),
             members: members(object),
             factor: object.spec.replication.factor,
             datanodes: object.spec.data_nodes.replicas,

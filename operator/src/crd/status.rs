@@ -131,6 +131,11 @@ pub struct TrackerStatus {
     /// The catalog on its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<CatalogState>,
+    /// The other store whose tracker answered here last; gone once this store's own answers. While it stands,
+    /// nothing is stopped: nobody can be asked about this store's chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub foreign_cluster: Option<String>,
 }
 
 /// The catalog on the tracker's volume.

@@ -120,7 +120,9 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
     let leaving = decommissions.iter().take(MAX_DECOMMISSIONS);
     status.decommissions = leaving.map(decommissioning).collect();
     let tracker = observed.tracker_set.as_ref();
+    let foreign_cluster = foreign_cluster(status, &observed.tracker);
     status.tracker = Some(TrackerStatus {
+        foreign_cluster,
         replicas: tracker.map_or(0, |set| set.replicas),
         ready_replicas: tracker.map_or(0, |set| set.ready),
         catalog: Some(catalog(&observed.tracker)),
@@ -147,6 +149,23 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
     });
     if let Some(open) = observed.tracker.open().filter(|_| !rests) {
         from_tracker(status, open);
+    }
+}
+
+/// As the tracker says now, or as it was when it was last asked.
+fn foreign_cluster(before: &DfsClusterStatus, tracker: &TrackerView) -> Option<String> {
+    match tracker {
+        TrackerView::Open(open) => {
+            let answers = open.status.cluster.to_string();
+            let own = before.cluster_id.as_ref();
+            own.is_some_and(|own| *own != answers).then_some(answers)
+        }
+        TrackerView::Absent | TrackerView::Unreadable(_) => {
+            let tracker = before.tracker.as_ref();
+            tracker.and_then(|tracker| tracker.foreign_cluster.clone())
+        }
+        // It knows whose it is to be, and has nothing.
+        TrackerView::NoCatalog(_) => None,
     }
 }
 

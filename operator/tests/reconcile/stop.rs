@@ -402,6 +402,31 @@ async fn i25_a_stop_beside_anothers_tracker_stays_held_while_that_tracker_is_sil
 }
 
 #[tokio::test]
+async fn i25_a_stop_that_is_asked_for_after_anothers_tracker_fell_silent_is_held() {
+    let world = World::new();
+    let ctx = world.operator();
+    world.converge(&ctx).await;
+    let other = dfs_protocol::ClusterId::from_u128(0xbad);
+    world.tracker.with(|state| state.cluster = other);
+    world.reconcile(&ctx).await.unwrap();
+    world.tracker.with(|state| state.mute = true);
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_mins(10));
+        world.reconcile(&ctx).await.unwrap();
+    }
+    state(&world, "Stopped");
+    let ctx = world.operator();
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_mins(10));
+        world.reconcile(&ctx).await.unwrap();
+        world.settle();
+    }
+    assert_eq!(replicas(&world), (2, 3, 1));
+    let (ready, reason, _) = world.condition("Ready");
+    assert_eq!((ready.as_str(), reason.as_str()), ("False", "WrongCluster"));
+}
+
+#[tokio::test]
 async fn a_paused_cluster_that_was_stopped_stays_as_it_is() {
     let world = World::new();
     let ctx = world.operator();

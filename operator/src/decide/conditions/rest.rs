@@ -43,7 +43,7 @@ fn stopped(judged: &mut Judgement, stop: &Stop) {
     judged.message = format!("managementState is Stopped: {}", stop.sentence());
 }
 
-/// Kept whatever else is wrong by now: the next look reads it here, also when the tracker does not answer then.
+/// Said whatever else is wrong by now: it is why nothing goes on.
 fn beside_a_stranger(ready: &mut Judgement, stop: &Stop) {
     if ready.reason != Reason::WrongCluster {
         ready.reason = Reason::WrongCluster;
