@@ -15,12 +15,45 @@ use crate::scrub::verify;
 
 /// Commands that may run or wait. The tracker plans anew what is dropped.
 const MAX_KNOWN: usize = 4096;
+/// As many more may be copies of last replicas.
+const MAX_KNOWN_LAST: usize = 256;
+
+/// Who carries commands out. Copies of last replicas have workers of their own: neither slow copies nor a
+/// purge keep them waiting.
+#[derive(Debug)]
+pub struct Workers {
+    last_replicas: Semaphore,
+    others: Semaphore,
+}
+
+impl Workers {
+    /// So many for copies of last replicas, and so many for all the rest.
+    pub fn new(each: usize) -> Arc<Self> {
+        Arc::new(Self {
+            last_replicas: Semaphore::new(each),
+            others: Semaphore::new(each),
+        })
+    }
+
+    /// Nothing that waits begins any more.
+    pub fn close(&self) {
+        self.last_replicas.close();
+        self.others.close();
+    }
+
+    fn of(&self, lane: RepairLane) -> &Semaphore {
+        match lane {
+            RepairLane::LastReplica => &self.last_replicas,
+            RepairLane::Other => &self.others,
+        }
+    }
+}
 
 /// Starts the commands of a heartbeat's reply; those already known are not started twice. `last_replicas` are
 /// the copies of chunks with one replica left.
 pub fn start(
     ctx: &Arc<Context>,
-    workers: &Arc<Semaphore>,
+    workers: &Arc<Workers>,
     fence: Fence,
     commands: Vec<Command>,
     last_replicas: &BTreeSet<TaskId>,
@@ -36,7 +69,11 @@ pub fn start(
         if tasks.known.contains(&command.task()) || tasks.finished.iter().any(answered) {
             continue;
         }
-        if tasks.known.len() >= MAX_KNOWN {
+        let most = match lane {
+            RepairLane::LastReplica => MAX_KNOWN + MAX_KNOWN_LAST,
+            RepairLane::Other => MAX_KNOWN,
+        };
+        if tasks.known.len() >= most {
             ctx.metrics.commands_dropped.inc();
             continue;
         }
@@ -46,7 +83,7 @@ pub fn start(
         ctx.spawn(async move {
             let ctx = running;
             let task = command.task();
-            let outcome = match workers.acquire().await {
+            let outcome = match workers.of(lane).acquire().await {
                 Ok(_permit) => carry_out(&ctx, fence, command, lane).await,
                 Err(_closed) => failed(&"the datanode is stopping"),
             };

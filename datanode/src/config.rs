@@ -57,7 +57,7 @@ pub struct DatanodeConfig {
     /// Bytes per second that repair copies fetch, and as many that they are sent; 0 for no limit. Until the
     /// tracker says another.
     pub repair_rate: u64,
-    /// Commands of the tracker carried out at once.
+    /// Commands of the tracker carried out at once, and as many copies of last replicas besides.
     pub max_commands: usize,
     /// Length of a journal segment in bytes.
     pub journal_segment: u64,

@@ -11,9 +11,8 @@ use dfs_protocol::datanode::{
 };
 use dfs_protocol::repair::RepairTerms;
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Problem};
-use tokio::sync::Semaphore;
 
-use crate::commands;
+use crate::commands::{self, Workers};
 use crate::context::{Context, Standing};
 use crate::store::VolumeError;
 
@@ -39,7 +38,7 @@ enum Step {
 /// Registers and heartbeats until the shutdown. An error is for ever: a volume of another cluster,
 /// or one that cannot be written.
 pub async fn run(ctx: Arc<Context>, tracker: HttpTracker) -> Result<(), VolumeError> {
-    let workers = Arc::new(Semaphore::new(ctx.config.max_commands));
+    let workers = Workers::new(ctx.config.max_commands);
     while !ctx.shutdown.is_triggered() {
         let Some(interval) = admitted(&ctx, &tracker).await? else {
             break;
@@ -201,7 +200,7 @@ fn announcement(ctx: &Context) -> RegisterRequest {
 async fn heartbeats(
     ctx: &Arc<Context>,
     tracker: &HttpTracker,
-    workers: &Arc<Semaphore>,
+    workers: &Arc<Workers>,
     interval: Duration,
 ) -> Result<(), VolumeError> {
     let mut failures = 0;
@@ -234,7 +233,7 @@ async fn heartbeats(
 async fn heartbeat(
     ctx: &Arc<Context>,
     tracker: &HttpTracker,
-    workers: &Arc<Semaphore>,
+    workers: &Arc<Workers>,
 ) -> Result<Step, ClientError> {
     let Ok(cluster) = ctx.admitted() else {
         return Ok(Step::Register);
@@ -279,7 +278,7 @@ async fn heartbeat(
 async fn report(
     ctx: &Arc<Context>,
     tracker: &HttpTracker,
-    workers: &Arc<Semaphore>,
+    workers: &Arc<Workers>,
     cluster: ClusterId,
 ) -> Result<(), ClientError> {
     let (replicas, mark) = ctx.store.index().report();
@@ -305,7 +304,7 @@ async fn report(
 /// Takes a reply's orders; false when it comes from a deposed tracker and is ignored.
 async fn obey(
     ctx: &Arc<Context>,
-    workers: &Arc<Semaphore>,
+    workers: &Arc<Workers>,
     reply: &HeartbeatReply,
     terms: Option<RepairTerms>,
 ) -> bool {

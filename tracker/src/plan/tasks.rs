@@ -129,6 +129,14 @@ impl Work {
         }
     }
 
+    /// Whether it copies a chunk that had one replica left when it was planned.
+    fn is_of_last_replica(&self) -> bool {
+        match self {
+            Self::Copy(copy) => copy.priority() == Some(RepairPriority::LastReplica),
+            Self::Delete(_) | Self::Verify(_) => false,
+        }
+    }
+
     /// Which chunk it is about.
     pub fn chunk(&self) -> ChunkId {
         match self {
@@ -173,6 +181,8 @@ pub struct TaskTable {
 impl TaskTable {
     /// Most tasks under way, and most unanswered deletions remembered.
     pub const CAPACITY: usize = 100_000;
+    /// As many more may be copies of chunks with one replica left: no backlog keeps them out.
+    pub const RESERVED: usize = 1_000;
 
     /// Nothing under way.
     pub fn new() -> Self {
@@ -191,7 +201,12 @@ impl TaskTable {
 
     /// Starts work; none when the table is full.
     pub fn start(&mut self, work: Work, now: Duration) -> Option<TaskId> {
-        if self.tasks.len() >= Self::CAPACITY || self.doubtful.len() >= Self::CAPACITY {
+        let capacity = if work.is_of_last_replica() {
+            Self::CAPACITY + Self::RESERVED
+        } else {
+            Self::CAPACITY
+        };
+        if self.tasks.len() >= capacity || self.doubtful.len() >= capacity {
             return None;
         }
         self.last += 1;
@@ -318,8 +333,8 @@ impl TaskTable {
         given_up
     }
 
-    /// The orders that a datanode is to be told now, oldest first: those it was never told, and
-    /// those it was told longer than `again` ago without an answer.
+    /// The orders that a datanode is to be told now, copies of last replicas before all others, then oldest first: those it
+    /// was never told, and those it was told longer than `again` ago without an answer.
     pub fn commands_for(
         &mut self,
         datanode: DatanodeId,
@@ -328,13 +343,13 @@ impl TaskTable {
         limit: usize,
         now: Duration,
     ) -> Vec<Command> {
-        let own: Vec<TaskId> = self
-            .by_datanode
-            .get(&datanode)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let own = self.by_datanode.get(&datanode).into_iter().flatten();
+        let is_urgent = |id: &&TaskId| {
+            let task = self.tasks.get(id);
+            task.is_some_and(|task| task.work.is_of_last_replica())
+        };
+        let (mut own, others): (Vec<TaskId>, Vec<TaskId>) = own.partition(is_urgent);
+        own.extend(others);
         let mut commands = Vec::new();
         for id in own {
             if commands.len() >= limit {

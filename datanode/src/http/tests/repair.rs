@@ -53,3 +53,45 @@ async fn a_repair_copy_takes_of_the_bandwidth_at_both_ends_and_a_clients_read_do
     // Frames have headers.
     assert!(moved(&a)[1] >= length && moved(&a)[0] == 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i23_a_copy_of_a_last_replica_does_not_wait_for_the_workers_of_slow_copies() {
+    let tracker = FakeTracker::start().await;
+    let (a, b) = (
+        Node::admitted(&tracker).await,
+        Node::admitted(&tracker).await,
+    );
+    let large = bytes(3_000_000);
+    let mut commands = Vec::new();
+    for number in 1..=12u32 {
+        let chunk = put(&[&a], number.into(), &large).await;
+        commands.push(Command::Copy {
+            task: TaskId(number.into()),
+            chunk,
+            sources: vec![a.address.clone()],
+        });
+    }
+    let small = bytes(1000);
+    let last = put(&[&a], 100, &small).await;
+    let last_replicas = BTreeSet::from([TaskId(100)]);
+    tracker.tell(|s| {
+        // Minutes for each of the large ones.
+        s.terms = Some(RepairTerms {
+            rate: 64 << 10,
+            last_replicas: last_replicas.clone(),
+        });
+        s.commands = commands;
+    });
+    eventually("slow copies are under way", async || moved(&b)[0] > 0).await;
+    tracker.tell(|s| {
+        s.commands = vec![Command::Copy {
+            task: TaskId(100),
+            chunk: last,
+            sources: vec![a.address.clone()],
+        }];
+    });
+    eventually("the last replica has a second one", async || {
+        get(&b, &last).await.as_ref() == Some(&small)
+    })
+    .await;
+}

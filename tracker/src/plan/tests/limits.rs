@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_protocol::chunk::SealedChunk;
+use dfs_protocol::datanode::Command;
+use dfs_protocol::status::RepairPriority;
 use dfs_protocol::{ChunkId, ChunkVersion, DatanodeId};
 
 use super::cluster::{Cluster, sealed};
 use crate::plan::RepairLimits;
-use crate::plan::tasks::{TaskTable, VerifyTask, Work};
+use crate::plan::tasks::{CopyReason, CopyTask, TaskTable, VerifyTask, Work};
 
 #[test]
 fn limits_for_each_datanode_and_in_all_are_kept() {
@@ -187,4 +189,42 @@ fn tasks_of_two_lives_of_a_tracker_share_no_id() {
         after.last().unwrap().0 < 1 << 53,
         "a reader of JSON may round it"
     );
+}
+
+#[test]
+fn i23_last_replicas_are_told_before_any_backlog_and_find_room_in_a_full_table() {
+    let target = DatanodeId::from_u128(1);
+    let mut table = TaskTable::new();
+    let verify = |chunk| {
+        Work::Verify(VerifyTask {
+            datanode: target,
+            chunk: ChunkId::from_u128(chunk),
+            version: ChunkVersion::FIRST,
+        })
+    };
+    let mut chunk = 0;
+    while table.start(verify(chunk), Duration::ZERO).is_some() {
+        chunk += 1;
+    }
+    let copy = |priority| {
+        Work::Copy(CopyTask {
+            chunk: sealed(1_000_000, 1),
+            reason: CopyReason::Repair(priority),
+            sources: Vec::new(),
+            target,
+        })
+    };
+    let other = table.start(copy(RepairPriority::UnderReplicated), Duration::ZERO);
+    assert_eq!(other, None, "the table is full");
+    let last = table.start(copy(RepairPriority::LastReplica), Duration::ZERO);
+    let cluster = Cluster::new(1, 0, 1, 1);
+    let told = table.commands_for(
+        target,
+        &cluster.table,
+        Duration::from_secs(1),
+        64,
+        Duration::ZERO,
+    );
+    assert_eq!(told.first().map(Command::task), last);
+    assert_eq!(told.len(), 64);
 }
