@@ -39,13 +39,13 @@ const POLICY: &[&str] = &[
 ];
 
 /// So low that not the disk that all datanodes share here bounds the copying, but the rate.
-const RATE: u64 = MIB / 2;
+const RATE: u64 = MIB;
 /// [`POLICY`] with [`RATE`], and chunks of which even the smallest share of a datanode has many.
 const CURVE_POLICY: &[&str] = &[
     "--repair-delay=0",
     "--heartbeat-interval=500ms",
     "--rebalance-threshold=0",
-    "--repair-rate=512KiB",
+    "--repair-rate=1MiB",
     "--chunk-size=1MiB",
 ];
 
