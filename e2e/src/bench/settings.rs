@@ -266,6 +266,7 @@ impl Settings {
             listed: vec![1_000, 100_000, 1_000_000],
             pages: vec![(1, 50), (8, 200)],
             repair_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
+            curve_files: [(24, 64 * MIB), (6_000, 64 * KIB)],
             hedged: (10_000, 40_000),
             mixed: 2_000,
             herd: (1_000, 60_000),
