@@ -206,7 +206,8 @@ impl TaskTable {
         } else {
             Self::CAPACITY
         };
-        if self.tasks.len() >= capacity || self.doubtful.len() >= capacity {
+        let is_delete = matches!(work, Work::Delete(_));
+        if self.tasks.len() >= capacity || is_delete && self.doubtful.len() >= capacity {
             return None;
         }
         self.last += 1;
