@@ -17,7 +17,7 @@ use dfs_protocol::{ChunkVersion, ErrorCode, FileId, FilePath, LeaseId, UploadId}
 use http::{Method, StatusCode};
 
 use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, Upload, chunks_of, holders, options};
-use crate::world::{copy, id_of, ok_to_stop, post, purge, records_on, trash, wait_gone};
+use crate::world::{copy, id_of, post, purge, records_on, trash, wait_gone, wait_ok_to_stop};
 
 /// Of the slow upload.
 const LEASE: Duration = Duration::from_secs(8);
@@ -145,7 +145,15 @@ async fn i10_a_slow_upload_keeps_its_chunks_longer_than_orphans_live() {
 /// A commit may overtake the renewal that still names its chunks.
 #[tokio::test(flavor = "multi_thread")]
 async fn i29_what_a_file_names_does_not_count_as_being_written_whatever_a_late_renewal_says() {
-    let mut cluster = Cluster::start(options(3)).await;
+    let mut cluster = Cluster::start(Options {
+        tracker: |config| {
+            config.chunk_size = CHUNK;
+            // Longer than anybody waits for the answer.
+            config.lease = 10 * DEADLINE;
+        },
+        ..options(3)
+    })
+    .await;
     let mut model = Model::default();
     model.put(&mut cluster, "done", 100).await;
     let store = cluster.store();
@@ -160,8 +168,7 @@ async fn i29_what_a_file_names_does_not_count_as_being_written_whatever_a_late_r
     let renewed = tracker.renew(renewal).await.unwrap();
     assert!(renewed.condemned.is_empty());
     let id = id_of(&cluster, 0).await;
-    let verdict = ok_to_stop(&store, &[id]).await;
-    assert!(verdict.safe, "{verdict:?}");
+    wait_ok_to_stop(&store, &[id]).await;
     model.settle(&cluster).await;
 }
 

@@ -9,7 +9,9 @@ use dfs_protocol::status::ChunkHealth;
 use http::StatusCode;
 
 use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, known_replicas, options};
-use crate::world::{id_of, node, ok_to_stop, post, records_on, verdict, wait_admin};
+use crate::world::{
+    id_of, node, ok_to_stop, post, records_on, verdict, wait_admin, wait_ok_to_stop,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i23_i24_a_datanode_that_returns_after_repair_leaves_no_excess_and_no_chunk_below_its_factor()
@@ -184,16 +186,4 @@ async fn i25_one_may_stop_two_may_not_and_nobody_while_one_is_missing() {
     store.wait_healthy(DEADLINE).await;
     wait_ok_to_stop(&store, &ids[..1]).await;
     model.settle(&cluster).await;
-}
-
-/// An upload, or a checkpoint, under way makes the answer no for a moment.
-async fn wait_ok_to_stop(store: &dfs_e2e::store::Store, ids: &[dfs_protocol::DatanodeId]) {
-    eventually("they may stop", DEADLINE, || async {
-        let verdict = ok_to_stop(store, ids).await;
-        verdict
-            .safe
-            .then_some(())
-            .ok_or_else(|| format!("{verdict:?}"))
-    })
-    .await;
 }

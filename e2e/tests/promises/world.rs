@@ -160,6 +160,18 @@ pub(crate) async fn ok_to_stop(store: &Store, ids: &[DatanodeId]) -> Verdict {
         .json()
 }
 
+/// An upload, or a checkpoint, under way makes the answer no for a moment.
+pub(crate) async fn wait_ok_to_stop(store: &Store, ids: &[DatanodeId]) {
+    eventually("they may stop", DEADLINE, || async {
+        let verdict = ok_to_stop(store, ids).await;
+        verdict
+            .safe
+            .then_some(())
+            .ok_or_else(|| format!("{verdict:?}"))
+    })
+    .await;
+}
+
 pub(crate) async fn wait_admin(store: &Store, id: DatanodeId, wanted: AdminState) {
     eventually("the admin state", DEADLINE, || async {
         let nodes = store.nodes().await?;
