@@ -56,8 +56,8 @@ pub struct Cluster {
     pub paused: bool,
     /// Whether nothing is to run.
     pub rest: Rest,
-    /// The tracker was another cluster's when it was last asked, says status.
-    pub beside_a_stranger: bool,
+    /// Whose the tracker was when it was last asked, if another cluster's, says status.
+    pub foreign_cluster: Option<String>,
     /// Pods of the members, as status holds them.
     pub members: Vec<String>,
     /// Wanted replicas of each chunk.
@@ -346,11 +346,11 @@ impl Cluster {
             generation: metadata.generation.unwrap_or(0),
             paused: object.spec.management_state == ManagementState::Paused,
             rest: rest(object),
-            beside_a_stranger: object
+            foreign_cluster: object
                 .status
-                .iter()
-                .flat_map(|status| &status.tracker)
-                .any(|tracker| tracker.foreign_cluster.is_some()),
+                .as_ref()
+                .and_then(|status| status.tracker.as_ref())
+                .and_then(|tracker| tracker.foreign_cluster.clone()),
             members: members(object),
             factor: object.spec.replication.factor,
             datanodes: object.spec.data_nodes.replicas,

@@ -34,7 +34,7 @@ pub use growth::{Ask, Growth};
 pub use lost::{Acknowledged, Gone};
 pub use nodes::Nodes;
 pub use roll::Roll;
-pub use stop::Stop;
+pub use stop::{Stop, foreign_cluster};
 pub use way::{SHORT_ABSENCE, Way};
 
 use crate::observe::{Observed, Uid, Verdicts};

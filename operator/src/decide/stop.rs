@@ -102,7 +102,7 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
     if let Some(why) = held(input) {
         return Some(Stop::Held(why));
     }
-    if is_beside_a_stranger(input) {
+    if foreign_cluster(input).is_some() {
         return Some(Stop::Stranger(super::wrong_cluster(input)));
     }
     let observed = input.observed;
@@ -129,13 +129,13 @@ pub fn stop(input: &Input<'_>) -> Option<Stop> {
     })
 }
 
-/// The tracker is another cluster's, or was when it was last asked and cannot be asked now.
-pub(super) fn is_beside_a_stranger(input: &Input<'_>) -> bool {
+/// The other cluster whose the tracker is, or was when it was last asked where it cannot be asked now.
+pub fn foreign_cluster(input: &Input<'_>) -> Option<String> {
     match &input.observed.tracker {
-        TrackerView::Open(_) => super::wrong_cluster(input).is_some(),
-        TrackerView::Absent | TrackerView::Unreadable(_) => input.cluster.beside_a_stranger,
+        TrackerView::Open(_) => super::wrong_cluster(input).map(|other| other.to_string()),
+        TrackerView::Absent | TrackerView::Unreadable(_) => input.cluster.foreign_cluster.clone(),
         // It knows whose it is to be, and has nothing.
-        TrackerView::NoCatalog(_) => false,
+        TrackerView::NoCatalog(_) => None,
     }
 }
 

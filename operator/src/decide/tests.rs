@@ -24,7 +24,7 @@ pub(super) fn cluster(datanodes: i32) -> Cluster {
         generation: 1,
         paused: false,
         rest: Rest::None,
-        beside_a_stranger: false,
+        foreign_cluster: None,
         members: Vec::new(),
         factor: 3,
         datanodes,

@@ -338,6 +338,7 @@ impl Pass<'_> {
             decommissions: &looked.plan.scale.decommissions,
             replacements: &looked.plan.growth.replacements,
             loss: looked.plan.loss.record.as_ref(),
+            foreign_cluster: decide::foreign_cluster(&input),
             rests: looked.plan.stop.as_ref().is_some_and(Stop::ends_datanodes),
         };
         let changed = self.publish(Some(numbers), &judgements).await?;

@@ -22,7 +22,7 @@ use crate::validate::{Decommissioning, Loss, Replacement};
 const MAX_MESSAGE: usize = 1024;
 
 /// What is counted beside conditions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Numbers<'a> {
     /// What is there.
     pub observed: &'a Observed,
@@ -36,6 +36,8 @@ pub struct Numbers<'a> {
     pub replacements: &'a [Replacement],
     /// The datanode that a human gave up.
     pub loss: Option<&'a Loss>,
+    /// The other cluster whose the tracker is, or was when it was last asked.
+    pub foreign_cluster: Option<String>,
     /// Datanodes are away because the spec says so: what the tracker sees of them meanwhile is not kept.
     pub rests: bool,
 }
@@ -113,6 +115,7 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
         decommissions,
         replacements,
         loss,
+        foreign_cluster,
         rests,
     } = numbers;
     status.loss = loss.map(Loss::to_status);
@@ -120,7 +123,6 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
     let leaving = decommissions.iter().take(MAX_DECOMMISSIONS);
     status.decommissions = leaving.map(decommissioning).collect();
     let tracker = observed.tracker_set.as_ref();
-    let foreign_cluster = foreign_cluster(status, &observed.tracker);
     status.tracker = Some(TrackerStatus {
         foreign_cluster,
         replicas: tracker.map_or(0, |set| set.replicas),
@@ -149,23 +151,6 @@ fn fill(status: &mut DfsClusterStatus, numbers: Numbers<'_>) {
     });
     if let Some(open) = observed.tracker.open().filter(|_| !rests) {
         from_tracker(status, open);
-    }
-}
-
-/// As the tracker says now, or as it was when it was last asked.
-fn foreign_cluster(before: &DfsClusterStatus, tracker: &TrackerView) -> Option<String> {
-    match tracker {
-        TrackerView::Open(open) => {
-            let answers = open.status.cluster.to_string();
-            let own = before.cluster_id.as_ref();
-            own.is_some_and(|own| *own != answers).then_some(answers)
-        }
-        TrackerView::Absent | TrackerView::Unreadable(_) => {
-            let tracker = before.tracker.as_ref();
-            tracker.and_then(|tracker| tracker.foreign_cluster.clone())
-        }
-        // It knows whose it is to be, and has nothing.
-        TrackerView::NoCatalog(_) => None,
     }
 }
 

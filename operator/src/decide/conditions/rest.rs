@@ -10,7 +10,7 @@ pub(super) fn told(all: &mut [Judgement], input: &Input<'_>, plan: &Plan) {
     if let Some(stop) = &plan.stop {
         for judged in all {
             stopped(judged, stop);
-            if judged.kind == Kind::Ready && stop::is_beside_a_stranger(input) {
+            if judged.kind == Kind::Ready && stop::foreign_cluster(input).is_some() {
                 beside_a_stranger(judged, stop);
             }
         }
