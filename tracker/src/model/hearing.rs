@@ -63,7 +63,7 @@ impl DatanodeTable {
         since.sort_unstable();
         let together = |(first, from): (usize, &Duration)| {
             let end = since.partition_point(|at| *at <= from.saturating_add(window));
-            u32::try_from(end - first).unwrap_or(u32::MAX)
+            count(since[first..end].iter())
         };
         let silent = since.iter().enumerate().map(together).max().unwrap_or(0);
         let suspicious =

@@ -110,15 +110,7 @@ pub fn choose_target(
     now: Duration,
     rng: &mut fastrand::Rng,
 ) -> Option<DatanodeId> {
-    let mut candidates = datanodes.all_placeable(bytes, now);
-    candidates.retain(|node| admits(node));
-    let request = PlacementRequest {
-        factor: 1,
-        bytes,
-        avoid: &[],
-    };
-    let best = pick(datanodes, &candidates, taken, &request, rng)?;
-    candidates.get(best).map(|node| node.id)
+    choose_idlest(datanodes, bytes, taken, admits, |_| 0, now, rng)
 }
 
 /// As [`choose_target`], but of those that spread the chunk equally well one for which the fewest bytes are `queued`: whoever

@@ -130,7 +130,7 @@ impl Work {
     }
 
     /// Whether it copies a chunk that had one replica left when it was planned.
-    fn is_of_last_replica(&self) -> bool {
+    pub fn is_of_last_replica(&self) -> bool {
         match self {
             Self::Copy(copy) => copy.priority() == Some(RepairPriority::LastReplica),
             Self::Delete(_) | Self::Verify(_) => false,

@@ -9,7 +9,7 @@ use dfs_protocol::datanode::{
 };
 use dfs_protocol::events::EventKind;
 use dfs_protocol::repair::RepairTerms;
-use dfs_protocol::status::{DatanodeStatus, RepairPriority};
+use dfs_protocol::status::DatanodeStatus;
 use dfs_protocol::{ClusterId, DatanodeId, ErrorCode, Fence, Problem, TaskId};
 use jiff::Timestamp;
 
@@ -18,7 +18,6 @@ use crate::model::datanodes::{Heard, Maintenance, Message};
 use crate::model::op::{DatanodeRecord, Op};
 use crate::model::story::Telling;
 use crate::plan::removal::ok_to_stop;
-use crate::plan::tasks::Work;
 use crate::store::SubmitError;
 
 /// How long a registration waits for its record to be on the journals.
@@ -127,9 +126,6 @@ impl Tracker {
         if !self.hear(&mut state, id, message, now)? {
             return Ok(self.reply(&mut state, id, false));
         }
-        if is_tombstoned(&state, id) {
-            return Ok(self.reply(&mut state, id, false));
-        }
         // The digest decides: after a lost answer the same delta comes again, on its old base.
         let in_sync = state
             .replicas
@@ -189,9 +185,6 @@ impl Tracker {
             stats: node.stats.clone(),
         };
         if !self.hear(&mut state, id, message, now)? {
-            return Ok(self.reply(&mut state, id, false));
-        }
-        if is_tombstoned(&state, id) {
             return Ok(self.reply(&mut state, id, false));
         }
         self.metrics.chunk_reports.inc();
@@ -289,6 +282,7 @@ impl Tracker {
         self.describe_datanode(id).ok_or_else(|| no_datanode(id))
     }
 
+    /// Notes that it lives; whether what else the message says is to be taken in.
     fn hear(
         &self,
         state: &mut State,
@@ -297,7 +291,7 @@ impl Tracker {
         now: Duration,
     ) -> Result<bool, Problem> {
         match state.datanodes.heard(id, message, now, self.clock.wall()) {
-            Heard::Fresh => Ok(true),
+            Heard::Fresh => Ok(!is_tombstoned(state, id)),
             Heard::Late => {
                 self.metrics.late_messages.inc();
                 Ok(false)
@@ -331,10 +325,8 @@ impl Tracker {
     pub fn repair_terms(&self, reply: &HeartbeatReply) -> RepairTerms {
         let state = self.state();
         let of_last_replica = |id: &TaskId| {
-            state.tasks.get(*id).is_some_and(|task| match &task.work {
-                Work::Copy(copy) => copy.priority() == Some(RepairPriority::LastReplica),
-                Work::Delete(_) | Work::Verify(_) => false,
-            })
+            let task = state.tasks.get(*id);
+            task.is_some_and(|task| task.work.is_of_last_replica())
         };
         let ordered = reply.commands.iter().map(Command::task);
         RepairTerms {
