@@ -124,8 +124,10 @@ impl Failure {
                      --tracker or DFS_TRACKER",
                 )
             }
-            ClientError::TimedOut { .. } => Self::new(Exit::Unavailable, what, error.to_string())
-                .next("try again; `dfs status` tells how the store is"),
+            ClientError::TimedOut { .. } | ClientError::BrokenOff { .. } => {
+                Self::new(Exit::Unavailable, what, error.to_string())
+                    .next("try again; `dfs status` tells how the store is")
+            }
             ClientError::Malformed { .. } => Self::new(Exit::Failed, what, error.to_string())
                 .next("check that --tracker names a dfs store of a compatible version"),
         }

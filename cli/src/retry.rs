@@ -53,6 +53,7 @@ fn asked_pause(error: &ClientError) -> Duration {
         ClientError::NotConnected { .. }
         | ClientError::Unreachable { .. }
         | ClientError::TimedOut { .. }
+        | ClientError::BrokenOff { .. }
         | ClientError::Malformed { .. } => Duration::ZERO,
     }
 }

@@ -17,7 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use crate::driven::Driven;
 use crate::error::ClientError;
 use crate::frame_io::{Frame, FrameDecoder};
-use crate::http::{HttpClient, malformed, unreachable};
+use crate::http::{HttpClient, malformed, timed_out, unreachable};
 use crate::read_stream::RawBlocks;
 
 /// How long a datanode may take to begin an answer.
@@ -66,9 +66,6 @@ struct Framed {
     decoder: FrameDecoder,
 }
 
-/// Reads of more bytes go over connections of their own: a datanode sends them without copies, after one more frame each way.
-const LEAST_RAW: u64 = 2 * BLOCK_SIZE_U64;
-
 /// Begins reading the blocks that cover `range` (bytes of the chunk).
 pub async fn read_blocks(
     http: &HttpClient,
@@ -77,13 +74,15 @@ pub async fn read_blocks(
     range: Range<u64>,
 ) -> Result<BlockStream, ClientError> {
     let blocks = covering(chunk, &range);
-    let raw = if blocks.end.saturating_sub(blocks.start) > LEAST_RAW {
-        begin_raw(http, from, chunk, &blocks).await?
-    } else {
+    // A frame cannot ask for no blocks.
+    let raw = if blocks.is_empty() {
         None
+    } else {
+        begin_raw(http, from, chunk, &blocks).await?
     };
     let source = match raw {
         Some(raw) => Source::Raw(Some(raw)),
+        // A datanode of an earlier version.
         None => begin_framed(http, from, chunk, &blocks, None).await?,
     };
     Ok(BlockStream::new(http, from, source, blocks))
@@ -196,18 +195,14 @@ impl BlockStream {
             return Ok(None);
         }
         if let Source::Raw(raw) = &mut self.source {
-            return match raw.take() {
-                Some(blocks) if self.next_offset == self.end => {
-                    self.ended = true;
-                    self.http.reads().keep(&self.from, blocks);
-                    Ok(None)
-                }
-                Some(blocks) => {
-                    *raw = Some(blocks);
-                    self.next_raw().await.map(Some)
-                }
-                None => Ok(None),
-            };
+            if self.next_offset < self.end {
+                return self.next_raw().await.map(Some);
+            }
+            self.ended = true;
+            if let Some(blocks) = raw.take() {
+                self.http.reads().keep(&self.from, blocks);
+            }
+            return Ok(None);
         }
         let frame = self.next_frame().await?;
         match frame.header.kind {
@@ -244,20 +239,14 @@ impl BlockStream {
         };
         let received = blocks.block(&self.from, index, bytes);
         let received = tokio::time::timeout(STALL_TIMEOUT, received).await;
-        let (crc32c, data) = received.unwrap_or_else(|_| Err(self.stalled()))?;
+        let (crc32c, data) =
+            received.unwrap_or_else(|_| Err(timed_out(&self.from.address, STALL_TIMEOUT)))?;
         self.next_offset += length;
         Ok(Block {
             offset,
             crc32c,
             data,
         })
-    }
-
-    fn stalled(&self) -> ClientError {
-        ClientError::TimedOut {
-            address: self.from.address.clone(),
-            seconds: STALL_TIMEOUT.as_secs(),
-        }
     }
 
     fn accept(&mut self, frame: Frame) -> Result<Block, ClientError> {
@@ -308,7 +297,7 @@ impl BlockStream {
             let received = connection.frame(&mut framed.body);
             let received = tokio::time::timeout(STALL_TIMEOUT, received).await;
             match received {
-                Err(_) => return Err(self.stalled()),
+                Err(_) => return Err(timed_out(address, STALL_TIMEOUT)),
                 Ok(None) => return Err(ended_early()),
                 Ok(Some(Err(error))) => return Err(unreachable(address, &error)),
                 Ok(Some(Ok(frame))) => {

@@ -154,7 +154,7 @@ impl From<&ClientError> for CallResult {
         match error {
             ClientError::Refused(_) => Self::Refused,
             ClientError::NotConnected { .. } => Self::NotConnected,
-            ClientError::Unreachable { .. } => Self::Unreachable,
+            ClientError::Unreachable { .. } | ClientError::BrokenOff { .. } => Self::Unreachable,
             ClientError::TimedOut { .. } => Self::TimedOut,
             ClientError::Malformed { .. } => Self::Malformed,
         }

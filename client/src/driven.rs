@@ -2,12 +2,9 @@
 //! each connection, as pools have, a small answer wakes three tasks, often on other threads, and that costs more than
 //! the answer.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_runtime::net::SharedConnector;
@@ -18,15 +15,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
 
 use crate::error::ClientError;
 use crate::http::{RequestBody, SeamIo, empty, innermost, malformed, unreachable};
-
-/// Idle connections kept for each peer that is read from.
-pub(crate) const IDLE_READS: usize = 128;
-/// An idle connection is closed after so long; datanodes wait longer.
-const IDLE_TIME: Duration = Duration::from_secs(30);
+use crate::idle::IdleConnections;
 
 /// A connection and the right to ask over it.
 #[derive(Debug)]
@@ -36,18 +28,27 @@ pub(crate) struct Driven {
     connection: Option<HttpConnection>,
 }
 
-type HttpConnection = Connection<SeamIo, RequestBody>;
+/// A connection without whoever asks over it.
+pub(crate) type HttpConnection = Connection<SeamIo, RequestBody>;
+
+/// A new connection; nothing happens on it unless it is polled.
+pub(crate) async fn open(
+    connector: &SharedConnector,
+    address: &str,
+) -> Result<(SendRequest<RequestBody>, HttpConnection), ClientError> {
+    let not_connected = |detail| ClientError::NotConnected {
+        address: address.to_owned(),
+        detail,
+    };
+    let stream = connector.connect(address).await;
+    let stream = stream.map_err(|error| not_connected(innermost(&error)))?;
+    let made = handshake(SeamIo(TokioIo::new(stream))).await;
+    made.map_err(|error| not_connected(innermost(&error)))
+}
 
 impl Driven {
     async fn open(connector: &SharedConnector, address: &str) -> Result<Self, ClientError> {
-        let not_connected = |detail| ClientError::NotConnected {
-            address: address.to_owned(),
-            detail,
-        };
-        let stream = connector.connect(address).await;
-        let stream = stream.map_err(|error| not_connected(innermost(&error)))?;
-        let made = handshake(SeamIo(TokioIo::new(stream))).await;
-        let (sender, connection) = made.map_err(|error| not_connected(innermost(&error)))?;
+        let (sender, connection) = open(connector, address).await?;
         Ok(Self {
             sender,
             connection: Some(connection),
@@ -102,26 +103,18 @@ fn poll_connection(connection: &mut Option<HttpConnection>, cx: &mut Context<'_>
     }
 }
 
-/// Idle connections by peer. Cloning shares them.
+/// Opens connections and keeps idle ones. Cloning shares them.
 #[derive(Debug, Clone)]
 pub(crate) struct DrivenPool {
     connector: SharedConnector,
-    idle: Arc<Mutex<Idle>>,
-}
-
-#[derive(Debug, Default)]
-struct Idle {
-    /// Those used last at the end.
-    peers: HashMap<String, Vec<(Instant, Driven)>>,
-    /// Somebody closes those that nobody uses.
-    is_swept: bool,
+    idle: IdleConnections<String, Driven>,
 }
 
 impl DrivenPool {
     pub(crate) fn new(connector: SharedConnector) -> Self {
         Self {
             connector,
-            idle: Arc::default(),
+            idle: IdleConnections::default(),
         }
     }
 
@@ -135,7 +128,7 @@ impl DrivenPool {
         let (mut parts, ()) = request.into_parts();
         let host = HeaderValue::from_str(address).map_err(|error| malformed(address, &error))?;
         parts.headers.insert(HOST, host);
-        while let Some(mut kept) = self.take(address) {
+        while let Some(mut kept) = self.idle.take(address) {
             if !kept.is_usable().await {
                 continue;
             }
@@ -150,55 +143,10 @@ impl DrivenPool {
         Ok((response, fresh))
     }
 
-    fn take(&self, address: &str) -> Option<Driven> {
-        let mut idle = lock(&self.idle);
-        let kept = idle.peers.get_mut(address)?;
-        let (since, driven) = kept.pop()?;
-        if since.elapsed() < IDLE_TIME {
-            return Some(driven);
-        }
-        // The others are idle for longer.
-        kept.clear();
-        None
-    }
-
     /// Keeps a connection whose answer was read to its end; any other is closed.
     pub(crate) async fn keep(&self, address: &str, mut driven: Driven) {
-        if !driven.is_usable().await {
-            return;
-        }
-        let mut idle = lock(&self.idle);
-        if !idle.is_swept {
-            idle.is_swept = true;
-            tokio::spawn(sweep(Arc::downgrade(&self.idle)));
-        }
-        let kept = match idle.peers.get_mut(address) {
-            Some(kept) => kept,
-            None => idle.peers.entry(address.to_owned()).or_default(),
-        };
-        if kept.len() < IDLE_READS {
-            kept.push((Instant::now(), driven));
-        }
-    }
-}
-
-fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
-    idle.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Closes connections that nobody used for a while, until there are none.
-async fn sweep(idle: Weak<Mutex<Idle>>) {
-    loop {
-        tokio::time::sleep(IDLE_TIME).await;
-        let Some(idle) = idle.upgrade() else { return };
-        let mut idle = lock(&idle);
-        for kept in idle.peers.values_mut() {
-            kept.retain(|(since, _)| since.elapsed() < IDLE_TIME);
-        }
-        idle.peers.retain(|_, kept| !kept.is_empty());
-        if idle.peers.is_empty() {
-            idle.is_swept = false;
-            return;
+        if driven.is_usable().await {
+            self.idle.keep(address, driven);
         }
     }
 }
@@ -206,6 +154,7 @@ async fn sweep(idle: Weak<Mutex<Idle>>) {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
@@ -213,6 +162,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::idle::{IDLE_READS, IDLE_TIME};
 
     /// Each connection answers so many requests, then closes with the next one unanswered.
     #[derive(Debug)]
@@ -293,10 +243,9 @@ mod tests {
         for driven in open {
             pool.keep("datanode:1", driven).await;
         }
-        let kept = || lock(&pool.idle).peers.values().map(Vec::len).sum::<usize>();
-        assert_eq!(kept(), IDLE_READS);
+        assert_eq!(pool.idle.count(), IDLE_READS);
         tokio::time::sleep(3 * IDLE_TIME).await;
-        assert_eq!(kept(), 0);
+        assert_eq!(pool.idle.count(), 0);
         get(&pool).await;
         assert_eq!(closing.connections.load(Ordering::SeqCst), IDLE_READS + 2);
     }

@@ -32,6 +32,14 @@ pub enum ClientError {
         /// The limit.
         seconds: u64,
     },
+    /// The answer had begun when the connection broke: the peer lives, and the rest is to be had elsewhere.
+    #[error("{address} broke its answer off: {detail}")]
+    BrokenOff {
+        /// `host:port`.
+        address: String,
+        /// What happened.
+        detail: String,
+    },
     /// The answer is not one that this protocol knows.
     #[error("{address} gave an answer that cannot be understood: {detail}")]
     Malformed {
@@ -52,7 +60,7 @@ impl ClientError {
     pub fn is_unheard(&self) -> bool {
         match self {
             Self::NotConnected { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => true,
-            Self::Refused(_) | Self::Malformed { .. } => false,
+            Self::Refused(_) | Self::BrokenOff { .. } | Self::Malformed { .. } => false,
         }
     }
 
@@ -60,7 +68,10 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(problem) => problem.code().is_some_and(ErrorCode::is_transient),
-            Self::NotConnected { .. } | Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::NotConnected { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::BrokenOff { .. } => true,
             Self::Malformed { .. } => false,
         }
     }
@@ -71,7 +82,8 @@ impl ClientError {
             Self::Refused(problem) => *problem,
             error @ (Self::NotConnected { .. }
             | Self::Unreachable { .. }
-            | Self::TimedOut { .. }) => Problem::new(ErrorCode::Unavailable, error.to_string())
+            | Self::TimedOut { .. }
+            | Self::BrokenOff { .. }) => Problem::new(ErrorCode::Unavailable, error.to_string())
                 .next("try again; if it persists, check that the peer runs"),
             error @ Self::Malformed { .. } => Problem::new(ErrorCode::Internal, error.to_string())
                 .next("check that all roles run compatible versions"),

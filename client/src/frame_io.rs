@@ -78,6 +78,8 @@ pub struct FrameReader<R> {
     buffer: BytesMut,
     /// Of that frame, once it is here.
     header: Option<FrameHeader>,
+    /// Bytes of a buffer.
+    step: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -87,7 +89,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             stream,
             buffer: BytesMut::new(),
             header: None,
+            step: READ_STEP,
         }
+    }
+
+    /// So many bytes are about to come: buffers are not larger than that from here on.
+    pub fn expect(&mut self, bytes: usize) {
+        self.step = bytes.min(READ_STEP);
     }
 
     /// The next frame; `None` when the stream ended between frames. Safe to cancel.
@@ -111,7 +119,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub async fn bytes(&mut self, length: usize) -> io::Result<Bytes> {
         while self.buffer.len() < length {
             if self.buffer.capacity() < length {
-                self.buffer.reserve(READ_STEP - self.buffer.len());
+                let room = self.step.max(length) - self.buffer.len();
+                self.buffer.reserve(room);
             }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -120,11 +129,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(self.buffer.split_to(length).freeze())
     }
 
-    /// Gives the buffer back while nothing is expected, if nothing is in it.
-    pub fn rest(&mut self) {
-        if self.buffer.is_empty() {
+    /// Gives the buffer back while nothing is expected; false where something is in it.
+    pub fn rest(&mut self) -> bool {
+        let is_empty = self.buffer.is_empty();
+        if is_empty {
             self.buffer = BytesMut::new();
         }
+        is_empty
     }
 
     /// What frames are read from: to answer them.
@@ -153,10 +164,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Room for the rest of the frame at hand; what is here of it moves where the buffer is too short.
     fn make_room(&mut self) {
-        let frame = self.header.as_ref().map_or(LEAST_READ, whole);
+        let least = LEAST_READ.min(self.step);
+        let frame = self.header.as_ref().map_or(least, whole);
         if self.buffer.capacity() < frame {
-            self.buffer
-                .reserve(READ_STEP.max(frame) - self.buffer.len());
+            let room = self.step.max(frame) - self.buffer.len();
+            self.buffer.reserve(room);
         }
     }
 }

@@ -8,6 +8,7 @@ mod driven;
 pub mod error;
 pub mod frame_io;
 pub mod http;
+mod idle;
 pub mod metrics;
 mod pieces;
 mod read_stream;

@@ -17,8 +17,8 @@ use prometheus::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::call::{Call, CallResult, Peer};
-use crate::driven::IDLE_READS;
 use crate::http::IDLE_PER_PEER;
+use crate::idle::IDLE_READS;
 use crate::write_stream::IDLE_PER_DATANODE;
 
 dfs_runtime::label_enum! {

@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_protocol::Problem;
 use dfs_protocol::checksum::crc32c;
 use dfs_protocol::chunk::DatanodeAddress;
-use dfs_protocol::frame::{self, FrameError, FrameKind, READ_STREAM_PROTOCOL, ReadChunk};
+use dfs_protocol::frame::{self, FrameKind, HEADER_LEN, READ_STREAM_PROTOCOL, ReadChunk};
 use dfs_protocol::routes::{DATANODE_HEADER, datanode};
 use dfs_runtime::metrics::Label as _;
 use dfs_runtime::trace::{self, Outgoing};
@@ -21,14 +21,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use crate::call::{Call, CallResult};
-use crate::driven::IDLE_READS;
+use crate::driven;
 use crate::error::ClientError;
 use crate::frame_io::{Frame, FrameIoError, FrameReader};
-use crate::http::{HttpClient, empty, innermost, malformed, refusal, timed_out, unreachable};
+use crate::http::{HttpClient, empty, malformed, refusal, timed_out, unreachable};
+use crate::idle::IdleConnections;
 use crate::metrics::Timed;
 
-/// An idle connection is closed after so long; datanodes wait longer.
-const IDLE_TIME: Duration = Duration::from_secs(30);
 /// A datanode of an earlier version, which cannot be read from like this, is asked again after so long.
 const ASK_AGAIN: Duration = Duration::from_mins(1);
 
@@ -41,25 +40,28 @@ pub(crate) struct RawBlocks {
     checksums: Bytes,
 }
 
-/// Why a read did not begin.
-enum NotBegun {
-    /// The connection ended before an answer began.
-    Ended(ClientError),
-    Refused(ClientError),
+/// What a datanode says to a read.
+enum Answer {
+    Blocks(RawBlocks),
+    /// No. The connection may carry the next read.
+    Refusal(ClientError, Stream),
 }
 
-/// Idle connections by datanode, and who cannot be read from like this. Cloning shares them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ReadStreams(Arc<Mutex<Known>>);
+/// Why there is no answer.
+enum NotAnswered {
+    /// The connection ended before it began.
+    Ended(ClientError),
+    /// It cannot be understood.
+    Malformed(ClientError),
+}
 
-#[derive(Debug, Default)]
-struct Known {
-    /// Those used last at the end. Several datanodes may share an address.
-    idle: HashMap<DatanodeAddress, Vec<(Instant, Stream)>>,
-    /// Datanodes of an earlier version, and when they were asked.
-    earlier: HashMap<String, Instant>,
-    /// Somebody closes those that nobody uses.
-    is_swept: bool,
+/// Idle connections, and who cannot be read from like this. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReadStreams {
+    /// Several datanodes may share an address.
+    idle: IdleConnections<DatanodeAddress, Stream>,
+    /// Addresses of datanodes of an earlier version, and when they were asked.
+    earlier: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 impl RawBlocks {
@@ -71,7 +73,10 @@ impl RawBlocks {
         length: usize,
     ) -> Result<(u32, Bytes), ClientError> {
         let received = self.stream.bytes(length).await;
-        let data = received.map_err(|error| unreachable(&from.address, &error))?;
+        let data = received.map_err(|error| ClientError::BrokenOff {
+            address: from.address.clone(),
+            detail: error.to_string(),
+        })?;
         let told = self.checksums.get(4 * index..4 * index + 4);
         let told = told.and_then(|bytes| bytes.try_into().ok());
         let told = told.map(u32::from_le_bytes);
@@ -104,9 +109,11 @@ impl ReadStreams {
             ..read
         };
         let asking = tokio::time::timeout(timeout, self.ask_any(http, from, &read));
-        let begun = asking
-            .await
-            .unwrap_or_else(|_| Err(timed_out(&from.address, timeout)));
+        let begun = asking.await.unwrap_or_else(|_| {
+            // The others would keep the next reads waiting for as long.
+            self.idle.forget(from);
+            Err(timed_out(&from.address, timeout))
+        });
         let result = match &begun {
             Ok(_) => CallResult::Ok,
             Err(error) => CallResult::from(error),
@@ -125,11 +132,11 @@ impl ReadStreams {
         read: &ReadChunk,
     ) -> Result<Option<RawBlocks>, ClientError> {
         // One that idled may have been closed by its peer, which shows on first use: asking twice is asking once.
-        while let Some(stream) = self.take(from) {
+        while let Some(stream) = self.idle.take(from) {
             match ask(stream, from, read).await {
-                Ok(blocks) => return Ok(Some(blocks)),
-                Err(NotBegun::Refused(error)) => return Err(error),
-                Err(NotBegun::Ended(_)) => {
+                Ok(answer) => return self.begun(from, answer).map(Some),
+                Err(NotAnswered::Malformed(error)) => return Err(error),
+                Err(NotAnswered::Ended(_)) => {
                     if let Some(metrics) = http.metrics() {
                         metrics.retried();
                     }
@@ -141,71 +148,46 @@ impl ReadStreams {
             return Ok(None);
         };
         match ask(stream, from, read).await {
-            Ok(blocks) => Ok(Some(blocks)),
-            Err(NotBegun::Ended(error) | NotBegun::Refused(error)) => Err(error),
+            Ok(answer) => self.begun(from, answer).map(Some),
+            Err(NotAnswered::Ended(error) | NotAnswered::Malformed(error)) => Err(error),
+        }
+    }
+
+    fn begun(&self, from: &DatanodeAddress, answer: Answer) -> Result<RawBlocks, ClientError> {
+        match answer {
+            Answer::Blocks(blocks) => Ok(blocks),
+            Answer::Refusal(error, stream) => {
+                self.put_back(from, stream);
+                Err(error)
+            }
         }
     }
 
     fn is_of_an_earlier_version(&self, address: &str) -> bool {
-        let known = self.lock();
-        let asked = known.earlier.get(address);
+        let earlier = self.earlier();
+        let asked = earlier.get(address);
         asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN)
     }
 
     fn note_earlier_version(&self, address: &str) {
-        let mut known = self.lock();
-        known.earlier.retain(|_, asked| asked.elapsed() < ASK_AGAIN);
-        known.earlier.insert(address.to_owned(), Instant::now());
+        let mut earlier = self.earlier();
+        earlier.retain(|_, asked| asked.elapsed() < ASK_AGAIN);
+        earlier.insert(address.to_owned(), Instant::now());
     }
 
-    fn take(&self, from: &DatanodeAddress) -> Option<Stream> {
-        let mut known = self.lock();
-        let kept = known.idle.get_mut(from)?;
-        let (since, stream) = kept.pop()?;
-        if since.elapsed() < IDLE_TIME {
-            return Some(stream);
-        }
-        // The others are idle for longer.
-        kept.clear();
-        None
+    fn earlier(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the connection of a read whose last block was taken.
-    pub(crate) fn keep(&self, from: &DatanodeAddress, mut blocks: RawBlocks) {
-        blocks.stream.rest();
-        let mut known = self.lock();
-        if !known.is_swept {
-            known.is_swept = true;
-            tokio::spawn(sweep(Arc::downgrade(&self.0)));
-        }
-        let kept = known.idle.entry(from.clone()).or_default();
-        if kept.len() < IDLE_READS {
-            kept.push((Instant::now(), blocks.stream));
-        }
+    pub(crate) fn keep(&self, from: &DatanodeAddress, blocks: RawBlocks) {
+        self.put_back(from, blocks.stream);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        lock(&self.0)
-    }
-}
-
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Closes connections that nobody used for a while, until there are none.
-async fn sweep(known: Weak<Mutex<Known>>) {
-    loop {
-        tokio::time::sleep(IDLE_TIME).await;
-        let Some(known) = known.upgrade() else { return };
-        let mut known = lock(&known);
-        for kept in known.idle.values_mut() {
-            kept.retain(|(since, _)| since.elapsed() < IDLE_TIME);
-        }
-        known.idle.retain(|_, kept| !kept.is_empty());
-        if known.idle.is_empty() {
-            known.is_swept = false;
-            return;
+    fn put_back(&self, from: &DatanodeAddress, mut stream: Stream) {
+        // What came beside an answer is nobody's.
+        if stream.rest() {
+            self.idle.keep(from, stream);
         }
     }
 }
@@ -214,51 +196,56 @@ async fn ask(
     mut stream: Stream,
     from: &DatanodeAddress,
     read: &ReadChunk,
-) -> Result<RawBlocks, NotBegun> {
+) -> Result<Answer, NotAnswered> {
     let address = &from.address;
-    let broken = |detail: &dyn std::fmt::Display| NotBegun::Refused(malformed(address, detail));
+    let broken =
+        |detail: &dyn std::fmt::Display| NotAnswered::Malformed(malformed(address, detail));
+    let ended = |error: io::Error| NotAnswered::Ended(unreachable(address, &error));
     let asked = frame::control(FrameKind::Read, read).ok_or_else(|| broken(&"too long"))?;
+    stream.expect(answer_length(read));
     let sent = stream.stream_mut().write_all(&asked).await;
-    sent.map_err(|error| NotBegun::Ended(unreachable(address, &error)))?;
+    sent.map_err(ended)?;
     let frame = match stream.next().await {
         Ok(Some(frame)) => frame,
-        Ok(None) => {
-            let ended = io::Error::from(io::ErrorKind::UnexpectedEof);
-            return Err(NotBegun::Ended(unreachable(address, &ended)));
-        }
-        Err(FrameIoError::Io(error)) => return Err(NotBegun::Ended(unreachable(address, &error))),
+        Ok(None) => return Err(ended(io::ErrorKind::UnexpectedEof.into())),
+        Err(FrameIoError::Io(error)) => return Err(ended(error)),
         Err(FrameIoError::Frame(error)) => return Err(broken(&error)),
     };
     let Frame { header, payload } = frame;
-    let blocks = read.blocks();
-    let table = 4 * (blocks.end - blocks.start);
     match header.kind {
-        FrameKind::Checksums if payload.len() as u64 == table => Ok(RawBlocks {
-            stream,
-            checksums: payload,
-        }),
-        FrameKind::Refused => {
-            let problem: Result<Problem, FrameError> = frame::parse(&payload);
-            Err(NotBegun::Refused(match problem {
-                Ok(problem) => problem.into(),
-                Err(error) => malformed(address, &error),
+        FrameKind::Checksums
+            if header.offset == read.start && payload.len() as u64 == table_length(read) =>
+        {
+            Ok(Answer::Blocks(RawBlocks {
+                stream,
+                checksums: payload,
             }))
+        }
+        FrameKind::Refused => {
+            let problem: Problem = frame::parse(&payload).map_err(|error| broken(&error))?;
+            Ok(Answer::Refusal(problem.into(), stream))
         }
         kind => Err(broken(&format!("unexpected {kind:?} frame"))),
     }
 }
 
+/// Bytes of the checksums of a read's blocks.
+fn table_length(read: &ReadChunk) -> u64 {
+    let blocks = read.blocks();
+    4 * (blocks.end - blocks.start)
+}
+
+/// Bytes of the answer to a read that is not refused.
+fn answer_length(read: &ReadChunk) -> usize {
+    let data = read.end.saturating_sub(read.start);
+    let answer = data.saturating_add(table_length(read));
+    usize::try_from(answer).map_or(usize::MAX, |bytes| bytes.saturating_add(HEADER_LEN))
+}
+
 /// A new connection; `None` where the datanode does not know such reads.
 async fn connect(http: &HttpClient, to: &DatanodeAddress) -> Result<Option<Stream>, ClientError> {
     let address = &to.address;
-    let not_connected = |detail| ClientError::NotConnected {
-        address: address.clone(),
-        detail,
-    };
-    let stream = http.connector().connect(address).await;
-    let stream = stream.map_err(|error| not_connected(innermost(&error)))?;
-    let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = made.map_err(|error| not_connected(innermost(&error)))?;
+    let (mut sender, connection) = driven::open(http.connector(), address).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a read stream's connection ended");

@@ -201,9 +201,24 @@ impl Context {
         }
     }
 
+    /// Refuses what is meant for another datanode (I21).
+    pub fn is_meant(&self, datanode: Option<DatanodeId>) -> Result<(), Problem> {
+        let own = self.id();
+        if datanode == Some(own) {
+            return Ok(());
+        }
+        self.metrics.wrong_datanode.inc();
+        let detail = format!("this is datanode {own}");
+        Err(Problem::new(ErrorCode::WrongDatanode, detail)
+            .next("ask the tracker for the datanode's present address"))
+    }
+
     /// What the tracker hears of volume and load.
     pub fn stats(&self) -> DatanodeStats {
         let (chunks, used_bytes) = self.store.index().totals();
+        self.metrics
+            .open_chunks
+            .set(i64::try_from(self.store.index().kept_count()).unwrap_or(i64::MAX));
         let aside = self.store.set_aside_count();
         let room = self.store.room();
         let failed = self.store.fail_stop().is_failed() || room.is_err();

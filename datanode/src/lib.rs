@@ -12,6 +12,7 @@ pub mod http;
 pub mod journal;
 pub mod metrics;
 pub mod read_stream;
+mod reads;
 pub mod replicate;
 pub mod role;
 pub mod scrub;

@@ -60,6 +60,8 @@ pub struct DatanodeMetrics {
     pub repair: RepairMetrics,
     /// Bytes verified by scrub.
     pub scrubbed_bytes: IntCounter,
+    /// Replicas that stay open for the next read.
+    pub open_chunks: IntGauge,
     /// Age of the replica verified longest ago.
     pub oldest_unverified: IntGauge,
     /// Journal records appended.
@@ -128,6 +130,10 @@ impl DatanodeMetrics {
             copied_bytes: c("copied_bytes_total", "Bytes fetched from peers")?,
             repair: RepairMetrics::register(registry)?,
             scrubbed_bytes: c("scrubbed_bytes_total", "Bytes verified by scrub")?,
+            open_chunks: g(
+                "open_chunks",
+                "Replicas that stay open for the next read, at most 128",
+            )?,
             oldest_unverified: g(
                 "oldest_unverified_seconds",
                 "Age of the replica verified longest ago",

@@ -1,7 +1,8 @@
 //! Chunks for readers that verify: one connection carries many reads in sequence. An answer is the checksums of its blocks and
 //! then their bytes as they lie on the disk, sent from the page cache without a copy (`sendfile`). What is not in
-//! memory is read and verified first, as for everybody else. There are no frames between blocks, so that damage or a
-//! lost disk can only break the connection: whoever reads goes on from another replica.
+//! memory is read and verified first, as for everybody else, and so are small packed chunks, which go out with the checksums. There
+//! are no frames between blocks, so that damage or a lost disk can only break the connection: whoever reads goes on from
+//! another replica.
 
 #[cfg(test)]
 mod tests;
@@ -9,8 +10,8 @@ mod tests;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Buf as _;
 use dfs_client::frame_io::FrameReader;
 use dfs_protocol::frame::{self, FrameHeader, FrameKind, ReadChunk};
 use dfs_protocol::{ErrorCode, Problem};
@@ -20,18 +21,16 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
-use crate::http::large::Ahead;
-use crate::http::read::Place;
+use crate::reads::{Ahead, Place, STEP};
 use crate::store::{Block, ChunkRead, StoreError};
 
-/// Blocks that are sent, or read, at once: 1 MiB.
-const STEP: u64 = 16;
-/// How long a reader may take none of what is sent.
-const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Room for a request: most fill a fifth of it.
+const REQUEST: usize = 1024;
 
 /// Serves one connection until its reader leaves or the datanode ends.
 pub async fn serve(ctx: Arc<Context>, stream: RawStream) {
     let mut frames = FrameReader::new(stream);
+    frames.expect(REQUEST);
     loop {
         let next = tokio::select! {
             next = tokio::time::timeout(ctx.config.stream_idle, frames.next()) => next,
@@ -71,18 +70,21 @@ async fn answer_traced(
 
 /// Answers one read. An error ends the connection.
 async fn answer(ctx: &Arc<Context>, stream: &mut RawStream, read: &ReadChunk) -> io::Result<()> {
-    let begun = begin(ctx, read).await;
-    let (place, reader) = match begun {
-        Ok(begun) => begun,
+    let (place, reader) = match begin(ctx, read).await {
+        Ok((place, Found::Whole(blocks))) => {
+            let sent = send_whole(ctx, stream, read, blocks).await;
+            drop(place);
+            return sent;
+        }
+        Ok((place, Found::Open(reader))) => (place, reader),
         Err(problem) => {
             let refused = frame::control(FrameKind::Refused, &problem);
             let refused = refused.ok_or(io::ErrorKind::InvalidData)?;
-            return within(stream.write_all(&refused)).await;
+            return stream.write_all(&refused).await;
         }
     };
     let table = reader.checksums(read.blocks());
-    let head = FrameHeader::describe(FrameKind::Checksums, read.start, &table).encode();
-    within(stream.write_all(&[&head[..], &table].concat())).await?;
+    stream.write_all(&checksums(read, &table)).await?;
     let mut sending = Sending {
         ctx,
         reader: &reader,
@@ -97,27 +99,62 @@ async fn answer(ctx: &Arc<Context>, stream: &mut RawStream, read: &ReadChunk) ->
     sent
 }
 
+/// A replica that is to be read.
+enum Found {
+    /// In memory: its blocks.
+    Whole(Vec<Block>),
+    Open(Arc<dyn ChunkRead>),
+}
+
 /// A place among the reads, and the replica.
-async fn begin(
-    ctx: &Arc<Context>,
-    read: &ReadChunk,
-) -> Result<(Place, Arc<dyn ChunkRead>), Problem> {
-    if read.datanode != ctx.id() {
-        ctx.metrics.wrong_datanode.inc();
-        let detail = format!("this is datanode {}", ctx.id());
-        return Err(Problem::new(ErrorCode::WrongDatanode, detail)
-            .next("ask the tracker for the datanode's present address"));
-    }
+async fn begin(ctx: &Arc<Context>, read: &ReadChunk) -> Result<(Place, Found), Problem> {
+    ctx.is_meant(Some(read.datanode))?;
     ctx.readable()?;
     let place = Place::take(ctx)?;
     let (id, version) = (read.chunk, read.version);
-    let opened = ctx.blocking(move |ctx| ctx.store.open(id, version)).await?;
-    let reader = opened.map_err(Problem::from)?;
-    if !read.is_within(reader.header().chunk.length) {
+    let (length, found) = if let Some(small) = ctx.store.read_now(id, version) {
+        (small.header.chunk.length, Found::Whole(small.blocks))
+    } else {
+        let reader = if let Some(reader) = ctx.store.kept(id, version) {
+            reader
+        } else {
+            let open = move |ctx: &Context| ctx.store.open_to_keep(id, version);
+            ctx.blocking(open).await?.map_err(Problem::from)?
+        };
+        (reader.header().chunk.length, Found::Open(reader))
+    };
+    if !read.is_within(length) {
         let detail = "the chunk does not have these blocks";
         return Err(Problem::new(ErrorCode::RangeNotSatisfiable, detail));
     }
-    Ok((place, reader))
+    Ok((place, found))
+}
+
+/// Sends checksums and blocks of a chunk that is in memory, as one write where it is one block.
+async fn send_whole(
+    ctx: &Context,
+    stream: &mut RawStream,
+    read: &ReadChunk,
+    blocks: Vec<Block>,
+) -> io::Result<()> {
+    let wanted = |block: &Block| (read.start..read.end).contains(&block.offset);
+    let blocks: Vec<_> = blocks.into_iter().filter(wanted).collect();
+    let table = blocks.iter().flat_map(|block| block.crc32c.to_le_bytes());
+    let mut head = checksums(read, &table.collect::<Vec<_>>());
+    for block in blocks {
+        let bytes = block.data.len() as u64;
+        let mut answer = (&head[..]).chain(block.data);
+        stream.write_all_buf(&mut answer).await?;
+        ctx.metrics.read_bytes.inc_by(bytes);
+        head.clear();
+    }
+    Ok(())
+}
+
+/// What an answer begins with.
+fn checksums(read: &ReadChunk, table: &[u8]) -> Vec<u8> {
+    let head = FrameHeader::describe(FrameKind::Checksums, read.start, table).encode();
+    [&head[..], table].concat()
 }
 
 /// An answer on its way.
@@ -139,19 +176,18 @@ impl Sending<'_> {
     async fn run(&mut self, stream: &mut RawStream) -> io::Result<()> {
         while self.next < self.end {
             let step = self.step();
-            let reading = self.reading.take();
+            if let Some(reading) = self.reading.take() {
+                self.next = step.end;
+                self.send_read(stream, reading, 0).await?;
+                continue;
+            }
             let reader = Arc::clone(self.reader);
-            match reader.in_memory(step.clone()) {
-                Some((file, place)) if reading.is_none() => {
-                    self.next = step.end;
-                    self.look_ahead();
-                    self.send(stream, file, place, step).await?;
-                }
-                Some(_) | None => {
-                    let reading = reading.unwrap_or_else(|| self.read(step.clone()));
-                    self.next = step.end;
-                    self.send_read(stream, reading).await?;
-                }
+            if let Some((file, place)) = reader.in_memory(step.clone()) {
+                self.next = step.end;
+                self.look_ahead();
+                self.send(stream, file, place, step).await?;
+            } else {
+                self.reading = Some(self.read(step));
             }
         }
         Ok(())
@@ -163,29 +199,38 @@ impl Sending<'_> {
     }
 
     async fn send(
-        &self,
+        &mut self,
         stream: &mut RawStream,
         file: &dyn DiskFile,
         place: Range<u64>,
         step: Range<u64>,
     ) -> io::Result<()> {
-        if let Err(error) = send(stream, file, &place).await {
-            if is_of_a_file(&error) {
-                self.look_at(step).await;
+        let sent = match send_in_memory(stream, file, &place).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                if is_of_a_file(&error) {
+                    self.look_at(step).await;
+                }
+                return Err(error);
             }
-            return Err(error);
+        };
+        self.ctx.metrics.read_bytes.inc_by(sent);
+        self.ctx.metrics.uncopied_read_bytes.inc_by(sent);
+        if sent < place.end - place.start {
+            // Its reader is so slow that it left memory meanwhile.
+            let reading = self.read(step);
+            self.send_read(stream, reading, sent).await?;
         }
-        let bytes = place.end - place.start;
-        self.ctx.metrics.read_bytes.inc_by(bytes);
-        self.ctx.metrics.uncopied_read_bytes.inc_by(bytes);
         Ok(())
     }
 
-    /// Sends a step that had to be read. The next one is read meanwhile, if it must be.
+    /// Sends a step that had to be read, but for the bytes at its beginning that were `sent` before. The next one is read meanwhile, if it
+    /// must be.
     async fn send_read(
         &mut self,
         stream: &mut RawStream,
         reading: JoinHandle<Step>,
+        mut sent: u64,
     ) -> io::Result<()> {
         let blocks = reading.await.map_err(io::Error::other)?;
         let blocks = blocks.map_err(|error| io::Error::other(error.describe()))?;
@@ -193,10 +238,12 @@ impl Sending<'_> {
         if !next.is_empty() && self.reader.in_memory(next.clone()).is_none() {
             self.reading = Some(self.read(next));
         }
-        for block in blocks {
-            within(stream.write_all(&block.data)).await?;
-            let bytes = block.data.len() as u64;
-            self.ctx.metrics.read_bytes.inc_by(bytes);
+        for Block { mut data, .. } in blocks {
+            let skipped = sent.min(data.len() as u64);
+            sent -= skipped;
+            data.advance(usize::try_from(skipped).unwrap_or(usize::MAX));
+            stream.write_all(&data).await?;
+            self.ctx.metrics.read_bytes.inc_by(data.len() as u64);
         }
         Ok(())
     }
@@ -239,21 +286,21 @@ impl Sending<'_> {
     }
 }
 
-/// Sends a part of a file that is in memory.
-async fn send(stream: &mut RawStream, file: &dyn DiskFile, place: &Range<u64>) -> io::Result<()> {
+/// Sends a part of a file that is in memory, up to where it is not any more.
+async fn send_in_memory(
+    stream: &mut RawStream,
+    file: &dyn DiskFile,
+    place: &Range<u64>,
+) -> io::Result<u64> {
     let mut at = place.start;
     while at < place.end {
         let left = usize::try_from(place.end - at).unwrap_or(usize::MAX);
-        match within(stream.send_file(file, at, left)).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            sent => at += sent as u64,
+        match stream.send_file(file, at, left).await? {
+            Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(sent) => at += sent as u64,
+            None if file.is_in_memory(at, place.end - at) => {}
+            None => break,
         }
     }
-    Ok(())
-}
-
-/// Gives a reader so long to take something.
-async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let done = tokio::time::timeout(PEER_TIMEOUT, work).await;
-    done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    Ok(at - place.start)
 }

@@ -235,7 +235,7 @@ impl Datanode {
         &self.ctx
     }
 
-    /// Waits for the shutdown, then for writes in flight (within the listener's drain time) and
+    /// Waits for the shutdown, then for reads and writes in flight (within the listener's drain time) and
     /// the loops. An error when it must stop by itself: a failed fsync, a volume of another
     /// cluster.
     pub async fn wait(mut self) -> Result<(), DatanodeError> {
@@ -248,18 +248,20 @@ impl Datanode {
             ended = next_failure(&mut self.loops) => ended,
         };
         stopped?;
-        let all = u32::try_from(ctx.config.max_writes).unwrap_or(u32::MAX);
+        let all = |places: usize| u32::try_from(places).unwrap_or(u32::MAX);
+        let writes = all(ctx.config.max_writes);
         let idle = async {
             tokio::join!(
-                ctx.writes.acquire_many(all),
-                ctx.whole_writes.acquire_many(all)
+                ctx.writes.acquire_many(writes),
+                ctx.whole_writes.acquire_many(writes),
+                ctx.reads.acquire_many(all(ctx.config.max_reads)),
             )
         };
         if tokio::time::timeout(ctx.config.limits.drain, idle)
             .await
             .is_err()
         {
-            tracing::warn!("chunks were still being written at the end of the drain");
+            tracing::warn!("chunks were still being read or written at the end of the drain");
         }
         Ok(())
     }

@@ -108,7 +108,9 @@ impl Patient {
             // One that was away a moment ago still gathers reports and datanodes. An answer that
             // has nothing to do with that is the client's to hear at once.
             ClientError::Refused(_) => error.is_transient() && self.was_missed_lately(now),
-            ClientError::TimedOut { .. } | ClientError::Malformed { .. } => false,
+            ClientError::TimedOut { .. }
+            | ClientError::BrokenOff { .. }
+            | ClientError::Malformed { .. } => false,
         }
     }
 

@@ -109,7 +109,7 @@ pub mod datanode {
     /// Turns the connection into a chunk write stream (GET with `Upgrade`).
     pub const WRITE_STREAM: &str = "/chunks/write-stream";
     /// Turns the connection into one on which chunks are read (GET with `Upgrade`), for readers that verify.
-    pub const READ_STREAM: &str = "/chunks/read-stream";
+    pub const READ_STREAM: &str = "/read-stream";
     /// Fetches a replica from a peer (POST).
     pub const COPY: &str = "/chunks/copy";
     /// What is held of one chunk (GET `/chunks/{id}`).

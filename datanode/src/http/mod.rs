@@ -1,8 +1,8 @@
 //! The datanode's port. Every request may say whom it is for and under which fence; the gate
 //! checks both before a handler runs.
 
+mod framed;
 pub mod journal;
-pub(crate) mod large;
 pub mod range;
 pub mod read;
 pub mod upload;
@@ -30,6 +30,7 @@ use dfs_runtime::server::RawStream;
 use dfs_runtime::token::Guard;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
@@ -54,7 +55,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Context>>)> {
         (datanode::IDENTITY, get(identity)),
         (datanode::UPLOAD_CHUNK, post(upload::upload)),
         (datanode::DOWNLOAD_CHUNK, get(read::download)),
-        (datanode::WRITE_STREAM, get(upgrade)),
+        (datanode::WRITE_STREAM, get(upgrade_to_writes)),
         (datanode::READ_STREAM, get(upgrade_to_reads)),
         (datanode::COPY, post(copy_chunk)),
         (datanode::CHUNK, get(chunk_state)),
@@ -83,13 +84,7 @@ async fn gate(State(ctx): Ctx, request: Request, next: Next) -> Response {
 async fn admit(ctx: &Arc<Context>, headers: &HeaderMap) -> Result<(), Problem> {
     if let Some(value) = headers.get(DATANODE_HEADER) {
         let meant: Option<DatanodeId> = value.to_str().ok().and_then(|text| text.parse().ok());
-        let own = ctx.id();
-        if meant != Some(own) {
-            ctx.metrics.wrong_datanode.inc();
-            let detail = format!("this is datanode {own}");
-            return Err(Problem::new(ErrorCode::WrongDatanode, detail)
-                .next("ask the tracker for the datanode's present address"));
-        }
+        ctx.is_meant(meant)?;
     }
     if let Some(value) = headers.get(FENCE_HEADER) {
         let fence: Option<Fence> = value.to_str().ok().and_then(|text| text.parse().ok());
@@ -158,57 +153,56 @@ async fn inventory(
 }
 
 /// Turns the connection into a chunk write stream.
-async fn upgrade(State(ctx): Ctx, mut request: Request) -> Result<Response, ProblemResponse> {
-    let wanted = request.headers().get(UPGRADE);
-    if wanted.is_none_or(|value| value != WRITE_STREAM_PROTOCOL) {
-        let detail = format!("the request does not upgrade to {WRITE_STREAM_PROTOCOL}");
-        return Err(ProblemResponse::new(ErrorCode::BadRequest, detail));
-    }
+async fn upgrade_to_writes(State(ctx): Ctx, request: Request) -> Result<Response, ProblemResponse> {
+    let serve = |ctx, stream| write_stream::serve(ctx, TokioIo::new(stream));
     ctx.store.fail_stop().check().map_err(Problem::from)?;
-    let upgrade = hyper::upgrade::on(&mut request);
-    let serving = Arc::clone(&ctx);
-    ctx.spawn(async move {
-        match upgrade.await {
-            Ok(stream) => Box::pin(write_stream::serve(serving, TokioIo::new(stream))).await,
-            Err(error) => tracing::debug!(%error, "a write stream did not begin"),
-        }
-    });
-    let headers = [
-        (UPGRADE, HeaderValue::from_static(WRITE_STREAM_PROTOCOL)),
-        (CONNECTION, HeaderValue::from_static("upgrade")),
-        (
-            HeaderName::from_static(TAKES_TRACE_HEADER),
-            HeaderValue::from_static("1"),
-        ),
-        (
-            HeaderName::from_static(TAKES_WHOLE_HEADER),
-            HeaderValue::from_static("1"),
-        ),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    let mut response = upgrade(&ctx, request, WRITE_STREAM_PROTOCOL, serve)?;
+    for takes in [TAKES_TRACE_HEADER, TAKES_WHOLE_HEADER] {
+        let name = HeaderName::from_static(takes);
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static("1"));
+    }
+    Ok(response)
 }
 
 /// Turns the connection into one on which chunks are read.
-async fn upgrade_to_reads(
-    State(ctx): Ctx,
+async fn upgrade_to_reads(State(ctx): Ctx, request: Request) -> Result<Response, ProblemResponse> {
+    let serve = |ctx, stream| async {
+        if let Ok(stream) = RawStream::of(stream) {
+            read_stream::serve(ctx, stream).await;
+        } else {
+            tracing::warn!("a read stream came over no connection of this server's");
+        }
+    };
+    Ok(upgrade(&ctx, request, READ_STREAM_PROTOCOL, serve)?)
+}
+
+/// Agrees to speak `protocol`, which `serve` does once the answer has left.
+fn upgrade<F>(
+    ctx: &Arc<Context>,
     mut request: Request,
-) -> Result<Response, ProblemResponse> {
+    protocol: &'static str,
+    serve: impl FnOnce(Arc<Context>, Upgraded) -> F + Send + 'static,
+) -> Result<Response, Problem>
+where
+    F: Future<Output = ()> + Send,
+{
     let wanted = request.headers().get(UPGRADE);
-    if wanted.is_none_or(|value| value != READ_STREAM_PROTOCOL) {
-        let detail = format!("the request does not upgrade to {READ_STREAM_PROTOCOL}");
-        return Err(ProblemResponse::new(ErrorCode::BadRequest, detail));
+    if wanted.is_none_or(|value| value != protocol) {
+        let detail = format!("the request does not upgrade to {protocol}");
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
     }
-    let upgrade = hyper::upgrade::on(&mut request);
-    let serving = Arc::clone(&ctx);
+    let upgrading = hyper::upgrade::on(&mut request);
+    let serving = Arc::clone(ctx);
     ctx.spawn(async move {
-        match upgrade.await.map(RawStream::of) {
-            Ok(Ok(stream)) => Box::pin(read_stream::serve(serving, stream)).await,
-            Ok(Err(_)) => tracing::warn!("a read stream came over no connection of this server's"),
-            Err(error) => tracing::debug!(%error, "a read stream did not begin"),
+        match upgrading.await {
+            Ok(stream) => Box::pin(serve(serving, stream)).await,
+            Err(error) => tracing::debug!(%error, protocol, "a stream did not begin"),
         }
     });
     let headers = [
-        (UPGRADE, HeaderValue::from_static(READ_STREAM_PROTOCOL)),
+        (UPGRADE, HeaderValue::from_static(protocol)),
         (CONNECTION, HeaderValue::from_static("upgrade")),
     ];
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())

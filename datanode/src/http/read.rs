@@ -24,20 +24,16 @@ use futures_util::stream;
 use http::header::{ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
-use prometheus::IntGauge;
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::Ctx;
-use super::large::{Ahead, framed_length};
+use super::framed::framed_length;
 use super::range::{Wanted, parse};
 use crate::context::Context;
 use crate::metrics::Direction;
+use crate::reads::{Ahead, Place, STEP};
 use crate::store::{Block, ChunkRead, RecordHeader, SmallChunk, StoreError};
-
-/// Blocks read from the disk at once: 1 MiB.
-const STEP: u64 = 16;
 
 /// Which replica.
 #[derive(Debug, Deserialize)]
@@ -364,36 +360,6 @@ impl http_body::Body for Pieces {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
-    }
-}
-
-/// A place among the reads, until the last byte is sent.
-#[derive(Debug)]
-pub(crate) struct Place {
-    reads: IntGauge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// Refused when too many chunks are being read.
-    pub(crate) fn take(ctx: &Context) -> Result<Self, Problem> {
-        let permit = Arc::clone(&ctx.reads).try_acquire_owned().map_err(|_| {
-            ctx.metrics.refused_busy.inc();
-            Problem::new(ErrorCode::Unavailable, "too many chunks are being read")
-                .next("read another replica, or try again")
-        })?;
-        let reads = ctx.metrics.reads.clone();
-        reads.inc();
-        Ok(Self {
-            reads,
-            _permit: permit,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.reads.dec();
     }
 }
 

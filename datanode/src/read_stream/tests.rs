@@ -1,6 +1,7 @@
 //! Reads over streams, as a reader of this version makes them.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_client::ClientError;
@@ -15,9 +16,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::http::tests::{one, send};
+use crate::store::PackLimits;
 use crate::testing::nodes::{FakeTracker, Node, bytes, chunk_file, client, put, sealed};
 use crate::testing::{EIO, Faults, eventually};
 
+/// Longer than a busy machine takes for a read.
+const DRAIN: Duration = Duration::from_mins(1);
 /// Larger than what sockets hold.
 const LARGE: usize = 24 << 20;
 
@@ -94,6 +98,71 @@ async fn any_range_is_sent_over_one_connection_from_memory_and_from_the_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn small_chunks_and_ranges_come_over_one_connection_too() {
+    read_small(PackLimits::NONE).await;
+    // Writers of these tests ask for room for 8 MiB.
+    let packs = PackLimits {
+        chunk: 8 << 20,
+        ..PackLimits::default()
+    };
+    read_small(packs).await;
+}
+
+async fn read_small(packs: PackLimits) {
+    let tracker = FakeTracker::start().await;
+    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let node = Node::on(&tracker, dir, |config| config.packs = packs).await;
+    node.wait_admitted(&tracker).await;
+    let http = client().http().clone();
+    let accepted = || node.counted("dfs_http_connections_accepted_total");
+    let before = accepted();
+    let chunks = [(1, 1), (2, 4096), (3, 65_536), (4, 65_537), (5, 300_000)];
+    for (id, length) in chunks {
+        let data = bytes(length);
+        let chunk = put(&[&node], id, &data).await;
+        let last = chunk.length - 1;
+        for range in [0..chunk.length, last..chunk.length, 0..1] {
+            for cold in [false, true] {
+                node.disk.set(Faults {
+                    cold,
+                    ..Faults::default()
+                });
+                let blocks = read_blocks(&http, &node.address, &chunk, range.clone()).await;
+                let (got, error) = rest(blocks.unwrap()).await;
+                assert!(error.is_none(), "{length} {range:?} {error:?}");
+                let from = usize::try_from(range.start / BLOCK_SIZE_U64 * BLOCK_SIZE_U64).unwrap();
+                assert!(got == data[from..from + got.len()] && !got.is_empty());
+                assert!(from + got.len() >= usize::try_from(range.end).unwrap());
+            }
+        }
+    }
+    // Each chunk was written over another one.
+    let for_reads = accepted() - before - 5.0;
+    assert!((for_reads - 1.0).abs() < 0.1, "{for_reads}");
+    let stay_open = if packs == PackLimits::NONE { 5 } else { 0 };
+    let open = || node.metric("dfs_datanode_open_chunks");
+    eventually("files stay open", async || open() == stay_open).await;
+    assert_eq!(node.metric("dfs_datanode_reads"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_37_a_read_under_way_is_finished_before_the_datanode_ends() {
+    let tracker = FakeTracker::start().await;
+    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let node = Node::on(&tracker, dir, |config| config.limits.drain = DRAIN).await;
+    node.wait_admitted(&tracker).await;
+    let data = bytes(LARGE);
+    let chunk = put(&[&node], 1, &data).await;
+    let mut blocks = begin(&node, &chunk, 0..chunk.length).await;
+    let first = blocks.next().await.unwrap().unwrap();
+    let stopped = tokio::spawn(node.stop());
+    let (got, error) = rest(blocks).await;
+    assert!(error.is_none(), "{error:?}");
+    assert!([&first.data[..], &got].concat() == data);
+    stopped.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i04_a_damaged_block_is_sent_as_it_lies_and_refused_by_its_reader() {
     let (_tracker, node) = one().await;
     let data = bytes(3 << 20);
@@ -119,7 +188,7 @@ async fn i04_a_damaged_block_that_must_be_read_is_found_here_and_breaks_the_conn
     });
     let (got, error) = rest(begin(&node, &chunk, 0..chunk.length).await).await;
     assert!(
-        matches!(error, Some(ClientError::Unreachable { .. })),
+        matches!(error, Some(ClientError::BrokenOff { .. })),
         "{error:?}"
     );
     assert!(got == data[..2 << 20]);
@@ -181,6 +250,8 @@ async fn i31_reads_over_the_limit_are_refused_and_the_connection_goes_on() {
     let mut held = begin(&node, &chunk, 0..chunk.length).await;
     held.next().await.unwrap();
     let http = client().http().clone();
+    let accepted = || node.counted("dfs_http_connections_accepted_total");
+    let before = accepted();
     for _ in 0..2 {
         let refused = read_blocks(&http, &node.address, &chunk, 0..chunk.length).await;
         let Err(ClientError::Refused(problem)) = refused else {
@@ -193,6 +264,7 @@ async fn i31_reads_over_the_limit_are_refused_and_the_connection_goes_on() {
     eventually("the place is free", async || reads() == 0).await;
     let blocks = read_blocks(&http, &node.address, &chunk, 0..chunk.length).await;
     assert!(rest(blocks.unwrap()).await.1.is_none());
+    assert!((accepted() - before - 1.0).abs() < 0.1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,7 +341,7 @@ async fn i21_i32_reads_of_others_or_of_what_is_not_there_are_refused_and_nonsens
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_does_not_upgrade_to_reads_is_refused() {
     let (_tracker, node) = one().await;
-    let plain = send(&node, "GET", "/chunks/read-stream", &[], b"").await;
+    let plain = send(&node, "GET", "/read-stream", &[], b"").await;
     assert_eq!(plain.status, http::StatusCode::BAD_REQUEST);
 }
 
@@ -279,7 +351,7 @@ async fn stream(to: &DatanodeAddress) -> Frames {
     let io = TokioIo::new(TcpStream::connect(&to.address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     tokio::spawn(connection.with_upgrades());
-    let request = http::Request::get("/chunks/read-stream")
+    let request = http::Request::get("/read-stream")
         .header("host", &to.address)
         .header("connection", "upgrade")
         .header("upgrade", READ_STREAM_PROTOCOL);

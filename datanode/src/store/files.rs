@@ -237,6 +237,24 @@ impl ChunkStore for FileChunkStore {
         }
     }
 
+    fn open_to_keep(
+        &self,
+        id: ChunkId,
+        version: ChunkVersion,
+    ) -> Result<Arc<dyn ChunkRead>, StoreError> {
+        let index = &self.shared.index;
+        let taken = index.taken();
+        let reader = self.open(id, version)?;
+        if !reader.is_packed() {
+            index.keep((id, version), Arc::clone(&reader), taken);
+        }
+        Ok(reader)
+    }
+
+    fn kept(&self, id: ChunkId, version: ChunkVersion) -> Option<Arc<dyn ChunkRead>> {
+        self.shared.index.kept((id, version))
+    }
+
     fn read_now(&self, id: ChunkId, version: ChunkVersion) -> Option<SmallChunk> {
         let replica = self.shared.index.get((id, version))?;
         small::read_now(&self.shared, &replica.chunk)

@@ -2,12 +2,15 @@
 //! The disk is the truth; this is what the start-up scan and every seal and removal made of it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::chunk::{ChunkKind, Replica, SealedChunk, SetDigest};
 use dfs_protocol::datanode::CorruptReplica;
 use dfs_protocol::{ChunkId, ChunkVersion};
 use tokio::sync::Notify;
+
+use super::ChunkRead;
+use super::kept::Kept;
 
 /// Changes kept for the next heartbeat. Beyond it the log is dropped and a full report follows.
 const MAX_CHANGES: usize = 20_000;
@@ -39,6 +42,9 @@ struct State {
     log_start: u64,
     corrupt: VecDeque<CorruptReplica>,
     corrupt_start: u64,
+    kept: Kept,
+    /// Replicas taken out since start.
+    taken: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,18 +106,25 @@ impl ReplicaIndex {
     /// Adds a sealed replica; seen as verified at `now`.
     pub fn insert(&self, replica: &Replica, now: MonotonicSeconds) {
         let mut state = self.lock();
-        if let Some(old) = state.take(key(&replica.chunk)) {
+        let (old, open) = state.take(key(&replica.chunk));
+        if let Some(old) = old {
             state.record(Change::Removed(old.chunk));
         }
         state.put(replica, Some(now));
         state.record(Change::Added(*replica));
+        drop(state);
+        drop(open);
     }
 
     /// Takes a replica out.
     pub fn remove(&self, key: ReplicaKey) -> Option<Replica> {
         let mut state = self.lock();
-        let replica = state.take(key)?;
+        let (replica, open) = state.take(key);
+        let replica = replica?;
         state.record(Change::Removed(replica.chunk));
+        drop(state);
+        // Closing it gives the room back, which takes time.
+        drop(open);
         Some(replica)
     }
 
@@ -129,7 +142,38 @@ impl ReplicaIndex {
 
     /// Takes everything out: the datanode becomes a newcomer.
     pub fn clear(&self) {
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        let taken = state.taken + 1;
+        let before = std::mem::take(&mut *state);
+        state.taken = taken;
+        drop(state);
+        drop(before);
+    }
+
+    /// A replica that [`Self::keep`] was given and that is still one.
+    pub fn kept(&self, key: ReplicaKey) -> Option<Arc<dyn ChunkRead>> {
+        self.lock().kept.get(key)
+    }
+
+    /// How many are kept open.
+    pub fn kept_count(&self) -> usize {
+        self.lock().kept.count()
+    }
+
+    /// Replicas taken out since start: for [`Self::keep`].
+    pub fn taken(&self) -> u64 {
+        self.lock().taken
+    }
+
+    /// Keeps an open replica for the next reads, unless any was taken out since `taken`: it may have been this one, and
+    /// another file may have its name now.
+    pub fn keep(&self, key: ReplicaKey, reader: Arc<dyn ChunkRead>, taken: u64) {
+        let mut state = self.lock();
+        if state.taken == taken {
+            let gone = state.kept.put(key, reader);
+            drop(state);
+            drop(gone);
+        }
     }
 
     /// One replica.
@@ -267,11 +311,16 @@ impl State {
         );
     }
 
-    fn take(&mut self, key: ReplicaKey) -> Option<Replica> {
-        let replica = self.replicas.remove(&key)?.replica(key);
+    /// The replica, and what was open of it.
+    fn take(&mut self, key: ReplicaKey) -> (Option<Replica>, Option<Arc<dyn ChunkRead>>) {
+        let Some(entry) = self.replicas.remove(&key) else {
+            return (None, None);
+        };
+        let replica = entry.replica(key);
         self.digest.remove(&replica.chunk);
         self.bytes = self.bytes.saturating_sub(replica.chunk.length);
-        Some(replica)
+        self.taken += 1;
+        (Some(replica), self.kept.take(key))
     }
 
     fn record(&mut self, change: Change) {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod files;
 pub mod group;
 pub mod index;
+mod kept;
 pub mod layout;
 pub mod packs;
 mod put;
@@ -94,6 +95,15 @@ pub trait ChunkStore: Debug + Send + Sync + 'static {
     fn put_packed(&self, chunks: Vec<WholeChunk>) -> Vec<Result<Replica, StoreError>>;
     /// Opens a sealed replica for reading; its header and block table are verified.
     fn open(&self, id: ChunkId, version: ChunkVersion) -> Result<Arc<dyn ChunkRead>, StoreError>;
+    /// As [`ChunkStore::open`], for a read that others may follow: one with a file of its own stays open for them, and damage of
+    /// its header is found by whoever opens it anew.
+    fn open_to_keep(
+        &self,
+        id: ChunkId,
+        version: ChunkVersion,
+    ) -> Result<Arc<dyn ChunkRead>, StoreError>;
+    /// One that is open already. Does not block.
+    fn kept(&self, id: ChunkId, version: ChunkVersion) -> Option<Arc<dyn ChunkRead>>;
     /// A small replica, whole and verified, if it is packed and in memory: does not block. `None` also
     /// where anything is wrong with it; [`ChunkStore::open`] then says what, and acts on it.
     fn read_now(&self, id: ChunkId, version: ChunkVersion) -> Option<SmallChunk>;
@@ -171,6 +181,8 @@ pub trait ChunkRead: Debug + Send + Sync {
     /// Where blocks that are in memory lie, to be sent as they are to a reader that verifies them. `None` where they must
     /// be read first; then they are verified, too.
     fn in_memory(&self, blocks: Range<u64>) -> Option<(&dyn DiskFile, Range<u64>)>;
+    /// Whether it lies in a pack, where compaction moves it.
+    fn is_packed(&self) -> bool;
     /// Whether the block checksums add up to the whole's.
     fn whole_matches(&self) -> bool;
 }

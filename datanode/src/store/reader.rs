@@ -31,6 +31,8 @@ pub struct RecordReader {
     /// Where a packed one lay when it was opened.
     place: Option<Place>,
     blocks: Vec<u32>,
+    /// As the index was when it was opened ([`super::index::ReplicaIndex::taken`]).
+    taken: u64,
 }
 
 /// Why a record cannot be opened or read.
@@ -84,10 +86,12 @@ impl RecordReader {
             data,
             place: Some(place),
             blocks,
+            taken: shared.index.taken(),
         })
     }
 
     fn try_open(shared: &Arc<Shared>, chunk: &SealedChunk) -> Result<Self, Fault> {
+        let taken = shared.index.taken();
         let path = chunk_path(&shared.root, chunk.id, chunk.version);
         let file = shared
             .disk
@@ -115,6 +119,7 @@ impl RecordReader {
             data: HEADER_LEN_U64,
             place: None,
             blocks,
+            taken,
         })
     }
 
@@ -123,6 +128,16 @@ impl RecordReader {
         let length = self.header.chunk.length;
         let at = |block: u64| block.saturating_mul(BLOCK_SIZE_U64).min(length);
         (at(blocks.start), at(blocks.end))
+    }
+
+    /// The same blocks out of the file that has the replica's name now, where it may be another one: a repair puts it
+    /// there once this one was set aside.
+    fn blocks_anew(&self, first: u64, count: u64) -> Option<Vec<Block>> {
+        if self.is_packed() || self.shared.index.taken() == self.taken {
+            return None;
+        }
+        let anew = Self::try_open(&self.shared, &self.header.chunk).ok()?;
+        anew.try_blocks(first, count).ok()
     }
 
     fn try_blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, Fault> {
@@ -160,8 +175,15 @@ impl ChunkRead for RecordReader {
     }
 
     fn blocks(&self, first: u64, count: u64) -> Result<Vec<Block>, StoreError> {
-        self.try_blocks(first, count)
-            .map_err(|fault| raise(&self.shared, &self.header.chunk, self.place, fault))
+        let fault = match self.try_blocks(first, count) {
+            Ok(blocks) => return Ok(blocks),
+            Err(fault) => fault,
+        };
+        let anew = match fault {
+            Fault::Damage(_) => self.blocks_anew(first, count),
+            Fault::Passing(_) => None,
+        };
+        anew.ok_or_else(|| raise(&self.shared, &self.header.chunk, self.place, fault))
     }
 
     fn read_ahead(&self, blocks: Range<u64>) {
@@ -181,7 +203,7 @@ impl ChunkRead for RecordReader {
 
     fn in_memory(&self, blocks: Range<u64>) -> Option<(&dyn DiskFile, Range<u64>)> {
         // What is packed may be moved under the read, and is small.
-        if self.place.is_some() {
+        if self.is_packed() {
             return None;
         }
         let (start, end) = self.place_of(blocks);
@@ -190,6 +212,10 @@ impl ChunkRead for RecordReader {
             .file
             .is_in_memory(place.start, end.saturating_sub(start));
         is_here.then(|| (self.file.as_ref(), place))
+    }
+
+    fn is_packed(&self) -> bool {
+        self.place.is_some()
     }
 
     fn whole_matches(&self) -> bool {

@@ -248,11 +248,12 @@ impl Node {
         .await;
     }
 
-    /// The present value of one of its counters without labels.
+    /// The present value of one of its counters, over all labels.
     pub(crate) fn counted(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
-        family.unwrap().get_metric()[0].get_counter().get_value()
+        let metrics = family.unwrap().get_metric().iter();
+        metrics.map(|one| one.get_counter().get_value()).sum()
     }
 
     /// A metric that counts whole things and has no labels.

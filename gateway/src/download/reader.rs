@@ -365,6 +365,7 @@ fn is_bad(error: &ClientError) -> bool {
         }
         ClientError::NotConnected { .. }
         | ClientError::Unreachable { .. }
-        | ClientError::TimedOut { .. } => false,
+        | ClientError::TimedOut { .. }
+        | ClientError::BrokenOff { .. } => false,
     }
 }

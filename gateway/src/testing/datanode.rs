@@ -131,7 +131,7 @@ impl Chain {
             };
             let router = Router::new()
                 .route("/chunks/write-stream", get(upgrade))
-                .route("/chunks/read-stream", get(read_streams::upgrade))
+                .route("/read-stream", get(read_streams::upgrade))
                 .route("/download-chunk", get(reads::download))
                 .route("/chunks/copy", post(reads::copy))
                 .route("/chunks/{id}", get(reads::state))

@@ -37,8 +37,8 @@ pub struct PeerAddr(pub SocketAddr);
 /// Serves `router` on `listener` until the shutdown, then lets requests in flight finish within
 /// [`ServerLimits::drain`] and closes what is left (but not upgraded connections: their handlers
 /// should listen to the shutdown too). Handlers may upgrade connections
-/// ([`hyper::upgrade::on`]); an upgraded connection holds its place under the cap until dropped,
-/// and has no timeouts but its handler's.
+/// ([`hyper::upgrade::on`]); an upgraded connection holds its place under the cap until dropped. What
+/// it sends is watched as answers are; it has no other timeouts but its handler's.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

@@ -1,17 +1,23 @@
 //! A connection that left HTTP, with its socket: files can be sent from the page cache without a copy of ours.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::wire::Wire;
 use crate::disk::DiskFile;
+
+/// What was in memory is taken to be there for so long.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// An upgraded connection of [`super::serve`]. It holds its place under the cap until dropped.
 #[derive(Debug)]
@@ -32,19 +38,17 @@ impl RawStream {
     }
 
     /// Sends up to `length` bytes of a file at `offset`, as many as the socket takes; waits while it takes none. 0 at the end of the
-    /// file. Bytes that are not in memory block the thread.
+    /// file. Bytes that are not in memory block the thread: `None`, and nothing sent, where the socket let it wait for long enough
+    /// that they may be gone.
     pub async fn send_file(
         &mut self,
         file: &dyn DiskFile,
         offset: u64,
         length: usize,
-    ) -> io::Result<usize> {
-        let socket = self.wire.socket();
-        socket
-            .async_io(Interest::WRITABLE, || {
-                file.send_to(socket.as_fd(), offset, length)
-            })
-            .await
+    ) -> io::Result<Option<usize>> {
+        let send = |socket: &TcpStream| file.send_to(socket.as_fd(), offset, length);
+        let sending = poll_fn(|cx| self.wire.poll_send(cx, send));
+        tokio::time::timeout(FRESH, sending).await.ok().transpose()
     }
 }
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use dfs_protocol::problem::ErrorCode;
 use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -161,8 +162,25 @@ impl Wire {
         }
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
-        &self.stream
+    /// Sends with `send`, which writes to the socket and does not wait: watched like any write.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.watch_write(
+            cx,
+            |stream, cx| {
+                loop {
+                    ready!(stream.poll_write_ready(cx))?;
+                    match stream.try_io(Interest::WRITABLE, || send(&stream)) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        done => return Poll::Ready(done),
+                    }
+                }
+            },
+            |stream| send(stream).map_err(|_| Errno::AGAIN),
+        )
     }
 
     /// Moves towards a judged header: `Ready(true)` when there is progress, `Ready(false)` at the
@@ -339,9 +357,6 @@ impl Wire {
                     cx.waker().wake_by_ref();
                 }
                 return written;
-            }
-            if self.mode == Mode::Opaque {
-                return Poll::Pending;
             }
             let now = Instant::now();
             let Verdict::Within(left) = self.sent.waiting(now) else {

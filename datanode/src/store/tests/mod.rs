@@ -1,6 +1,7 @@
 mod crashes;
 mod damage;
 mod durability;
+mod kept;
 mod pack_races;
 mod packs;
 mod small;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::problem::{ProblemResponse, body_problem};
-use crate::server::CutReason;
+use crate::server::{CutReason, RateLimit};
 
 #[tokio::test]
 async fn bad_input_15_a_body_that_breaks_off_is_an_error_for_the_handler() {
@@ -118,6 +118,26 @@ async fn an_upgraded_connection_is_raw_has_no_timeouts_and_holds_its_place() {
     drop(client);
     eventually(|| served.metrics.open_count() == 0).await;
     assert_eq!(served.metrics.cut_count(CutReason::HeaderTimeout), 0);
+}
+
+#[tokio::test]
+async fn bad_input_24_an_upgraded_connection_whose_peer_takes_nothing_is_cut() {
+    let limits = ServerLimits {
+        send_rate: RateLimit {
+            window: Duration::from_millis(500),
+            bytes: 1000,
+        },
+        ..ServerLimits::default()
+    };
+    let served = serve_router(limits, mirror()).await;
+    let mut client = served.connect().await;
+    client.send(UPGRADE).await;
+    client.until("\r\n\r\n").await;
+    let block = vec![b'x'; 65_536];
+    let sending = async { while client.0.write_all(&block).await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, sending).await.unwrap();
+    assert_eq!(served.metrics.cut_count(CutReason::SlowReader), 1);
+    eventually(|| served.metrics.open_count() == 0).await;
 }
 
 #[tokio::test]

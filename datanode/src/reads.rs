@@ -1,19 +1,47 @@
-//! What only reads of many blocks need: what to read ahead, and how long a stream of blocks will be.
+//! What every read of a chunk has, however its bytes go: a place among the reads, and steps with the disk kept busy.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use dfs_protocol::chunk::BLOCK_SIZE_U64;
-use dfs_protocol::frame::HEADER_LEN;
+use dfs_protocol::{ErrorCode, Problem};
+use prometheus::IntGauge;
+use tokio::sync::OwnedSemaphorePermit;
 
+use crate::context::Context;
+
+/// Blocks that are read, or sent, at once: 1 MiB.
+pub(crate) const STEP: u64 = 16;
 /// Blocks that the disk is asked for beyond those being read: 4 MiB, so that a cold disk is never idle.
 const AHEAD: u64 = 64;
 
-/// Bytes of the frames of the blocks `first .. end` of a chunk of `length` bytes, with the end mark.
-pub(super) fn framed_length(blocks: &Range<u64>, length: u64) -> u64 {
-    let at = |block: u64| block.saturating_mul(BLOCK_SIZE_U64).min(length);
-    let data = at(blocks.end).saturating_sub(at(blocks.start));
-    let frames = blocks.end.saturating_sub(blocks.start) + 1;
-    data.saturating_add(frames.saturating_mul(HEADER_LEN as u64))
+/// A place among the reads, until the last byte is sent.
+#[derive(Debug)]
+pub(crate) struct Place {
+    reads: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Refused when too many chunks are being read.
+    pub(crate) fn take(ctx: &Context) -> Result<Self, Problem> {
+        let permit = Arc::clone(&ctx.reads).try_acquire_owned().map_err(|_| {
+            ctx.metrics.refused_busy.inc();
+            Problem::new(ErrorCode::Unavailable, "too many chunks are being read")
+                .next("read another replica, or try again")
+        })?;
+        let reads = ctx.metrics.reads.clone();
+        reads.inc();
+        Ok(Self {
+            reads,
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.reads.dec();
+    }
 }
 
 /// Follows a read through its blocks.
@@ -42,15 +70,6 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stream_of_blocks_is_as_long_as_its_frames() {
-        let header = HEADER_LEN as u64;
-        assert_eq!(framed_length(&(0..0), 0), header, "the end mark alone");
-        assert_eq!(framed_length(&(0..1), 10), 10 + 2 * header);
-        assert_eq!(framed_length(&(1..3), 70_000), 70_000 - 65_536 + 3 * header);
-        assert_eq!(framed_length(&(1..2), 200_000), 65_536 + 2 * header);
-    }
 
     #[test]
     fn everything_behind_the_first_step_is_asked_for_once() {

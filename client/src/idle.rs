@@ -1,0 +1,114 @@
+//! Connections that wait for their next use, by peer: so many for each, and none for long.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Kept for each peer that is read from.
+pub(crate) const IDLE_READS: usize = 128;
+/// A connection is closed after so long without use; datanodes wait longer.
+pub(crate) const IDLE_TIME: Duration = Duration::from_secs(30);
+
+/// Idle connections `T` by peer `K`. Cloning shares them.
+#[derive(Debug)]
+pub(crate) struct IdleConnections<K, T>(Arc<Mutex<Kept<K, T>>>);
+
+#[derive(Debug)]
+struct Kept<K, T> {
+    /// Those used last at the end.
+    peers: HashMap<K, Vec<(Instant, T)>>,
+    /// Somebody closes those that nobody uses.
+    is_swept: bool,
+}
+
+impl<K, T> Default for IdleConnections<K, T> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Kept {
+            peers: HashMap::new(),
+            is_swept: false,
+        })))
+    }
+}
+
+impl<K, T> Clone for IdleConnections<K, T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Eq + Hash + Send + 'static, T: Send + 'static> IdleConnections<K, T> {
+    /// The one used last. Its peer may have closed it meanwhile.
+    pub(crate) fn take<Q: Eq + Hash + ?Sized>(&self, peer: &Q) -> Option<T>
+    where
+        K: Borrow<Q>,
+    {
+        let mut idle = lock(&self.0);
+        let kept = idle.peers.get_mut(peer)?;
+        let (since, connection) = kept.pop()?;
+        if since.elapsed() < IDLE_TIME {
+            return Some(connection);
+        }
+        // The others are idle for longer.
+        kept.clear();
+        None
+    }
+
+    /// Keeps one, or closes it where there are enough.
+    pub(crate) fn keep<Q: Eq + Hash + ToOwned<Owned = K> + ?Sized>(&self, peer: &Q, connection: T)
+    where
+        K: Borrow<Q>,
+    {
+        let mut idle = lock(&self.0);
+        if !idle.is_swept {
+            idle.is_swept = true;
+            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+        }
+        let kept = match idle.peers.get_mut(peer) {
+            Some(kept) => kept,
+            None => idle.peers.entry(peer.to_owned()).or_default(),
+        };
+        if kept.len() < IDLE_READS {
+            kept.push((Instant::now(), connection));
+        }
+    }
+
+    /// Closes all of a peer's.
+    pub(crate) fn forget<Q: Eq + Hash + ?Sized>(&self, peer: &Q)
+    where
+        K: Borrow<Q>,
+    {
+        let gone = lock(&self.0).peers.remove(peer);
+        drop(gone);
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.0).peers.values().map(Vec::len).sum()
+    }
+}
+
+fn lock<K, T>(kept: &Mutex<Kept<K, T>>) -> MutexGuard<'_, Kept<K, T>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes connections that nobody used for a while, until there are none.
+async fn sweep<K: Eq + Hash, T>(idle: Weak<Mutex<Kept<K, T>>>) {
+    loop {
+        tokio::time::sleep(IDLE_TIME).await;
+        let Some(idle) = idle.upgrade() else { return };
+        let mut idle = lock(&idle);
+        for kept in idle.peers.values_mut() {
+            kept.retain(|(since, _)| since.elapsed() < IDLE_TIME);
+        }
+        idle.peers.retain(|_, kept| !kept.is_empty());
+        if idle.peers.is_empty() {
+            idle.is_swept = false;
+            return;
+        }
+    }
+}
