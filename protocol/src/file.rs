@@ -37,8 +37,10 @@ pub struct FileRecord {
     /// User metadata.
     pub metadata: BTreeMap<String, String>,
     /// When the path first came to be.
+    #[serde(deserialize_with = "crate::timestamp::deserialize")]
     pub created: Timestamp,
     /// When this version was committed.
+    #[serde(deserialize_with = "crate::timestamp::deserialize")]
     pub modified: Timestamp,
     /// Wanted replicas of each chunk, as of when this was written: see [`Self::wanted`].
     pub factor: u32,
@@ -77,6 +79,7 @@ pub struct TrashEntry {
     /// For restore and purge.
     pub id: TrashId,
     /// When it got there.
+    #[serde(deserialize_with = "crate::timestamp::deserialize")]
     pub deleted: Timestamp,
     /// Why it got there.
     pub reason: TrashReason,
