@@ -34,8 +34,27 @@ impl Visitor<'_> for Text {
 /// `YYYY-MM-DDTHH:MM:SS[.FRACTION]Z`; `None` for anything else.
 fn as_written(text: &[u8]) -> Option<Timestamp> {
     let (seconds, rest) = text.split_first_chunk::<19>()?;
-    let [y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T', h1, h2, b':', m1, m2, b':', s1, s2] =
-        seconds
+    let [
+        y1,
+        y2,
+        y3,
+        y4,
+        b'-',
+        o1,
+        o2,
+        b'-',
+        d1,
+        d2,
+        b'T',
+        h1,
+        h2,
+        b':',
+        m1,
+        m2,
+        b':',
+        s1,
+        s2,
+    ] = seconds
     else {
         return None;
     };

@@ -246,13 +246,15 @@ impl ChunkStore for FileChunkStore {
         let taken = index.taken();
         let reader = self.open(id, version)?;
         if !reader.is_packed() {
-            index.keep((id, version), Arc::clone(&reader), taken);
+            let now = self.shared.seconds();
+            index.keep((id, version), Arc::clone(&reader), taken, now);
         }
         Ok(reader)
     }
 
     fn kept(&self, id: ChunkId, version: ChunkVersion) -> Option<Arc<dyn ChunkRead>> {
-        self.shared.index.kept((id, version))
+        let now = self.shared.seconds();
+        self.shared.index.kept((id, version), now)
     }
 
     fn read_now(&self, id: ChunkId, version: ChunkVersion) -> Option<SmallChunk> {

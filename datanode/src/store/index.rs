@@ -151,8 +151,8 @@ impl ReplicaIndex {
     }
 
     /// A replica that [`Self::keep`] was given and that is still one.
-    pub fn kept(&self, key: ReplicaKey) -> Option<Arc<dyn ChunkRead>> {
-        self.lock().kept.get(key)
+    pub fn kept(&self, key: ReplicaKey, now: MonotonicSeconds) -> Option<Arc<dyn ChunkRead>> {
+        self.lock().kept.get(key, now)
     }
 
     /// How many are kept open.
@@ -167,10 +167,16 @@ impl ReplicaIndex {
 
     /// Keeps an open replica for the next reads, unless any was taken out since `taken`: it may have been this one, and
     /// another file may have its name now.
-    pub fn keep(&self, key: ReplicaKey, reader: Arc<dyn ChunkRead>, taken: u64) {
+    pub fn keep(
+        &self,
+        key: ReplicaKey,
+        reader: Arc<dyn ChunkRead>,
+        taken: u64,
+        now: MonotonicSeconds,
+    ) {
         let mut state = self.lock();
         if state.taken == taken {
-            let gone = state.kept.put(key, reader);
+            let gone = state.kept.put(key, reader, now);
             drop(state);
             drop(gone);
         }

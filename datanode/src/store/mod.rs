@@ -95,8 +95,8 @@ pub trait ChunkStore: Debug + Send + Sync + 'static {
     fn put_packed(&self, chunks: Vec<WholeChunk>) -> Vec<Result<Replica, StoreError>>;
     /// Opens a sealed replica for reading; its header and block table are verified.
     fn open(&self, id: ChunkId, version: ChunkVersion) -> Result<Arc<dyn ChunkRead>, StoreError>;
-    /// As [`ChunkStore::open`], for a read that others may follow: one with a file of its own stays open for them, and damage of
-    /// its header is found by whoever opens it anew.
+    /// As [`ChunkStore::open`], for a read that others may follow: one with a file of its own stays open for them, for some
+    /// seconds: damage of its header is found when it is opened anew.
     fn open_to_keep(
         &self,
         id: ChunkId,

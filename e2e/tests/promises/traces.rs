@@ -217,7 +217,7 @@ async fn one_request_is_followed_from_the_door_to_the_tracker_and_along_the_chai
 
     let (get, reply) = send(&gateway, Method::GET, path, Vec::new()).await;
     assert!(reply.ok().body == bytes);
-    let read = ("dfs-datanode", "GET /download-chunk");
+    let read = ("dfs-datanode", "read");
     let door = ("dfs-gateway", "GET /files/{*path}");
     let spans = collector.trace(get.trace, &[door, call, read]).await;
     let door = below(&spans, &get.span.to_string(), door.1, true);

@@ -1,6 +1,6 @@
 //! Replicas that stay open between reads.
 
-use super::super::kept::MOST_KEPT;
+use super::super::kept::{KEPT_SECONDS, MOST_KEPT};
 use super::*;
 
 fn read_kept(bench: &Bench, chunk: &SealedChunk) -> Option<Vec<u8>> {
@@ -56,6 +56,18 @@ fn i09_nothing_stays_open_that_was_removed_set_aside_or_retired() {
 }
 
 #[test]
+fn i04_damage_of_a_header_is_found_by_reads_some_seconds_later() {
+    let bench = Bench::new();
+    let chunk = bench.put(1, &bytes(100_000));
+    keep(&bench, &chunk);
+    let index = bench.store.index();
+    let is_kept = |now| index.kept((chunk.id, chunk.version), now).is_some();
+    let (_, opened) = index.by_verification()[0];
+    let opened = opened.unwrap();
+    assert!(is_kept(opened + KEPT_SECONDS - 1) && !is_kept(opened + KEPT_SECONDS + 1));
+}
+
+#[test]
 fn what_was_opened_before_its_replica_was_replaced_is_not_kept() {
     let bench = Bench::new();
     let chunk = bench.put(1, &bytes(100_000));
@@ -67,7 +79,7 @@ fn what_was_opened_before_its_replica_was_replaced_is_not_kept() {
         .store
         .set_aside(chunk.id, chunk.version, Damage::Block);
     bench.put(1, &bytes(100_000));
-    index.keep((chunk.id, chunk.version), opened, taken);
+    index.keep((chunk.id, chunk.version), opened, taken, 0);
     assert!(bench.store.kept(chunk.id, chunk.version).is_none());
 }
 
