@@ -163,6 +163,24 @@ async fn fault_37_a_read_under_way_is_finished_before_the_datanode_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_memory_while_its_reader_waits_goes_on_where_it_was() {
+    let (_tracker, node) = one().await;
+    let data = bytes(LARGE);
+    let chunk = put(&[&node], 1, &data).await;
+    let mut blocks = begin(&node, &chunk, 0..chunk.length).await;
+    let first = blocks.next().await.unwrap().unwrap();
+    node.disk.set(Faults {
+        cold: true,
+        ..Faults::default()
+    });
+    let buffers = || node.metric("dfs_datanode_read_buffers");
+    eventually("the step is read", async || buffers() > 0).await;
+    let (got, error) = rest(blocks).await;
+    assert!(error.is_none(), "{error:?}");
+    assert!([&first.data[..], &got].concat() == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i04_a_damaged_block_is_sent_as_it_lies_and_refused_by_its_reader() {
     let (_tracker, node) = one().await;
     let data = bytes(3 << 20);

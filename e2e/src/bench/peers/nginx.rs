@@ -24,9 +24,9 @@ const START: Duration = Duration::from_secs(30);
 /// What both servers have in common.
 const SHARED: &str = "worker_processes 2; daemon off; pid nginx.pid; error_log stderr warn;\n\
     events { worker_connections 1024; }\n";
-/// What the server of plain files is told.
+/// What the server of plain files is told, beside its cache of open files.
 const FILES: &str = "sendfile on; tcp_nodelay on; keepalive_requests 100000000;\n\
-    open_file_cache max=200000 inactive=10m; open_file_cache_valid 10m; access_log off;\n";
+    open_file_cache_valid 10m; access_log off;\n";
 /// What the server in front is told: it passes on what comes, and keeps its connections.
 const FRONT: &str = "tcp_nodelay on; keepalive_requests 100000000; access_log off;\n\
     proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_max_temp_file_size 0;\n\
@@ -63,7 +63,8 @@ impl Pair {
             report.note("nginx", text, &json!(null))?;
             return Ok(None);
         };
-        let told = format!("{SHARED}{FILES} in front: {FRONT}").replace('\n', " ");
+        let cache = cache(files_at_once());
+        let told = format!("{SHARED}{FILES}{cache} in front: {FRONT}").replace('\n', " ");
         report.note("nginx", &format!("runs with: {told}"), &json!(binary))?;
         let plain = Nginx::start(settings, &binary, files, false).await?;
         let two_hops = Nginx::start(settings, &binary, files, true).await?;
@@ -84,7 +85,8 @@ impl Nginx {
         let ports = free_ports(2);
         let mut group = Group::default();
         let served = format!(
-            "{FILES}server {{ listen 127.0.0.1:{} reuseport; root {}; }}\n",
+            "{FILES}{}server {{ listen 127.0.0.1:{} reuseport; root {}; }}\n",
+            cache(files_at_once()),
             ports[0],
             files.display()
         );
@@ -131,6 +133,17 @@ impl Nginx {
     }
 }
 
+/// Files that each worker keeps open: half of what it may. Not every root may raise the limit.
+fn files_at_once() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX).min(400_000) / 2
+}
+
+/// One that never forgets a file.
+fn cache(files: u64) -> String {
+    format!("open_file_cache max={files} inactive=10m;\n")
+}
+
 fn start_one(
     group: &mut Group,
     binary: &Path,
@@ -140,7 +153,8 @@ fn start_one(
 ) -> io::Result<()> {
     let prefix = dir.join(name);
     std::fs::create_dir(&prefix)?;
-    let mut text = SHARED.to_owned();
+    // Connections, too.
+    let mut text = format!("worker_rlimit_nofile {};\n{SHARED}", 2 * files_at_once());
     if rustix::process::geteuid().is_root() {
         // Its workers read directories that only this user reads.
         text.insert_str(0, "user root;\n");
