@@ -165,16 +165,29 @@ async fn fault_37_a_read_under_way_is_finished_before_the_datanode_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_leaves_memory_while_its_reader_waits_goes_on_where_it_was() {
     let (_tracker, node) = one().await;
-    let data = bytes(LARGE);
+    // The same nowhere twice: bytes that come again are seen.
+    let numbers = 0..LARGE as u64 / 8;
+    let data: Vec<u8> = numbers.flat_map(u64::to_le_bytes).collect();
     let chunk = put(&[&node], 1, &data).await;
     let mut blocks = begin(&node, &chunk, 0..chunk.length).await;
     let first = blocks.next().await.unwrap().unwrap();
+    let buffers = || node.metric("dfs_datanode_read_buffers");
+    let idle = buffers();
+    // What sockets hold is full, within a step.
+    let (mut before, mut looks) = (0.0, 0);
+    eventually("the datanode waits for its reader", async || {
+        let now = node.counted("dfs_datanode_uncopied_read_bytes_total");
+        looks = if now > before { 0 } else { looks + 1 };
+        before = now;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        looks == 20
+    })
+    .await;
     node.disk.set(Faults {
         cold: true,
         ..Faults::default()
     });
-    let buffers = || node.metric("dfs_datanode_read_buffers");
-    eventually("the step is read", async || buffers() > 0).await;
+    eventually("the step is read", async || buffers() > idle).await;
     let (got, error) = rest(blocks).await;
     assert!(error.is_none(), "{error:?}");
     assert!([&first.data[..], &got].concat() == data);
