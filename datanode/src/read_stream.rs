@@ -21,8 +21,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
-use crate::reads::{Ahead, Place, STEP};
-use crate::store::{Block, ChunkRead, StoreError};
+use crate::reads::{Ahead, Place, STEP, Step};
+use crate::store::{Block, ChunkRead};
 
 /// Room for a request: most fill a fifth of it.
 const REQUEST: usize = 1024;
@@ -169,8 +169,6 @@ struct Sending<'a> {
     is_cold: bool,
     ahead: Ahead,
 }
-
-type Step = Result<Vec<Block>, StoreError>;
 
 impl Sending<'_> {
     async fn run(&mut self, stream: &mut RawStream) -> io::Result<()> {

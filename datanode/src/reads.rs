@@ -8,9 +8,12 @@ use prometheus::IntGauge;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::context::Context;
+use crate::store::{Block, StoreError};
 
 /// Blocks that are read, or sent, at once: 1 MiB.
 pub(crate) const STEP: u64 = 16;
+/// What reading them gave.
+pub(crate) type Step = Result<Vec<Block>, StoreError>;
 /// Blocks that the disk is asked for beyond those being read: 4 MiB, so that a cold disk is never idle.
 const AHEAD: u64 = 64;
 

@@ -32,7 +32,7 @@ use super::framed::framed_length;
 use super::range::{Wanted, parse};
 use crate::context::Context;
 use crate::metrics::Direction;
-use crate::reads::{Ahead, Place, STEP};
+use crate::reads::{Ahead, Place, STEP, Step};
 use crate::store::{Block, ChunkRead, RecordHeader, SmallChunk, StoreError};
 
 /// Which replica.
@@ -247,8 +247,6 @@ fn unsatisfiable(length: u64) -> Response {
     }
     response
 }
-
-type Step = Result<Vec<Block>, StoreError>;
 
 /// Blocks of a range, some at a time.
 #[derive(Debug)]

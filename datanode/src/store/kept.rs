@@ -1,6 +1,6 @@
 //! Replicas with files of their own that stay open between reads: the next read asks the disk for no file, header or
-//! block table. The index holds them, so that none outlives its replica. None stays for long: damage of a header or a table, or
-//! a file that is gone, shows when it is opened anew.
+//! block table. The index holds them, so that none outlives its replica. None is read from for long: damage of a header or a
+//! table, or a file that is gone, shows when it is opened anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
