@@ -91,7 +91,8 @@ macro_rules! hex32 {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:032x}", self.0)
+                let mut text = [0; 32];
+                f.write_str(hex(self.0, &mut text))
             }
         }
 
@@ -105,6 +106,17 @@ macro_rules! hex32 {
             }
         }
     )*};
+}
+
+/// 32 lower-case hex digits. The formatting machinery takes several times as long, and a page of a listing has a thousand ids.
+fn hex(bits: u128, text: &mut [u8; 32]) -> &str {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    // Digits are ASCII.
+    std::str::from_utf8(text).unwrap_or_default()
 }
 
 fn parse_hex(text: &str, digits: usize) -> Option<u128> {
@@ -164,12 +176,9 @@ impl From<UploadId> for VersionId {
 
 impl fmt::Display for VersionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:016x}-{:016x}",
-            self.0 >> 64,
-            self.0 & u128::from(u64::MAX)
-        )
+        let mut text = [0; 32];
+        let (high, low) = hex(self.0, &mut text).split_at(16);
+        write!(f, "{high}-{low}")
     }
 }
 
@@ -301,6 +310,16 @@ mod tests {
             "g0000000000000000000000000000abc",
         ] {
             assert!(bad.parse::<ChunkId>().is_err(), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_id_is_written_as_32_hex_digits(bits in proptest::prelude::any::<u128>()) {
+            let text = format!("{bits:032x}");
+            proptest::prop_assert_eq!(ChunkId::from_u128(bits).to_string(), text.as_str());
+            let version = format!("{}-{}", &text[..16], &text[16..]);
+            proptest::prop_assert_eq!(VersionId::from_u128(bits).to_string(), version);
         }
     }
 

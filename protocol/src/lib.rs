@@ -18,7 +18,7 @@ pub mod problem;
 pub mod repair;
 pub mod routes;
 pub mod status;
-mod timestamp;
+pub mod timestamp;
 pub mod trace;
 pub mod traffic;
 pub mod upload;

@@ -10,7 +10,7 @@ use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
 /// For `#[serde(deserialize_with)]`: takes whatever `Timestamp` takes.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
     from.deserialize_str(Text)
 }
 

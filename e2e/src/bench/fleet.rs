@@ -164,6 +164,7 @@ impl Fleet {
         layout: &Layout,
     ) -> io::Result<Self> {
         let fleet = Self::start_processes(binary, below, layout)?;
+        fleet.wait_for_datanodes(layout.datanodes).await;
         fleet.wait_for_writes(layout.replication.into()).await;
         Ok(fleet)
     }
@@ -221,6 +222,18 @@ impl Fleet {
         })
     }
 
+    /// The first chunks are for everybody: who is not there yet gets none, and few would hold them all.
+    async fn wait_for_datanodes(&self, wanted: usize) {
+        eventually("every datanode takes chunks", START, || async {
+            let status = self.status().await.map_err(|error| error.to_string())?;
+            if status.datanodes.placeable >= wanted as u64 {
+                return Ok(());
+            }
+            Err(status.summary)
+        })
+        .await;
+    }
+
     async fn wait_for_writes(&self, wanted: usize) {
         eventually("the store takes a write on all replicas", START, || async {
             let put = Http::new(&self.address).put("/files/warm-up", "x").await;
@@ -262,6 +275,16 @@ impl Fleet {
         let mut all = self.admins.iter();
         all.find_map(|(own, admin)| (own == name).then_some(admin))
             .ok_or_else(|| io::Error::other(format!("there is no process `{name}`")))
+    }
+
+    /// What a process counted of one series; 0 before it did.
+    pub(super) async fn counter(&self, process: &str, series: &str) -> io::Result<u64> {
+        let text = self.admin_of(process)?.get("/metrics").await?.text();
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        Ok(value
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0))
     }
 
     /// Where its data lies.

@@ -153,11 +153,6 @@ async fn slow_down(fleet: &Fleet, over: &Cell<bool>, limit: Duration) -> io::Res
 
 /// Hedges that the doors sent so far.
 async fn hedges(fleet: &Fleet) -> io::Result<u64> {
-    let text = fleet.admin_of("tracker")?.get("/metrics").await?.text();
-    let mut lines = text.lines();
-    let value =
-        lines.find_map(|line| line.strip_prefix("dfs_gateway_read_hedges_total{hedge=\"sent\"} "));
-    Ok(value
-        .and_then(|value| value.trim().parse().ok())
-        .unwrap_or(0))
+    let sent = "dfs_gateway_read_hedges_total{hedge=\"sent\"}";
+    fleet.counter("tracker", sent).await
 }

@@ -138,7 +138,7 @@ struct Seen {
     noticed: f64,
     /// From then on to the last.
     repaired: f64,
-    /// What the datanodes hold more than at the kill.
+    /// What the datanodes that stay received for it.
     copied: u64,
 }
 
@@ -153,7 +153,7 @@ async fn lose_one(
     fill_store(settings, &fleet, &source, &case.files).await?;
     let copied_by_dd = dd_rate(settings, &fleet).await?;
     let before = read(small, &fleet, READS_BEFORE, &Cell::new(false)).await?;
-    let held = bytes_of_all_but(&fleet, datanodes)?;
+    let held = received_by_all_but(&fleet, datanodes).await?;
     fleet
         .group
         .get_mut(&format!("datanode-{datanodes}"))?
@@ -167,7 +167,9 @@ async fn lose_one(
     };
     let (meanwhile, seen) = futures_util::future::join(reading, watching).await;
     let (meanwhile, (noticed, repaired)) = (meanwhile?, seen?);
-    let copied = bytes_of_all_but(&fleet, datanodes)?.saturating_sub(held);
+    let copied = received_by_all_but(&fleet, datanodes)
+        .await?
+        .saturating_sub(held);
     let seen = Seen {
         noticed,
         repaired,
@@ -319,11 +321,12 @@ async fn read(
     .await
 }
 
-/// Bytes of the chunks of every datanode that stays.
-fn bytes_of_all_but(fleet: &Fleet, gone: usize) -> io::Result<u64> {
+/// Bytes that every datanode that stays received for repair.
+async fn received_by_all_but(fleet: &Fleet, gone: usize) -> io::Result<u64> {
+    let series = "dfs_datanode_repair_bytes_total{direction=\"received\"}";
     let mut bytes = 0;
     for number in 1..gone {
-        bytes += bytes_of(&chunk_files(fleet, number)?)?;
+        bytes += fleet.counter(&format!("datanode-{number}"), series).await?;
     }
     Ok(bytes)
 }
@@ -334,19 +337,6 @@ fn chunk_files(fleet: &Fleet, number: usize) -> io::Result<Vec<PathBuf>> {
     let mut files = cold::files(&dir)?;
     files.retain(|path| !path.starts_with(&journal));
     Ok(files)
-}
-
-fn bytes_of(files: &[PathBuf]) -> io::Result<u64> {
-    let mut bytes = 0;
-    for path in files {
-        match std::fs::metadata(path) {
-            Ok(metadata) => bytes += metadata.len(),
-            // A running store removes files.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(bytes)
 }
 
 /// What `dd` makes of the largest chunk files of one datanode.

@@ -130,7 +130,8 @@ pub struct Settings {
     pub repair_files: [(usize, u64); 2],
     /// Datanodes of each store that loses one while the rate of repair binds.
     pub repair_curve: Vec<usize>,
-    /// What the largest of them has; others have the part that gives each datanode as much.
+    /// What the largest of them has; others have the part that gives each datanode as much. Of few chunks each: all chunks of a
+    /// file lie on the same datanodes, and a few long files would be copied from a few.
     pub curve_files: [(usize, u64); 2],
     /// Small files that are read, and reads of them, while a datanode is slow.
     pub hedged: (usize, usize),
@@ -219,7 +220,7 @@ impl Settings {
             repaired: vec![4],
             repair_files: [(4, 64 * MIB), (1_000, 64 * KIB)],
             repair_curve: vec![4, 8, 16],
-            curve_files: [(12, 64 * MIB), (3_000, 64 * KIB)],
+            curve_files: [(192, 4 * MIB), (3_000, 64 * KIB)],
             hedged: (1_000, 20_000),
             mixed: 600,
             herd: (1_000, 2_000),
@@ -266,7 +267,7 @@ impl Settings {
             listed: vec![1_000, 100_000, 1_000_000],
             pages: vec![(1, 50), (8, 200)],
             repair_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
-            curve_files: [(24, 64 * MIB), (6_000, 64 * KIB)],
+            curve_files: [(384, 4 * MIB), (6_000, 64 * KIB)],
             hedged: (10_000, 40_000),
             mixed: 2_000,
             herd: (1_000, 60_000),

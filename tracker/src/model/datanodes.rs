@@ -96,9 +96,9 @@ pub struct Datanode {
     pub pod: Option<String>,
     /// How well its chunk set is known.
     pub picture: Picture,
-    /// Bytes promised to writers since, decaying with each heartbeat.
+    /// Bytes promised to writers, half of them for each interval of heartbeats since.
     pub reserved_bytes: u64,
-    /// Writes promised since, decaying with each heartbeat.
+    /// Writes promised, half of them for each interval of heartbeats since.
     pub reserved_writes: u32,
     /// Its loss was acknowledged: it no longer counts as partitioned. Cleared when heard.
     pub loss_acknowledged: bool,
@@ -209,6 +209,8 @@ pub struct DatanodeTable {
     nodes: BTreeMap<DatanodeId, Datanode>,
     policy: LivenessPolicy,
     limit: usize,
+    /// Intervals of heartbeats over when promises were last halved.
+    faded: u128,
 }
 
 impl DatanodeTable {
@@ -218,6 +220,7 @@ impl DatanodeTable {
             nodes: BTreeMap::new(),
             policy,
             limit: limit.min(65_000),
+            faded: 0,
         }
     }
 
@@ -315,6 +318,7 @@ impl DatanodeTable {
         now: Duration,
         wall: Timestamp,
     ) -> Heard {
+        self.fade(now);
         let Some(node) = self.nodes.get_mut(&id) else {
             return Heard::Unknown;
         };
@@ -324,10 +328,26 @@ impl DatanodeTable {
             Some(_) | None => {}
         }
         take_in(node, message, now, wall);
-        // Writers that were sent there show in its own numbers by and by.
-        node.reserved_bytes /= 2;
-        node.reserved_writes /= 2;
         Heard::Fresh
+    }
+
+    /// Halves what was promised, once for each interval: writers show in the datanodes' own numbers by and by. Everybody's at
+    /// the same moment. Each one's with its own heartbeat, those that were just heard would look idle and the next chunks
+    /// would all go to them: datanodes that are heard at about the same time would keep one another company, and be copied
+    /// from one another alone when one of them is lost.
+    fn fade(&mut self, now: Duration) {
+        let interval = self.policy.heartbeat_interval.as_nanos().max(1);
+        let intervals = now.as_nanos() / interval;
+        let halvings = intervals.saturating_sub(self.faded);
+        if halvings == 0 {
+            return;
+        }
+        self.faded = intervals;
+        let halvings = u32::try_from(halvings).unwrap_or(u32::MAX);
+        for node in self.nodes.values_mut() {
+            node.reserved_bytes = node.reserved_bytes.checked_shr(halvings).unwrap_or(0);
+            node.reserved_writes = node.reserved_writes.checked_shr(halvings).unwrap_or(0);
+        }
     }
 
     /// Notes the pod that it announced.

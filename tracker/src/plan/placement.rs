@@ -1,5 +1,6 @@
 //! Where replicas go. Distinct host first, then zone spread, then room that nobody was promised, then
-//! free space and load by the better of two random choices, so that load spreads; id last.
+//! free space and load by the better of two random choices, so that load spreads. Of two that are equally good the first
+//! is taken: by their ids, a store that is not busy would fill from one end (`docs/decisions/placement-ties.md`).
 
 use std::time::Duration;
 
@@ -35,8 +36,6 @@ pub struct PlacementScore {
     pub fullness: u64,
     /// Streams being written there.
     pub load: u32,
-    /// Last resort: the same answer for the same input.
-    pub id: DatanodeId,
 }
 
 impl PlacementScore {
@@ -194,6 +193,5 @@ fn score(
         promised: free < request.bytes,
         fullness: used.saturating_mul(10) / node.stats.capacity_bytes.max(1),
         load: node.write_load(),
-        id: node.id,
     }
 }

@@ -14,7 +14,7 @@ use super::catalog::CatalogLimits;
 use super::codec::{BATCH_FORMAT, encode, push_change};
 use super::error::{ApplyRefusal, StoreError};
 use super::keys;
-use super::kv::{Direction, Engine, Pair, ReadTxn, Room, Span, Table, WriteTxn};
+use super::kv::{Direction, Engine, ReadTxn, Room, See, Span, Table, WriteTxn};
 use crate::model::op::{Op, OpOutcome};
 
 /// Old records that one batch trims: more than one, so that trimming catches up.
@@ -177,14 +177,14 @@ impl ReadTxn for Recorder<'_> {
         self.txn.get(table, key)
     }
 
-    fn range(
+    fn walk(
         &self,
         table: Table,
         span: &Span,
         direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
-        self.txn.range(table, span, direction, limit)
+        see: &mut See<'_>,
+    ) -> Result<(), StoreError> {
+        self.txn.walk(table, span, direction, see)
     }
 }
 

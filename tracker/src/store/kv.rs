@@ -2,7 +2,7 @@
 //! later, one conformance suite over all of them.
 
 use std::fmt::Debug;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use super::error::StoreError;
 
@@ -155,10 +155,22 @@ pub fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
+/// What looks at a key and its value where they lie, and says whether to go on.
+pub type See<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+
 /// A consistent picture of the store: later commits do not show in it.
 pub trait ReadTxn {
     /// The value of a key.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Shows the pairs of a range, in order, for as long as `see` says to go on.
+    fn walk(
+        &self,
+        table: Table,
+        span: &Span,
+        direction: Direction,
+        see: &mut See<'_>,
+    ) -> Result<(), StoreError>;
 
     /// At most `limit` pairs of a range, in order.
     fn range(
@@ -167,7 +179,20 @@ pub trait ReadTxn {
         span: &Span,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<Pair>, StoreError>;
+    ) -> Result<Vec<Pair>, StoreError> {
+        let mut pairs = Vec::new();
+        if limit > 0 {
+            self.walk(table, span, direction, &mut |key, value| {
+                pairs.push((key.to_vec(), value.to_vec()));
+                Ok(if pairs.len() < limit {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                })
+            })?;
+        }
+        Ok(pairs)
+    }
 }
 
 /// A transaction that sees its own writes.

@@ -1,49 +1,55 @@
 //! Listings. With a delimiter, a common prefix costs one seek, however many files lie below it.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use dfs_protocol::PathPrefix;
-use dfs_protocol::file::FileRecord;
 use dfs_protocol::upload::{ListEntry, ListRequest, ListResponse, MAX_LIST_LIMIT};
 
 use super::error::StoreError;
-use super::factor_value;
+use super::file_head;
 use super::kv::{Direction, ReadTxn, Span, Table, successor};
-
-/// Files fetched with one seek while the listing runs along plain files.
-const MAX_FETCH: usize = 256;
 
 pub(super) fn list(txn: &dyn ReadTxn, request: &ListRequest) -> Result<ListResponse, StoreError> {
     let limit = request.limit.clamp(1, MAX_LIST_LIMIT) as usize;
     let mut listing = Listing {
-        txn,
         prefix: request.prefix.as_str(),
         delimited: request.delimited,
-        span: first_span(request),
+        limit,
         entries: Vec::new(),
     };
-    // Seeks past directories fetch little, runs of files more and more.
-    let mut fetch = 2;
-    while listing.entries.len() < limit {
-        match listing.fetch(fetch.min(limit - listing.entries.len()))? {
-            Fetched::End => {
+    let mut span = first_span(request);
+    loop {
+        let mut stop = Stop::End;
+        txn.walk(
+            Table::Files,
+            &span,
+            Direction::Forward,
+            &mut |key, value| {
+                Ok(match listing.take(key, value)? {
+                    None => ControlFlow::Continue(()),
+                    Some(why) => {
+                        stop = why;
+                        ControlFlow::Break(())
+                    }
+                })
+            },
+        )?;
+        match stop {
+            Stop::Directory(behind) => span.start = behind,
+            Stop::Full => {
+                let next = listing.entries.last().map(name_of);
+                let entries = listing.entries;
+                return Ok(ListResponse { entries, next });
+            }
+            Stop::End => {
+                let entries = listing.entries;
                 return Ok(ListResponse {
-                    entries: listing.entries,
+                    entries,
                     next: None,
                 });
             }
-            Fetched::Directory => fetch = 2,
-            Fetched::Files => fetch = (fetch * 2).min(MAX_FETCH),
         }
     }
-    let more = !txn
-        .range(Table::Files, &listing.span, Direction::Forward, 1)?
-        .is_empty();
-    let next = listing.entries.last().filter(|_| more).map(name_of);
-    Ok(ListResponse {
-        entries: listing.entries,
-        next,
-    })
 }
 
 fn name_of(entry: &ListEntry) -> String {
@@ -70,46 +76,37 @@ fn first_span(request: &ListRequest) -> Span {
     span
 }
 
-enum Fetched {
+/// Why a walk along the names ended.
+enum Stop {
+    /// There are no more.
     End,
-    Directory,
-    Files,
+    /// There are more, and the page is full.
+    Full,
+    /// At a common prefix: what lies below it is passed over. The next name is there.
+    Directory(Bound<Vec<u8>>),
 }
 
 struct Listing<'a> {
-    txn: &'a dyn ReadTxn,
     prefix: &'a str,
     delimited: bool,
-    span: Span,
+    limit: usize,
     entries: Vec<ListEntry>,
 }
 
 impl Listing<'_> {
-    fn fetch(&mut self, limit: usize) -> Result<Fetched, StoreError> {
-        let pairs = self
-            .txn
-            .range(Table::Files, &self.span, Direction::Forward, limit)?;
-        if pairs.is_empty() {
-            return Ok(Fetched::End);
+    /// Takes the next name in, or says why the walk ends here.
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Stop>, StoreError> {
+        if self.entries.len() == self.limit {
+            return Ok(Some(Stop::Full));
         }
-        for (key, value) in pairs {
-            if let Some(directory) = self.directory_of(&key)? {
-                self.span.start = successor(directory.as_str().as_bytes())
-                    .map_or(Bound::Unbounded, Bound::Included);
-                self.entries.push(ListEntry::Directory { path: directory });
-                return Ok(Fetched::Directory);
-            }
-            let file: FileRecord = factor_value::decode(&value)?;
-            self.entries.push(ListEntry::File {
-                path: file.path,
-                size: file.size,
-                etag: file.version,
-                modified: file.modified,
-                content_type: file.content_type,
-            });
-            self.span.start = Bound::Excluded(key);
+        if let Some(directory) = self.directory_of(key)? {
+            let behind =
+                successor(directory.as_str().as_bytes()).map_or(Bound::Unbounded, Bound::Included);
+            self.entries.push(ListEntry::Directory { path: directory });
+            return Ok(Some(Stop::Directory(behind)));
         }
-        Ok(Fetched::Files)
+        self.entries.push(file_head::entry(value)?);
+        Ok(None)
     }
 
     fn directory_of(&self, key: &[u8]) -> Result<Option<PathPrefix>, StoreError> {

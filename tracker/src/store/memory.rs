@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::error::StoreError;
-use super::kv::{Change, Direction, Engine, Pair, ReadTxn, Span, Table, WriteTxn};
+use super::kv::{Change, Direction, Engine, ReadTxn, See, Span, Table, WriteTxn};
 
 type Tables = [BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()];
 
@@ -50,22 +50,29 @@ impl ReadTxn for Picture {
         Ok(self.0[table.index()].get(key).cloned())
     }
 
-    fn range(
+    fn walk(
         &self,
         table: Table,
         span: &Span,
         direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
+        see: &mut See<'_>,
+    ) -> Result<(), StoreError> {
         if span.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let pairs = self.0[table.index()].range::<[u8], _>(span.as_bounds());
-        let owned = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
-        Ok(match direction {
-            Direction::Forward => pairs.take(limit).map(owned).collect(),
-            Direction::Backward => pairs.rev().take(limit).map(owned).collect(),
-        })
+        let mut pairs = self.0[table.index()].range::<[u8], _>(span.as_bounds());
+        loop {
+            let next = match direction {
+                Direction::Forward => pairs.next(),
+                Direction::Backward => pairs.next_back(),
+            };
+            let Some((key, value)) = next else {
+                return Ok(());
+            };
+            if see(key, value)?.is_break() {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod committer;
 pub mod datanode_value;
 pub mod error;
 pub mod factor_value;
+mod file_head;
 pub mod frame;
 pub mod journal;
 pub mod keys;

@@ -13,7 +13,7 @@ use ::redb::{
 use dfs_runtime::disk::{DiskFile, DiskLock, OpenMode, SharedDisk};
 
 use super::error::StoreError;
-use super::kv::{Change, Direction, Engine, Pair, ReadTxn, Room, Span, Table, WriteTxn};
+use super::kv::{Change, Direction, Engine, ReadTxn, Room, See, Span, Table, WriteTxn};
 use super::room::RoomKeeper;
 
 const FILE: &str = "catalog.redb";
@@ -298,18 +298,18 @@ impl ReadTxn for Reader {
         get_from(&table, key)
     }
 
-    fn range(
+    fn walk(
         &self,
         table: Table,
         span: &Span,
         direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
+        see: &mut See<'_>,
+    ) -> Result<(), StoreError> {
         let table = self
             .0
             .open_table(definition(table))
             .map_err(|error| engine_error("opening a table", error.into()))?;
-        range_from(&table, span, direction, limit)
+        walk(&table, span, direction, see)
     }
 }
 
@@ -320,14 +320,14 @@ impl ReadTxn for Writer<'_> {
         get_from(&self.0[table.index()], key)
     }
 
-    fn range(
+    fn walk(
         &self,
         table: Table,
         span: &Span,
         direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
-        range_from(&self.0[table.index()], span, direction, limit)
+        see: &mut See<'_>,
+    ) -> Result<(), StoreError> {
+        walk(&self.0[table.index()], span, direction, see)
     }
 }
 
@@ -357,29 +357,29 @@ fn get_from(
     Ok(found.map(|value| value.value().to_vec()))
 }
 
-fn range_from(
+fn walk(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
     span: &Span,
     direction: Direction,
-    limit: usize,
-) -> Result<Vec<Pair>, StoreError> {
+    see: &mut See<'_>,
+) -> Result<(), StoreError> {
     if span.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let mut range = table
         .range::<&[u8]>(span.as_bounds())
         .map_err(|error| storage_error("reading", error))?;
-    let mut pairs = Vec::new();
-    while pairs.len() < limit {
+    loop {
         let next = match direction {
             Direction::Forward => range.next(),
             Direction::Backward => range.next_back(),
         };
-        let Some(pair) = next else { break };
+        let Some(pair) = next else { return Ok(()) };
         let (key, value) = pair.map_err(|error| storage_error("reading", error))?;
-        pairs.push((key.value().to_vec(), value.value().to_vec()));
+        if see(key.value(), value.value())?.is_break() {
+            return Ok(());
+        }
     }
-    Ok(pairs)
 }
 
 fn engine_error(doing: &'static str, error: ::redb::Error) -> StoreError {

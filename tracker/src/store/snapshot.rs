@@ -6,7 +6,7 @@ use dfs_protocol::datanode::JournalRecord;
 use dfs_protocol::file::{FileRecord, TrashEntry};
 use dfs_protocol::upload::{ListRequest, ListResponse};
 use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Fence, FilePath, TrashId};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use super::codec::decode;
 use super::datanode_value;
@@ -82,11 +82,8 @@ impl<'t> Snapshot<'t> {
         after: Option<&FilePath>,
         limit: usize,
     ) -> Result<Vec<FileRecord>, StoreError> {
-        let pairs = self.page(Table::Files, after.map(keys::file), limit)?;
-        pairs
-            .iter()
-            .map(|(_, value)| factor_value::decode(value))
-            .collect()
+        let read = |_: &[u8], value: &[u8]| factor_value::decode(value);
+        self.page(Table::Files, after.map(keys::file), limit, read)
     }
 
     /// Chunks behind `after`, by id.
@@ -95,10 +92,11 @@ impl<'t> Snapshot<'t> {
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<Vec<(ChunkId, ChunkRecord)>, StoreError> {
-        let key = after.map(keys::chunk);
-        let pairs = self.page(Table::Chunks, key.as_ref().map(<[u8; 16]>::as_slice), limit)?;
-        with_ids(pairs, ChunkId::from_bytes, "a chunk record", |_, bytes| {
-            factor_value::decode(bytes)
+        let after = after.map(keys::chunk);
+        let after = after.as_ref().map(<[u8; 16]>::as_slice);
+        self.page(Table::Chunks, after, limit, |key, value| {
+            let id = ChunkId::from_bytes(id_of("a chunk record", key)?);
+            Ok((id, factor_value::decode(value)?))
         })
     }
 
@@ -108,10 +106,13 @@ impl<'t> Snapshot<'t> {
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<Vec<(ChunkId, CondemnedRecord)>, StoreError> {
-        let key = after.map(keys::chunk);
-        let key = key.as_ref().map(<[u8; 16]>::as_slice);
-        let pairs = self.page(Table::Condemned, key, limit)?;
-        with_ids(pairs, ChunkId::from_bytes, "a condemned record", decode)
+        const WHAT: &str = "a condemned record";
+        let after = after.map(keys::chunk);
+        let after = after.as_ref().map(<[u8; 16]>::as_slice);
+        self.page(Table::Condemned, after, limit, |key, value| {
+            let id = ChunkId::from_bytes(id_of(WHAT, key)?);
+            Ok((id, decode(WHAT, value)?))
+        })
     }
 
     /// Entries of the trash behind `after`, by id: oldest first with ids of
@@ -121,23 +122,18 @@ impl<'t> Snapshot<'t> {
         after: Option<TrashId>,
         limit: usize,
     ) -> Result<Vec<TrashEntry>, StoreError> {
-        let key = after.map(keys::trash);
-        let pairs = self.page(Table::Trash, key.as_ref().map(<[u8; 16]>::as_slice), limit)?;
-        pairs
-            .iter()
-            .map(|(_, value)| factor_value::decode(value))
-            .collect()
+        let after = after.map(keys::trash);
+        let after = after.as_ref().map(<[u8; 16]>::as_slice);
+        let read = |_: &[u8], value: &[u8]| factor_value::decode(value);
+        self.page(Table::Trash, after, limit, read)
     }
 
     /// Every datanode that was ever registered.
     pub fn datanodes(&self) -> Result<Vec<(DatanodeId, DatanodeRecord)>, StoreError> {
-        let pairs = self.page(Table::Datanodes, None, usize::MAX)?;
-        with_ids(
-            pairs,
-            DatanodeId::from_bytes,
-            "a datanode record",
-            |_, bytes| datanode_value::decode(bytes),
-        )
+        self.page(Table::Datanodes, None, usize::MAX, |key, value| {
+            let id = DatanodeId::from_bytes(id_of("a datanode record", key)?);
+            Ok((id, datanode_value::decode(value)?))
+        })
     }
 
     /// The single values.
@@ -194,28 +190,31 @@ impl<'t> Snapshot<'t> {
         bytes.map(|bytes| factor_value::decode(&bytes)).transpose()
     }
 
-    fn page(
+    /// What `read` makes of at most `limit` pairs behind a key.
+    fn page<T>(
         &self,
         table: Table,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<super::kv::Pair>, StoreError> {
+        read: impl Fn(&[u8], &[u8]) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut page = Vec::new();
+        let span = Span::after(after);
         self.txn
-            .range(table, &Span::after(after), Direction::Forward, limit)
+            .walk(table, &span, Direction::Forward, &mut |key, value| {
+                if page.len() == limit {
+                    return Ok(ControlFlow::Break(()));
+                }
+                page.push(read(key, value)?);
+                Ok(ControlFlow::Continue(()))
+            })?;
+        Ok(page)
     }
 }
 
-fn with_ids<I, T>(
-    pairs: Vec<super::kv::Pair>,
-    id: impl Fn([u8; 16]) -> I,
-    what: &'static str,
-    value_of: impl Fn(&'static str, &[u8]) -> Result<T, StoreError>,
-) -> Result<Vec<(I, T)>, StoreError> {
-    let decode_pair = |(key, value): super::kv::Pair| {
-        let key: [u8; 16] = key.try_into().map_err(|_| StoreError::Corrupt {
-            detail: format!("the key of {what} is no id"),
-        })?;
-        Ok((id(key), value_of(what, &value)?))
-    };
-    pairs.into_iter().map(decode_pair).collect()
+/// The id that a key is; `what` names the record in errors.
+fn id_of(what: &'static str, key: &[u8]) -> Result<[u8; 16], StoreError> {
+    key.try_into().map_err(|_| StoreError::Corrupt {
+        detail: format!("the key of {what} is no id"),
+    })
 }

@@ -185,9 +185,14 @@ impl Cluster {
 
     /// One second passes and every datanode that is up heartbeats.
     pub(super) fn beat(&mut self) {
-        self.now += SECOND;
+        self.beat_some(SECOND, |_| true);
+    }
+
+    /// So much time passes and those of the datanodes that are up heartbeat whose turn it is.
+    pub(super) fn beat_some(&mut self, passes: Duration, turn: impl Fn(&DatanodeId) -> bool) {
+        self.now += passes;
         for (id, disk) in &mut self.disks {
-            if !disk.up {
+            if !disk.up || !turn(id) {
                 continue;
             }
             disk.sequence += 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dfs_protocol::datanode::AdminState;
 use proptest::prelude::*;
 
-use super::cluster::{Cluster, GIB, node};
+use super::cluster::{Cluster, GIB, SECOND, node};
 use crate::plan::placement::{PlacementRequest, choose};
 
 fn request(factor: u32) -> PlacementRequest<'static> {
@@ -88,6 +88,31 @@ fn load_spreads_over_equal_datanodes() {
     assert!(hits.values().all(|n| (200..400).contains(n)), "{hits:?}");
 }
 
+/// Where nobody waits for anybody, all are equally good for each chunk, and only chance spreads them.
+#[test]
+fn a_store_that_is_not_busy_spreads_its_chunks_and_the_company_that_they_keep() {
+    const DATANODES: u128 = 10;
+    let mut cluster = Cluster::new(DATANODES, 0, 3, 3);
+    let mut hits: BTreeMap<_, u32> = BTreeMap::new();
+    let mut together: BTreeMap<_, u32> = BTreeMap::new();
+    for _ in 0..1000 {
+        let targets = choose(&cluster.table, &request(3), cluster.now, &mut cluster.rng);
+        for id in &targets {
+            *hits.entry(*id).or_default() += 1;
+            for other in targets.iter().filter(|other| *other != id) {
+                *together.entry((*id, *other)).or_default() += 1;
+            }
+        }
+    }
+    // 300 each, and 67 with each other one: whoever is lost is copied from everybody.
+    assert!(hits.values().all(|n| (240..360).contains(n)), "{hits:?}");
+    assert_eq!(together.len(), 90, "everybody has met everybody");
+    assert!(
+        together.values().all(|n| (35..105).contains(n)),
+        "{together:?}"
+    );
+}
+
 /// A promise may never be used: it is no reason to refuse what would fit.
 #[test]
 fn promised_room_is_used_last_and_refuses_nobody() {
@@ -117,4 +142,26 @@ fn room_ahead_of_need_ends_where_a_datanode_of_the_chain_was_promised_away() {
     assert!(!roomy(&cluster));
     cluster.beats(64);
     assert!(roomy(&cluster), "promises fade");
+}
+
+/// One writer, and datanodes that are heard in two groups: half an interval apart.
+#[test]
+fn who_was_just_heard_does_not_get_the_next_chunks_all_alone() {
+    let mut cluster = Cluster::new(10, 0, 3, 6);
+    let first: BTreeSet<_> = (1..=5).map(node).collect();
+    let mut apart = 0;
+    for half in 0..40 {
+        cluster.beat_some(SECOND / 2, |id| first.contains(&id) == (half % 2 == 0));
+        for _ in 0..100 {
+            let targets = choose(&cluster.table, &request(3), cluster.now, &mut cluster.rng);
+            targets.iter().for_each(|id| cluster.table.reserve(*id, 10));
+            let of_first = targets.iter().filter(|id| first.contains(id)).count();
+            apart += u32::from(matches!(of_first, 0 | 3));
+        }
+    }
+    // By chance 2 * C(5,3) / C(10,3) = one in six.
+    assert!(
+        apart < 4000 / 4,
+        "{apart} of 4000 chunks stayed in one group"
+    );
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dfs_protocol::upload::{ListEntry, ListRequest};
 
 use super::support::*;
-use crate::store::kv::{Direction, Pair, ReadTxn, Span, Table};
+use crate::store::kv::{Direction, ReadTxn, See, Span, Table};
 use crate::store::{Catalog, Snapshot, StoreError};
 
 const NAMES: [&str; 9] = [
@@ -108,16 +108,17 @@ impl ReadTxn for Counting<'_> {
         self.0.get(table, key)
     }
 
-    fn range(
+    fn walk(
         &self,
         table: Table,
         span: &Span,
         direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
-        let pairs = self.0.range(table, span, direction, limit)?;
-        self.1.fetch_add(pairs.len(), Ordering::Relaxed);
-        Ok(pairs)
+        see: &mut See<'_>,
+    ) -> Result<(), StoreError> {
+        self.0.walk(table, span, direction, &mut |key, value| {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            see(key, value)
+        })
     }
 }
 
