@@ -98,8 +98,10 @@ def repairs(facts, rows):
     for row in rows:
         figures = row["figures"]
         seconds = max(figures["repaired_s"], 1e-3)
-        told = f"{seconds:.2f} s, {figures['ratio']:.2f} of dd"
-        drawn.append((f"{figures['datanodes']} datanodes, one gone", seconds, seconds, seconds, False, told))
+        share = figures.get("share_of_limit")
+        told = f"{seconds:.2f} s, " + (f"{share:.2f} of the limit" if share else f"{figures['ratio']:.2f} of dd")
+        limit = f", {figures['limit'] >> 20} MiB/s each" if figures.get("limit") else ""
+        drawn.append((f"{figures['datanodes']} datanodes, one gone{limit}", seconds, seconds, seconds, False, told))
     first, last = decades(min(d[1] for d in drawn), max(d[1] for d in drawn))
     return chart("W7: seconds until every chunk has its replicas", facts, first, last, drawn)
 
@@ -112,7 +114,7 @@ def main():
     for line in lines(sys.argv[1]):
         if "machine" in line:
             facts = line["machine"]
-        elif "ratio_median" in line:
+        elif line.get("ratio_median") is not None:
             compared.setdefault(line["id"], []).append(line)
         elif "rate" in line:
             alone.setdefault(line["id"], []).append(line)

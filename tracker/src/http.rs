@@ -138,13 +138,20 @@ async fn chunk_report(
     State(tracker): State<Arc<Tracker>>,
     body: Bytes,
 ) -> Result<Response, ProblemResponse> {
-    let report: ChunkReport = postcard::from_bytes(&body).map_err(|error| {
-        Problem::new(
-            ErrorCode::BadRequest,
-            format!("the chunk report cannot be read: {error}"),
-        )
-    })?;
-    let reply = tracker.chunk_report(report)?;
+    let taking = Arc::clone(&tracker);
+    // Millions of entries take a while: not where other requests are served.
+    let taken = tokio::task::spawn_blocking(move || {
+        let report: ChunkReport = postcard::from_bytes(&body).map_err(|error| {
+            Problem::new(
+                ErrorCode::BadRequest,
+                format!("the chunk report cannot be read: {error}"),
+            )
+        })?;
+        taking.chunk_report(report)
+    });
+    let reply = taken
+        .await
+        .map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))??;
     Ok(with_terms(&tracker, reply))
 }
 

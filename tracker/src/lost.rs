@@ -38,7 +38,7 @@ const IN_FLIGHT: usize = 256;
 /// How long requests may go on once the catalog is there.
 const DRAIN: Duration = Duration::from_secs(2);
 /// The check on the admin listener.
-const CHECK: &str = "catalog";
+pub const CATALOG_CHECK: &str = "catalog";
 /// Most datanodes of one rebuild.
 const MAX_DATANODES: usize = 10_000;
 
@@ -154,14 +154,15 @@ pub async fn find_or_recover(
         let (cluster, detail) = match find(disk.clone(), config).await? {
             Found::Catalog(engine) => {
                 is_lost.set(0);
-                readiness.set(CHECK, Ok(()));
+                // Ready is who answers: `CATALOG_CHECK` is for whoever loads it to set.
+                readiness.set(CATALOG_CHECK, Err("being loaded".to_owned()));
                 return Ok(Some((engine, TcpListener::from_std(socket)?)));
             }
             Found::Lost { cluster, detail } => (cluster, detail),
         };
         is_lost.set(1);
         let reason = format!("{detail}; POST /catalog/rebuild builds it from the datanodes");
-        readiness.set(CHECK, Err(reason));
+        readiness.set(CATALOG_CHECK, Err(reason));
         tracing::error!(%cluster, detail, "the catalog is lost: nothing is served until it is rebuilt");
         let waiting = Arc::new(Waiting {
             disk: disk.clone(),
@@ -365,4 +366,33 @@ async fn blocking<T: Send + 'static>(
             doing: "looking at the catalog's directory",
             source,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_runtime::clock::SystemClock;
+    use dfs_runtime::disk::RealDisk;
+    use dfs_runtime::net::TcpConnector;
+    use dfs_runtime::rng::SharedRng;
+
+    use super::*;
+
+    /// Loading takes seconds where there are millions of chunks, and requests would hang for as long.
+    #[tokio::test]
+    async fn a_catalog_that_is_open_and_not_loaded_yet_makes_nobody_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = TrackerConfig::new(dir.path().to_path_buf());
+        let parts = TrackerParts {
+            clock: SystemClock::shared(),
+            rng: SharedRng::from_seed(1),
+            connector: TcpConnector::shared(),
+            registry: Registry::new(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (readiness, (_end, shutdown)) = (Readiness::new(), shutdown_pair());
+        let disk = RealDisk::shared();
+        let found = find_or_recover(disk, &config, &parts, &readiness, listener, &shutdown).await;
+        assert!(found.unwrap().is_some());
+        assert!(!readiness.is_ready(), "{}", readiness.describe());
+    }
 }

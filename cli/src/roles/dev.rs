@@ -17,6 +17,7 @@ use dfs_runtime::request::{RequestEdge, RequestMetrics};
 use dfs_runtime::server::{ServerMetrics, serve};
 use dfs_runtime::shutdown::{Shutdown, ShutdownTrigger, shutdown_pair};
 use dfs_runtime::token::Tokens;
+use dfs_tracker::lost::CATALOG_CHECK;
 use dfs_tracker::{Running, TrackerConfig};
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -151,7 +152,7 @@ impl Dev {
         let (requests, connections) = metrics(&registry)?;
         let edge = edge(world, requests.clone(), IN_FLIGHT.0);
         let readiness = Readiness::new();
-        readiness.set("catalog", Ok(()));
+        readiness.set(CATALOG_CHECK, Ok(()));
         let board = switchboard(
             edge.wrap(tracker_routes(&running, doors)),
             admin_router(readiness, registries),

@@ -9,7 +9,7 @@ use dfs_runtime::disk::{DiskMetrics, MeteredDisk, SharedDisk};
 use dfs_runtime::request::Routes;
 use dfs_runtime::server::ServerMetrics;
 use dfs_runtime::shutdown::{Shutdown, shutdown_pair};
-use dfs_tracker::lost::find_or_recover;
+use dfs_tracker::lost::{CATALOG_CHECK, find_or_recover};
 use dfs_tracker::store::{Engine, JournalMode};
 use dfs_tracker::{AdmissionPolicy, Running, TrackerConfig, TrackerParts};
 use prometheus::Registry;
@@ -82,7 +82,7 @@ pub async fn run_tracker(
     let traces = Traces::of_role(&options.traces, Role::Tracker, &instance, &world, &registry)?;
     config.tracer = traces.tracer.clone();
     let readiness = Readiness::new();
-    readiness.set("catalog", Err("being opened".to_owned()));
+    readiness.set(CATALOG_CHECK, Err("being opened".to_owned()));
     let admin_metrics =
         ServerMetrics::register(&registry, "admin").map_err(|error| failure(&error))?;
     // Health is told from the very beginning to the very end.
@@ -102,6 +102,7 @@ pub async fn run_tracker(
         return Ok(());
     };
     let (running, doors) = start_tracker(engine, &config, &world, &registry, &shutdown).await?;
+    readiness.set(CATALOG_CHECK, Ok(()));
     tracing::info!(api = %place.api, admin = %place.admin, dir = %place.dir.display(), "the tracker serves");
     let over = dfs_tracker::run(running, doors, listener, &registry, shutdown).await;
     traces.finish().await;

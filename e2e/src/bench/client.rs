@@ -42,17 +42,17 @@ impl Connection {
         })
     }
 
-    /// PUTs a body until it is taken, and says how often it was refused for now (503): on a machine
+    /// PUTs a body until it is taken; gives the answer, and how often it was refused for now (503): on a machine
     /// that others use, datanodes may miss heartbeats. Any other refusal is an error.
     pub(super) async fn put(
         &mut self,
         path: &str,
         body: impl Fn() -> RequestBody,
-    ) -> io::Result<u64> {
+    ) -> io::Result<(Bytes, u64)> {
         let mut refusals = 0;
         loop {
-            match self.exchange(Method::PUT, path, &[], body()).await {
-                Ok(_) => return Ok(refusals),
+            match self.whole_answer(Method::PUT, path, body()).await {
+                Ok(answer) => return Ok((answer, refusals)),
                 Err(error)
                     if error.kind() == io::ErrorKind::ResourceBusy && refusals < MAX_REFUSALS =>
                 {
@@ -73,8 +73,17 @@ impl Connection {
 
     /// GETs a short answer whole.
     pub(super) async fn tell(&mut self, path: &str) -> io::Result<Bytes> {
+        self.whole_answer(Method::GET, path, empty()).await
+    }
+
+    async fn whole_answer(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: RequestBody,
+    ) -> io::Result<Bytes> {
         bounded(async {
-            let response = self.send(Method::GET, path, &[], empty()).await?;
+            let response = self.send(method, path, &[], body).await?;
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(broken)?.to_bytes();
             if !head.status.is_success() {

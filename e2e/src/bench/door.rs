@@ -1,7 +1,7 @@
 //! How files are named and reached: the same client speaks to us and to every peer.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::rc::Rc;
 
@@ -29,6 +29,8 @@ pub(super) enum Door {
         query: &'static str,
         /// Behind the new path of a file that is moved, before its old one.
         moved_from: &'static str,
+        /// What answers to PUTs say of replicas; only those of dfs do.
+        named: Option<Rc<Named>>,
     },
     /// SeaweedFS's volume servers: the master says where a body goes and what it is called.
     Assigned {
@@ -41,7 +43,42 @@ pub(super) enum Door {
     Mounted(Mount),
 }
 
+/// Answers to PUTs, and those that name fewer replicas than are wanted: such a write is not what its row says.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    answers: Cell<u64>,
+    fewer: Cell<u64>,
+}
+
+impl Named {
+    fn note(&self, answer: &[u8]) -> io::Result<()> {
+        /// What matters of an answer.
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            replica_count: u32,
+            wanted: u32,
+            chunks: u64,
+        }
+        let answer: Answer = serde_json::from_slice(answer).map_err(broken)?;
+        self.answers.set(self.answers.get() + 1);
+        if answer.chunks > 0 && answer.replica_count < answer.wanted {
+            self.fewer.set(self.fewer.get() + 1);
+        }
+        Ok(())
+    }
+}
+
 impl Door {
+    /// Answers to PUTs so far, and those of them that named fewer replicas than are wanted.
+    pub(super) fn named(&self) -> Option<(u64, u64)> {
+        let Self::Paths { named, .. } = self else {
+            return None;
+        };
+        named
+            .as_ref()
+            .map(|named| (named.answers.get(), named.fewer.get()))
+    }
+
     /// The doors of dfs.
     pub(super) fn files(address: &str) -> Self {
         Self::Paths {
@@ -49,6 +86,7 @@ impl Door {
             prefix: "/files/",
             query: "",
             moved_from: "?move-from=",
+            named: Some(Rc::default()),
         }
     }
 
@@ -73,6 +111,14 @@ impl Door {
             Self::Mounted(_) => return Ok(session),
         };
         session.connection(first).await?;
+        if let Self::Assigned { places, .. } = self {
+            // Of those that are known: connecting is no part of what is measured.
+            let known: BTreeSet<String> =
+                places.borrow().values().map(|(at, _)| at.clone()).collect();
+            for address in known {
+                session.connection(&address).await?;
+            }
+        }
         Ok(session)
     }
 }
@@ -113,13 +159,18 @@ impl Session {
         key: &str,
         body: impl Fn() -> RequestBody,
     ) -> io::Result<u64> {
+        let mut named = None;
         let (address, path) = match self.door.clone() {
             Door::Paths {
                 address,
                 prefix,
                 query,
+                named: noted,
                 ..
-            } => (address, format!("{prefix}{key}{query}")),
+            } => {
+                named = noted;
+                (address, format!("{prefix}{key}{query}"))
+            }
             Door::Mounted(mount) => return mount.put(key, body()).await.map(|()| 0),
             Door::Assigned { master, places } => {
                 let answer = self.connection(&master).await?.tell("/dir/assign").await?;
@@ -130,7 +181,11 @@ impl Session {
                 (address, format!("{path}?fsync=true"))
             }
         };
-        self.connection(&address).await?.put(&path, body).await
+        let (answer, refusals) = self.connection(&address).await?.put(&path, body).await?;
+        if let Some(named) = named {
+            named.note(&answer)?;
+        }
+        Ok(refusals)
     }
 
     /// POSTs a form to dfs.

@@ -1,7 +1,7 @@
 //! A closed loop of so many clients over one door: each begins its next operation when the last has
 //! been answered. Bounded in count and in time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,32 @@ pub(super) async fn drive(
         sum.latencies.extend(one.latencies);
     }
     Ok(sum)
+}
+
+/// As [`drive`], but operations begin when it is their time, `every` so often, and not when the one before was
+/// answered: one that waits keeps nobody from beginning, and the time that an operation takes counts from when it should have
+/// begun. As long as there are clients that are free.
+pub(super) async fn drive_paced(
+    door: &Door,
+    group: &Group,
+    load: Load,
+    every: Duration,
+    operation: impl AsyncFn(&mut Session, usize) -> io::Result<Done>,
+) -> io::Result<Sample> {
+    let began = tokio::time::Instant::now();
+    let waited = RefCell::new(Vec::new());
+    let mut sample = drive(door, group, load, async |session, number| {
+        let due = began + every * u32::try_from(number).unwrap_or(u32::MAX);
+        tokio::time::sleep_until(due).await;
+        let done = operation(session, number).await?;
+        if !done.over {
+            waited.borrow_mut().push(due.elapsed().as_secs_f64());
+        }
+        Ok(done)
+    })
+    .await?;
+    sample.latencies = waited.into_inner();
+    Ok(sample)
 }
 
 /// As [`drive`], for what must be there before it is measured: all of it, or an error.

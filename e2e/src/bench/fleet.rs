@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dfs_protocol::status::ClusterStatus;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::client::Connection;
 use super::door::Door;
 use super::group::Group;
+use super::report::Report;
 use super::rounds::Run;
 use super::settings::Settings;
 use super::side::{Kind, Side};
@@ -111,6 +113,20 @@ pub(super) fn counts(dir: &Path, name: &str) -> PathBuf {
 
 /// Stores of each binary under test.
 pub(super) type Fleets = Vec<(Kind, String, Fleet)>;
+
+/// Says how many answers to PUTs named fewer replicas than wanted: those were not as durable as their rows say.
+pub(super) fn tell_named(report: &mut Report, id: &'static str, fleets: &Fleets) -> io::Result<()> {
+    for (_, name, fleet) in fleets {
+        let Some((answers, fewer)) = fleet.door.named() else {
+            continue;
+        };
+        let text = format!(
+            "{name}: {fewer} of {answers} answers to PUTs named fewer replicas than wanted"
+        );
+        report.note(id, &text, &json!({ "answers": answers, "fewer": fewer }))?;
+    }
+    Ok(())
+}
 
 /// One store of each binary.
 pub(super) async fn fleets(settings: &Settings) -> io::Result<Fleets> {

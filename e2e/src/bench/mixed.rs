@@ -7,7 +7,7 @@ use std::io;
 use super::body::Source;
 use super::door::Session;
 use super::drive::{Done, Load, drive, fill};
-use super::fleet::{Fleet, fleets};
+use super::fleet::{Fleet, fleets, tell_named};
 use super::report::{Report, Unit};
 use super::rounds::{Run, Sample};
 use super::settings::{KIB, Settings};
@@ -59,7 +59,8 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
         what: format!("45 % GET, 30 % STAT, 15 % PUT, 10 % DELETE, 256 KiB, c={CLIENTS}"),
         unit: Unit::Operations,
     };
-    measure(settings, report, &task, sides).await
+    measure(settings, report, &task, sides).await?;
+    tell_named(report, "W9", &fleets)
 }
 
 async fn mix(

@@ -30,6 +30,7 @@ mod side;
 mod sight;
 mod small;
 mod synced;
+mod targets;
 mod writes;
 
 use std::io;

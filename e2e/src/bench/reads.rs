@@ -115,7 +115,7 @@ impl Ready {
     fn ranges(&self, settings: &Settings, range: u64, streams: usize) -> Vec<Side<'_>> {
         let load = Load {
             streams,
-            operations: settings.range_reads,
+            operations: settings.reads_of(range),
             limit: settings.limit,
         };
         let (bytes, seed) = (self.bytes, settings.seed);

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::body::Source;
 use super::cold;
-use super::drive::{Done, Load, drive, fill};
+use super::drive::{Done, Load, drive_paced, fill};
 use super::fleet::{Fleet, Layout};
 use super::lookups::FILLERS;
 use super::report::Report;
@@ -27,8 +27,10 @@ const LIMIT: Duration = Duration::from_mins(15);
 const LOOK: Duration = Duration::from_millis(50);
 /// Clients that read meanwhile.
 const READERS: usize = 16;
-/// Reads before the loss, for comparison.
-const READS_BEFORE: usize = 500;
+/// They begin a read so often: little, so that what is seen is the repair and not who else wants the two cores.
+const EVERY: Duration = Duration::from_millis(4);
+/// Reads before the loss, for comparison; as many before them are not counted.
+const READS_BEFORE: usize = 2_000;
 /// Most files that `dd` copies for its rate.
 const COPIED_BY_DD: usize = 16;
 /// No delay and short silence: what is measured is the copying.
@@ -64,8 +66,8 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
     let [(large, large_bytes), (small, small_bytes)] = settings.repair_files;
     let policy = POLICY.join(" ");
     let text = format!(
-        "R=3, {large} files of {} and {small} of {}, then kill -9 of one datanode; {policy}; c={READERS} \
-         readers of the small files; D1: a copy is synced before it counts",
+        "R=3, {large} files of {} and {small} of {}, then kill -9 of one datanode; {policy}; a \
+         read of a small file each {EVERY:?}; D1: a copy is synced before it counts",
         tell_bytes(large_bytes),
         tell_bytes(small_bytes)
     );
@@ -96,7 +98,7 @@ async fn curve(settings: &Settings, report: &mut Report) -> io::Result<()> {
         return Ok(());
     };
     let most = settings.repair_curve.iter().copied().max().unwrap_or(1);
-    let mut products = Vec::new();
+    let (mut products, mut raw) = (Vec::new(), Vec::new());
     for &datanodes in &settings.repair_curve {
         let layout = Layout {
             datanodes,
@@ -113,22 +115,28 @@ async fn curve(settings: &Settings, report: &mut Report) -> io::Result<()> {
                 .map(|(files, bytes)| ((files * datanodes).div_ceil(most), bytes)),
         };
         let seen = lose_one(settings, report, &case, fleet).await?;
+        let product = seen.repaired * (datanodes - 1) as f64;
+        raw.push(product);
         // As if every lost datanode had held as many bytes.
-        products.push(seen.repaired * (datanodes - 1) as f64 / seen.copied.max(1) as f64);
+        products.push(product / seen.copied.max(1) as f64);
     }
-    let mean = products.iter().sum::<f64>() / products.len().max(1) as f64;
-    let off = products.iter().map(|one| one / mean - 1.0);
-    let off: Vec<String> = off.map(|off| format!("{:+.0} %", off * 100.0)).collect();
+    let from_mean = |products: &[f64]| {
+        let mean = products.iter().sum::<f64>() / products.len().max(1) as f64;
+        let off = products.iter().map(|one| one / mean - 1.0);
+        let off: Vec<String> = off.map(|off| format!("{:+.0} %", off * 100.0)).collect();
+        off.join(", ")
+    };
     let text = format!(
-        "{name}, curve over {:?} datanodes at {} a second each: seconds times others for a byte, from their mean: {}",
+        "{name}, curve over {:?} datanodes at {} a second each: seconds times others from their mean {}, the same for a byte copied {}",
         settings.repair_curve,
         tell_bytes(RATE),
-        off.join(", ")
+        from_mean(&raw),
+        from_mean(&products),
     );
     report.note(
         "W7",
         &text,
-        &json!({ "seconds_of_others_for_a_byte": products }),
+        &json!({ "seconds_times_others": raw, "seconds_of_others_for_a_byte": products }),
     )
 }
 
@@ -152,6 +160,7 @@ async fn lose_one(
     let source = Source::new(settings.seed);
     fill_store(settings, &fleet, &source, &case.files).await?;
     let copied_by_dd = dd_rate(settings, &fleet).await?;
+    let _warm = read(small, &fleet, READS_BEFORE, &Cell::new(false)).await?;
     let before = read(small, &fleet, READS_BEFORE, &Cell::new(false)).await?;
     let held = received_by_all_but(&fleet, datanodes).await?;
     fleet
@@ -311,13 +320,19 @@ async fn read(
         operations: count,
         limit: LIMIT,
     };
-    drive(&fleet.door, &fleet.group, load, async |session, number| {
-        if over.get() {
-            return Ok(Done::OVER);
-        }
-        let file = fastrand::Rng::with_seed(number as u64).usize(..files);
-        Done::answer(session.get(&format!("small/{file}")).await?, bytes)
-    })
+    drive_paced(
+        &fleet.door,
+        &fleet.group,
+        load,
+        EVERY,
+        async |session, number| {
+            if over.get() {
+                return Ok(Done::OVER);
+            }
+            let file = fastrand::Rng::with_seed(number as u64).usize(..files);
+            Done::answer(session.get(&format!("small/{file}")).await?, bytes)
+        },
+    )
     .await
 }
 

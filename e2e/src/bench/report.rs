@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::rounds::{Compared, Sample, median, percentiles};
+use super::targets;
 
 /// How a rate is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,10 @@ impl Report {
         } else {
             "not resolved"
         };
+        let target = targets::of(id, &what, ours.0, baseline.0);
+        let judged = target.map(|target| (target, targets::verdict(&compared, target)));
         line(&json!({
+            "target": target, "target_verdict": judged.map(|(_, verdict)| verdict),
             "id": id, "what": what, "class": class, "contender": ours.0, "baseline": baseline.0,
             "rate": rate_ours, "baseline_rate": rate_base,
             "ratio_median": compared.median, "ratio_min": compared.least,
@@ -106,7 +110,9 @@ impl Report {
                 compared.median, compared.least, compared.most
             ),
             format!("{:.0} %", compared.drift * 100.0),
-            verdict.to_owned(),
+            judged.map_or(verdict.to_owned(), |(target, judged)| {
+                format!("{verdict}; {target}: {judged}")
+            }),
             format!(
                 "{} / {}",
                 tell_latency(percentiles(ours.1)),

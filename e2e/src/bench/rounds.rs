@@ -95,11 +95,19 @@ pub(super) fn median(values: &[f64]) -> f64 {
 
 /// p50 and p99 of all operations, where they were taken.
 pub(super) fn percentiles(samples: &[Sample]) -> Option<(f64, f64)> {
+    let [half, most] = per_mille(samples, [500, 990])?;
+    Some((half, most))
+}
+
+/// The times that so many of a thousand operations are below.
+pub(super) fn per_mille<const N: usize>(
+    samples: &[Sample],
+    points: [usize; N],
+) -> Option<[f64; N]> {
     let all = samples.iter().flat_map(|sample| &sample.latencies);
     let mut sorted: Vec<f64> = all.copied().collect();
     sorted.sort_by(f64::total_cmp);
-    let at = |percent: usize| sorted.get(sorted.len() * percent / 100).copied();
-    at(50).zip(at(99))
+    (!sorted.is_empty()).then(|| points.map(|point| sorted[sorted.len() * point / 1000]))
 }
 
 #[cfg(test)]

@@ -112,6 +112,8 @@ pub struct Settings {
     pub ranges: Vec<u64>,
     /// Ranges in one sample.
     pub range_reads: usize,
+    /// Bytes that they read at least: small ranges are over too soon to be timed.
+    pub range_bytes: u64,
     /// Files among which small GETs are.
     pub files: usize,
     /// Bytes of those files.
@@ -211,6 +213,7 @@ impl Settings {
             streams: vec![1, 4],
             ranges: vec![64 * KIB, MIB, 4 * MIB],
             range_reads: 100,
+            range_bytes: 128 * MIB,
             files: 4_000,
             file_bytes: vec![4 * KIB],
             lookups: vec![(1, 300), (16, 1500), (64, 1500)],
@@ -221,7 +224,7 @@ impl Settings {
             repair_files: [(4, 64 * MIB), (1_000, 64 * KIB)],
             repair_curve: vec![4, 8, 16],
             curve_files: [(192, 4 * MIB), (3_000, 64 * KIB)],
-            hedged: (1_000, 20_000),
+            hedged: (1_000, 5_000),
             mixed: 600,
             herd: (1_000, 2_000),
             starts: 5,
@@ -253,6 +256,12 @@ impl Settings {
         }
     }
 
+    /// Reads of a range of so many bytes in one sample.
+    pub(super) fn reads_of(&self, range: u64) -> usize {
+        let fill = usize::try_from(self.range_bytes / range.max(1)).unwrap_or(usize::MAX);
+        self.range_reads.max(fill)
+    }
+
     fn full(self) -> Self {
         Self {
             large: 256 * MIB,
@@ -260,15 +269,16 @@ impl Settings {
             small_bytes: vec![KIB, 4 * KIB, 64 * KIB],
             streams: vec![1, 4, 16],
             range_reads: 200,
+            range_bytes: 256 * MIB,
             files: 100_000,
             file_bytes: vec![KIB, 4 * KIB],
             lookups: vec![(1, 1_000), (16, 10_000), (64, 10_000)],
             names: vec![(1, 300), (16, 3_000), (64, 8_000)],
             listed: vec![1_000, 100_000, 1_000_000],
-            pages: vec![(1, 50), (8, 200)],
+            pages: vec![(1, 250), (8, 750)],
             repair_files: [(32, 64 * MIB), (20_000, 64 * KIB)],
             curve_files: [(384, 4 * MIB), (6_000, 64 * KIB)],
-            hedged: (10_000, 40_000),
+            hedged: (10_000, 10_000),
             mixed: 2_000,
             herd: (1_000, 60_000),
             traced: 500,
@@ -292,6 +302,7 @@ impl Settings {
             streams: vec![1],
             ranges: vec![64 * KIB],
             range_reads: 4,
+            range_bytes: 0,
             files: 20,
             lookups: vec![(2, 20)],
             names: vec![(2, 6)],

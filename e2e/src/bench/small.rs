@@ -10,7 +10,7 @@ use super::baseline;
 use super::body::Source;
 use super::door::Door;
 use super::drive::{Done, Load, drive};
-use super::fleet::{Fleets, Layout, REPLICAS, fleets, fleets_of};
+use super::fleet::{Fleets, Layout, REPLICAS, fleets, fleets_of, tell_named};
 use super::group::Group;
 use super::peers::{self, Peer};
 use super::report::{Report, Unit};
@@ -48,6 +48,7 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
         }
     }
     drop(peers);
+    tell_named(report, "W3", &three)?;
     if let (Some((_, name, mut fleet)), Some(last)) = (three.into_iter().next(), last) {
         let (ready, serving) = fleet.restart_tracker(&format!("/files/{last}")).await?;
         let text = format!(

@@ -8,7 +8,7 @@ use super::baseline;
 use super::body::Source;
 use super::door::Door;
 use super::drive::{Done, Load, drive};
-use super::fleet::{Fleet, fleets};
+use super::fleet::{Fleet, fleets, tell_named};
 use super::group::Group;
 use super::peers::{self, Peer};
 use super::report::{Report, Unit};
@@ -44,6 +44,7 @@ pub(super) async fn run(settings: &Settings, report: &mut Report) -> io::Result<
             unit: Unit::Bytes,
         };
         measure(settings, report, &task, sides).await?;
+        tell_named(report, "W1", &fleets)?;
     }
     as_forms(settings, report, &source, scratch.path()).await
 }

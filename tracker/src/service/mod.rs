@@ -29,11 +29,12 @@ use dfs_client::write_stream::WriteStreams;
 use dfs_client::{ClientMetrics, HttpClient};
 use dfs_protocol::datanode::{AdminState, Liveness};
 use dfs_protocol::status::Verdict;
-use dfs_protocol::{ClusterId, DatanodeId, Epoch, Fence, Incarnation, Problem, TrashId};
+use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Epoch, Fence, Incarnation, Problem, TrashId};
 use dfs_runtime::clock::SharedClock;
 use dfs_runtime::net::SharedConnector;
 use dfs_runtime::rng::SharedRng;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use self::events::EventLog;
 use crate::config::TrackerConfig;
@@ -42,12 +43,12 @@ use crate::metrics::{EventMetrics, TrackerMetrics};
 use crate::model::comparison::Comparison;
 use crate::model::datanodes::Picture;
 use crate::model::hot::{HALF_LIFE, HOT_FILES, HotSketch};
-use crate::model::op::Op;
+use crate::model::op::{ChunkRecord, Op};
 use crate::plan::removal::{ok_to_stop, one_more_may_stop, safe_to_remove};
 use crate::plan::tasks::TaskTable;
 use crate::store::{
-    Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, CommitObserver, Engine, StoreError,
-    SubmitError, new_trash_id,
+    Catalog, CatalogConfig, CatalogLimits, CatalogMetrics, CommitObserver, Engine, Snapshot,
+    StoreError, SubmitError, new_trash_id,
 };
 
 /// Chunks of one page while the catalog is loaded.
@@ -269,14 +270,14 @@ impl Tracker {
             }
             state.expect_checkpoints(meta.checkpoints, self.config.replication_factor, now);
         }
-        let mut after = None;
+        let mut reading = self.read_chunks(None);
         loop {
-            let page = self
-                .catalog
-                .read(move |snapshot| snapshot.scan_chunks(after, LOAD_PAGE))
-                .await?;
+            let page = reading.await.map_err(|error| StoreError::Engine {
+                detail: error.to_string(),
+            })??;
             let Some((last, _)) = page.last() else { break };
-            after = Some(*last);
+            // The next page is read while this one is taken in.
+            reading = self.read_chunks(Some(*last));
             let mut state = self.state();
             for (id, record) in &page {
                 state.expect(*id, record, self.config.replication_factor);
@@ -286,6 +287,15 @@ impl Tracker {
         self.load_trash(now).await?;
         self.state().sync(now);
         Ok(())
+    }
+
+    fn read_chunks(
+        &self,
+        after: Option<ChunkId>,
+    ) -> JoinHandle<Result<Vec<(ChunkId, ChunkRecord)>, StoreError>> {
+        let catalog = self.catalog.clone();
+        let scan = move |snapshot: &Snapshot<'_>| snapshot.scan_chunks(after, LOAD_PAGE);
+        tokio::spawn(async move { catalog.read(scan).await })
     }
 
     async fn load_condemned(&self, now: Duration) -> Result<(), StartError> {

@@ -109,6 +109,7 @@ impl Nginx {
                 prefix: "/",
                 query: "",
                 moved_from: "",
+                named: None,
             },
             group,
             address,

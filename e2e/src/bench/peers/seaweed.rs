@@ -118,6 +118,7 @@ impl Seaweed {
                     prefix: "/",
                     query: "?fsync=true",
                     moved_from: "?mv.from=/",
+                    named: None,
                 };
                 ("SeaweedFS filer, fsync", door)
             }
