@@ -15,6 +15,7 @@ use dfs_runtime::shutdown::Shutdown;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::GatewayConfig;
+use crate::download::HedgeDelay;
 use crate::lease::Lease;
 use crate::metrics::{Doubt, GatewayMetrics, Refusal};
 use crate::patience::Patient;
@@ -54,6 +55,7 @@ pub(crate) struct Gateway {
     pub(crate) pool: Arc<Pool>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) hedges: Arc<Semaphore>,
+    pub(crate) hedge_delay: HedgeDelay,
     uploads: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
     cluster: OnceCell<ClusterId>,
@@ -87,6 +89,7 @@ impl Gateway {
             pool: Arc::new(pool),
             suspects,
             hedges: Arc::new(Semaphore::new(config.max_hedges)),
+            hedge_delay: HedgeDelay::new(config.hedge_after),
             uploads: Arc::new(Semaphore::new(config.max_uploads)),
             downloads: Arc::new(Semaphore::new(config.max_downloads)),
             cluster: OnceCell::new(),

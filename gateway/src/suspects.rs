@@ -13,7 +13,9 @@ use dfs_runtime::clock::SharedClock;
 use crate::metrics::{Doubt, GatewayMetrics};
 
 /// How long a doubt lasts.
-const LASTS: Duration = Duration::from_secs(10);
+pub(crate) const LASTS: Duration = Duration::from_secs(10);
+/// How long one lasts about a datanode that was only later than others usually are.
+pub(crate) const BRIEFLY: Duration = Duration::from_secs(1);
 /// Datanodes in doubt at once; the oldest doubts go first.
 const MOST: usize = 1024;
 
@@ -22,19 +24,21 @@ const MOST: usize = 1024;
 struct Doubts(BTreeMap<DatanodeId, (Doubt, Duration)>);
 
 impl Doubts {
-    /// Notes what was seen at `now`; says whether it is news. A milder doubt does not replace a worse one.
-    fn note(&mut self, id: DatanodeId, doubt: Doubt, now: Duration) -> bool {
+    /// Notes what was seen and until when it counts; says whether it is news. A milder doubt does not replace a worse one, nor
+    /// a shorter one a longer one.
+    fn note(&mut self, id: DatanodeId, doubt: Doubt, until: Duration, now: Duration) -> bool {
         self.0.retain(|_, (_, until)| now < *until);
-        let known = self.0.get(&id).map(|(known, _)| *known);
-        let worse = known.map_or(doubt, |known| doubt.max(known));
+        let known = self.0.get(&id).copied();
+        let worse = known.map_or(doubt, |(known, _)| doubt.max(known));
+        let until = known.map_or(until, |(_, known)| until.max(known));
         if self.0.len() >= MOST && !self.0.contains_key(&id) {
             let oldest = self.0.iter().min_by_key(|(_, (_, until))| *until);
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
                 self.0.remove(&oldest);
             }
         }
-        self.0.insert(id, (worse, now + LASTS));
-        known != Some(worse)
+        self.0.insert(id, (worse, until));
+        known.map(|(known, _)| known) != Some(worse)
     }
 
     /// The doubt about a datanode at `now`.
@@ -63,8 +67,14 @@ impl Suspects {
 
     /// A datanode failed or stalled; says whether that is news.
     pub(crate) fn note(&self, id: DatanodeId, doubt: Doubt) -> bool {
+        self.note_for(id, doubt, LASTS)
+    }
+
+    /// As [`Self::note`], for so long.
+    pub(crate) fn note_for(&self, id: DatanodeId, doubt: Doubt, lasts: Duration) -> bool {
         self.metrics.doubts.inc(doubt);
-        self.lock().note(id, doubt, self.clock.monotonic())
+        let now = self.clock.monotonic();
+        self.lock().note(id, doubt, now + lasts, now)
     }
 
     /// A datanode did what it was asked.
@@ -115,11 +125,12 @@ mod tests {
     fn a_doubt_passes_by_itself_and_the_worse_one_stays_until_then() {
         let (mut doubts, id) = (Doubts::default(), DatanodeId::from_u128(1));
         assert_eq!(doubts.of(id, at(0)), None);
-        doubts.note(id, Doubt::Silent, at(0));
-        doubts.note(id, Doubt::Slow, at(5));
+        doubts.note(id, Doubt::Silent, at(10), at(0));
+        doubts.note(id, Doubt::Slow, at(15), at(5));
         assert_eq!(doubts.of(id, at(14)), Some(Doubt::Silent));
         assert_eq!(doubts.of(id, at(15)), None);
-        doubts.note(id, Doubt::Slow, at(16));
+        doubts.note(id, Doubt::Slow, at(26), at(16));
+        doubts.note(id, Doubt::Slow, at(17), at(16));
         assert_eq!(doubts.of(id, at(17)), Some(Doubt::Slow));
     }
 
@@ -129,7 +140,7 @@ mod tests {
         let id = |number: usize| DatanodeId::from_u128(number as u128);
         for number in 0..=MOST {
             let now = at(0) + Duration::from_millis(number as u64);
-            doubts.note(id(number), Doubt::Silent, now);
+            doubts.note(id(number), Doubt::Silent, now + LASTS, now);
         }
         assert_eq!(doubts.0.len(), MOST);
         assert_eq!(doubts.of(id(0), at(2)), None);

@@ -116,3 +116,36 @@ async fn i31_no_more_replicas_than_allowed_are_asked_beside_others() {
     assert_eq!((world.chain.reads(1), world.chain.reads(2)), (0, 0));
     reading.abort();
 }
+
+#[tokio::test]
+async fn fault_15_who_is_later_than_others_usually_are_is_overtaken_early_and_doubted_briefly() {
+    let clock = Arc::new(ManualClock::default());
+    let world = World::at(3, CHUNK, hedging(), clock.clone()).await;
+    let (world, bytes) = stored_in(world).await;
+    // By the clock that stands still they take no time at all.
+    for _ in 0..40 {
+        assert!(read(&world, 0..LENGTH).await.unwrap().unwrap() == bytes);
+    }
+    world.chain.order_read(0, Some(ReadFault::Mute));
+    let before = world.chain.reads(0);
+    eventually_overtaken(&world).await;
+    let asked = world.chain.reads(0);
+    assert!(asked > before);
+    // A doubt about one that kept readers waiting for the longest delay would last ten seconds.
+    clock.advance(Duration::from_secs(2));
+    eventually_overtaken(&world).await;
+    assert!(world.chain.reads(0) > asked);
+}
+
+/// Reads until one more replica was overtaken.
+async fn eventually_overtaken(world: &World) {
+    let hedges = &world.gateway.metrics.hedges;
+    let won = hedges.get(Hedge::Won);
+    for _ in 0..100 {
+        read(world, 0..LENGTH).await.unwrap().unwrap();
+        if hedges.get(Hedge::Won) > won {
+            return;
+        }
+    }
+    panic!("nobody was overtaken in 100 reads");
+}

@@ -2,6 +2,7 @@
 //! mid-stream (design.md section 7).
 
 mod body;
+mod hedge_delay;
 #[cfg(test)]
 mod hedge_tests;
 mod progress;
@@ -19,6 +20,7 @@ use dfs_runtime::trace;
 use tokio::sync::mpsc;
 
 use body::DownloadBody;
+pub(crate) use hedge_delay::HedgeDelay;
 use reader::Reader;
 
 use crate::error::DownloadError;

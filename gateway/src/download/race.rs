@@ -1,6 +1,7 @@
 //! Replicas that are asked for the same next block: the first one that delivers it is read on.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use dfs_client::blocks::{Block, BlockStream, read_blocks};
 use dfs_client::{ClientError, HttpClient};
@@ -40,6 +41,8 @@ pub(super) struct Arrived {
     pub(super) is_hedge: bool,
     /// Those that were asked before it and have not arrived.
     pub(super) overtaken: Vec<DatanodeId>,
+    /// When it was opened; none of one that was open before.
+    pub(super) opened: Option<Duration>,
     pub(super) outcome: Result<(Lane, Block), ClientError>,
 }
 
@@ -61,6 +64,7 @@ impl Race {
                 datanode,
                 is_hedge: false,
                 overtaken: Vec::new(),
+                opened: None,
                 outcome: next.map(|block| (lane, block)),
             }
         };
@@ -74,6 +78,7 @@ impl Race {
         replica: DatanodeAddress,
         chunk: SealedChunk,
         rest: Range<u64>,
+        now: Duration,
         hedge: Option<OwnedSemaphorePermit>,
     ) {
         let datanode = replica.id;
@@ -91,6 +96,7 @@ impl Race {
                 datanode,
                 is_hedge,
                 overtaken: Vec::new(),
+                opened: Some(now),
                 outcome,
             }
         };

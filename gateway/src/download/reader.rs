@@ -20,6 +20,7 @@ use crate::error::DownloadError;
 use crate::gateway::SharedGateway;
 use crate::metrics::{Doubt, Hedge};
 use crate::patience::{REPORT_PAUSE, is_unreported};
+use crate::suspects;
 
 type Blocks = mpsc::Sender<Result<Bytes, DownloadError>>;
 
@@ -183,15 +184,19 @@ impl Reader {
         reading: Option<Lane>,
         search: &mut Search,
     ) -> Result<(Lane, Block), DownloadError> {
-        let patience = self.gateway.config.hedge_after;
+        let long = self.gateway.config.hedge_after;
+        // In the middle of a chunk a disk may seek. A first block is late when others would have been here.
+        let mut patience = self.gateway.hedge_delay.now();
+        let mut lasts = suspects::LASTS;
         let mut race = Race::default();
         if let Some(mut lane) = reading {
-            match tokio::time::timeout(patience, lane.next()).await {
+            match tokio::time::timeout(long, lane.next()).await {
                 Ok(Ok(block)) => return Ok((lane, block)),
                 Ok(Err(error)) => self.leave(lane.replica.id, &error, search),
                 Err(_) => {
                     race.go_on(lane);
                     self.hedge(&mut race, search);
+                    patience = long;
                 }
             }
         }
@@ -203,7 +208,12 @@ impl Reader {
             let arrived = tokio::select! {
                 arrived = race.next() => arrived,
                 () = tokio::time::sleep(patience) => {
+                    if patience < long {
+                        // Late, but nobody knows yet how late.
+                        lasts = suspects::BRIEFLY;
+                    }
                     self.hedge(&mut race, search);
+                    patience = long;
                     continue;
                 }
             };
@@ -211,11 +221,16 @@ impl Reader {
                 datanode,
                 is_hedge,
                 overtaken,
+                opened,
                 outcome,
             } = arrived;
             match outcome {
                 Ok(first) => {
-                    self.won(datanode, is_hedge, &overtaken, search);
+                    if let Some(opened) = opened {
+                        let took = self.gateway.clock.monotonic().saturating_sub(opened);
+                        self.gateway.hedge_delay.note(took);
+                    }
+                    self.won(datanode, is_hedge, (&overtaken, lasts), search);
                     return Ok(first);
                 }
                 Err(error) => self.leave(datanode, &error, search),
@@ -246,15 +261,16 @@ impl Reader {
         search.tried.insert(replica.id);
         let http = self.gateway.datanodes.http().clone();
         let Progress { chunk, .. } = search.progress;
-        race.open(http, replica, chunk, search.progress.rest(), hedge);
+        let now = self.gateway.clock.monotonic();
+        race.open(http, replica, chunk, search.progress.rest(), now, hedge);
     }
 
-    /// A replica delivered first: those that it overtook come last for a while, here and in other reads.
+    /// A replica delivered first: those that it overtook come last for so long, here and in other reads.
     fn won(
         &self,
         datanode: DatanodeId,
         is_hedge: bool,
-        overtaken: &[DatanodeId],
+        (overtaken, lasts): (&[DatanodeId], Duration),
         search: &mut Search,
     ) {
         if is_hedge {
@@ -262,7 +278,7 @@ impl Reader {
         }
         self.gateway.suspects.clear(datanode);
         for slow in overtaken {
-            self.gateway.suspects.note(*slow, Doubt::Slow);
+            self.gateway.suspects.note_for(*slow, Doubt::Slow, lasts);
             search.tried.remove(slow);
         }
     }
