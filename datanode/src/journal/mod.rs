@@ -178,6 +178,8 @@ impl Journal {
             load(&disk, dir, *number, is_last, before, &mut state)?;
             before = state.segments.get(number).map_or(before, |s| s.highest);
         }
+        // The last one may have been begun by a run that died before its name was durable.
+        disk.sync_dir(dir)?;
         Ok(Self {
             disk,
             dir: dir.to_path_buf(),
@@ -303,8 +305,11 @@ impl Journal {
         file.set_length(0).map_err(failed)?;
         file.write_all_at(&encode_segment_header(next, cluster), 0)
             .map_err(failed)?;
-        file.sync().map_err(failed)?;
-        self.disk.sync_dir(&self.dir).map_err(failed)?;
+        // A failed fsync is believed by the next one: nothing is built on a header, or a name, of which that is not known.
+        let stopped =
+            |error: io::Error| JournalError::Failed(fail_stop.fail(&path, &error).to_string());
+        file.sync().map_err(stopped)?;
+        self.disk.sync_dir(&self.dir).map_err(stopped)?;
         let segment = Segment::new(file, path, SEGMENT_HEADER_LEN as u64, highest);
         state.segments.insert(next, segment);
         Ok(next)
@@ -470,7 +475,10 @@ fn load(
         file.set_length(found.end)?;
     }
     if is_last {
-        // What a killed process left in the page cache becomes durable before it is built upon.
+        // What a killed process left in the page cache becomes durable before it is built upon. It is written again
+        // first: where an fsync had failed the cache counts as clean, and another one would say so without a write.
+        let kept = usize::try_from(found.end).unwrap_or(bytes.len());
+        file.write_all_at(bytes.get(..kept).unwrap_or(&bytes), 0)?;
         file.sync()?;
     }
     let readable = found.records.iter().map(|r| r.head.sequence).max();

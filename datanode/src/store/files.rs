@@ -16,7 +16,7 @@ use dfs_runtime::rng::SharedRng;
 use super::attempt::{Attempt, STAGED_SUFFIX};
 use super::buffers::Buffers;
 use super::claim::Claim;
-use super::error::{FailStop, StoreError};
+use super::error::{FailStop, StoreError, is_full, is_passing};
 use super::group::GroupSync;
 use super::index::{MonotonicSeconds, ReplicaIndex, ReplicaKey, key};
 use super::layout::{
@@ -485,9 +485,16 @@ impl Shared {
         // Held while making it: a second writer must not build on a name that is not durable yet.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if !made.contains(&dir) {
-            self.disk
-                .create_dir_all(&dir)
-                .map_err(|e| self.write_error("making a directory", e))?;
+            self.disk.create_dir_all(&dir).map_err(|error| {
+                let read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
+                if read_only || is_full(&error) || is_passing(&error) {
+                    return self.write_error("making a directory", error);
+                }
+                // It may be the fsync of its name that failed, and no later one mends that.
+                self.fail_stop.fail(&dir, &error)
+            })?;
+            // It may be there by a run that died before its name was durable.
+            self.sync_dir(&self.root.join(CHUNKS_DIR))?;
             made.insert(dir.clone());
         }
         Ok(dir)

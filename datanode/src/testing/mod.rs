@@ -25,13 +25,20 @@ pub(crate) enum DiskOp {
     Remove(PathBuf),
 }
 
+/// No header is longer.
+const HEADER: u64 = 64;
+
 /// What fails from now on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// fsync of files.
     pub(crate) sync: bool,
+    /// fsync of files that hold no more than a header.
+    pub(crate) sync_header: bool,
     /// fsync of directories under `chunks/`, and of `packs/`.
     pub(crate) sync_dir: bool,
+    /// fsync of the name of a directory that is made.
+    pub(crate) make_dir: bool,
     /// Writes of more than a header, and all writes to packs, fail with this error number.
     pub(crate) write: Option<i32>,
     /// Reads past the header fail with this error number.
@@ -161,7 +168,12 @@ pub(crate) const ENOSPC: i32 = 28;
 
 impl Disk for TestDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(path)
+        let is_there = path.exists();
+        RealDisk.create_dir_all(path)?;
+        if self.faults().make_dir && !is_there {
+            return Err(os(EIO));
+        }
+        Ok(())
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -282,7 +294,8 @@ impl DiskFile for TestFile {
     fn sync(&self) -> io::Result<()> {
         self.disk.note(DiskOp::Sync(self.path.clone()));
         self.disk.wait_while_held(&self.path, Held::Syncs)?;
-        if self.disk.faults().sync {
+        let faults = self.disk.faults();
+        if faults.sync || faults.sync_header && self.inner.length()? <= HEADER {
             return Err(os(EIO));
         }
         self.inner.sync()

@@ -102,6 +102,44 @@ fn fault_13_after_a_failed_directory_sync_nothing_is_acknowledged() {
 }
 
 #[test]
+fn i14_after_a_failed_sync_of_the_name_of_a_new_directory_nothing_is_acknowledged() {
+    let bench = Bench::new();
+    let (staged, chunk) = bench.stage(2, b"def");
+    bench.disk.set(Faults {
+        make_dir: true,
+        ..Faults::default()
+    });
+    assert!(staged.seal(&chunk).is_err());
+    // The directory is there now, and no later fsync says that its name was lost.
+    bench.disk.set(Faults::default());
+    assert!(bench.store.begin(&new_chunk(3, 1)).is_err());
+    assert!(bench.store.index().get((chunk.id, chunk.version)).is_none());
+}
+
+#[test]
+fn i02_a_directory_that_a_run_before_left_is_made_durable_before_it_is_built_upon() {
+    let bench = Bench::new();
+    let chunk = bench.put(1, b"abc");
+    let path = bench.path(&chunk);
+    bench
+        .store
+        .remove(chunk.id, chunk.version, ChunkKind::Data)
+        .unwrap();
+    let bench = bench.restart();
+    bench.disk.take_ops();
+    bench.put(1, b"abc");
+    let ops = bench.disk.take_ops();
+    let all = path.parent().and_then(Path::parent).unwrap();
+    let synced = ops
+        .iter()
+        .position(|op| *op == DiskOp::SyncDir(all.to_path_buf()));
+    let named = ops
+        .iter()
+        .position(|op| matches!(op, DiskOp::Rename(_, to) if *to == path));
+    assert!(synced.is_some() && synced < named, "{ops:?}");
+}
+
+#[test]
 fn i15_a_full_disk_refuses_the_chunk_removes_the_staged_file_and_goes_on_reading_and_deleting() {
     let bench = Bench::new();
     let chunk = bench.put(1, b"abc");
