@@ -240,6 +240,8 @@ const BATCH_BUCKETS: &[f64] = &[
 #[derive(Debug, Clone)]
 pub struct PackMetrics {
     packs: IntGauge,
+    /// Packs that stay because the disk did not give them whole.
+    pub unread: IntGauge,
     live: IntGauge,
     dead: IntGauge,
     /// Entries that wait for a batch.
@@ -257,6 +259,10 @@ impl PackMetrics {
         let g = |name: &str, help: &str| gauge(registry, &format!("dfs_datanode_{name}"), help);
         Ok(Self {
             packs: g("packs", "Packs on the volume")?,
+            unread: g(
+                "packs_unread",
+                "Packs that the disk did not give whole at the start: they stay until a later start reads them",
+            )?,
             live: g("pack_live_bytes", "Bytes of live entries in packs")?,
             dead: g(
                 "pack_dead_bytes",

@@ -166,6 +166,8 @@ impl FileChunkStore {
             shared.forget_shadow(key);
         }
         shared.metrics.packs.set(shared.packs.totals());
+        let unread = i64::try_from(shared.packs.unread()).unwrap_or(i64::MAX);
+        shared.metrics.packs.unread.set(unread);
         tracing::info!(
             replicas = shared.index.totals().0,
             damaged = found.damaged.len() + packed.damaged.len() + packed.ruins.len(),

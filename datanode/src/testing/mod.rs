@@ -43,6 +43,8 @@ pub(crate) struct Faults {
     pub(crate) write: Option<i32>,
     /// Reads past the header fail with this error number.
     pub(crate) read: Option<i32>,
+    /// Reads of packs that meet these bytes fail.
+    pub(crate) bad: Option<(u64, u64)>,
     /// Nothing is in the page cache.
     pub(crate) cold: bool,
     /// Opening for reading fails with this error number.
@@ -242,7 +244,10 @@ impl TestFile {
 
 impl DiskFile for TestFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        match self.disk.faults().read {
+        let faults = self.disk.faults();
+        let meets = |(from, to): (u64, u64)| offset < to && offset + buffer.len() as u64 > from;
+        match faults.read {
+            _ if self.is_pack() && faults.bad.is_some_and(meets) => Err(os(EIO)),
             Some(error) if offset >= 4096 || self.is_pack() => Err(os(error)),
             _ => self.inner.read_at(buffer, offset),
         }

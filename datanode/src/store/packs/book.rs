@@ -46,6 +46,9 @@ pub struct Book {
     graves: BTreeMap<ReplicaKey, BTreeSet<u64>>,
     /// The last pack that has a removal of a key.
     last_removals: BTreeMap<ReplicaKey, u64>,
+    /// Packs that the disk did not give whole at the start: what is there that nobody knows of must not be deleted, nor
+    /// come back deleted.
+    unread: BTreeSet<u64>,
     /// The pack that takes entries; all others are closed.
     pub open: Option<u64>,
 }
@@ -66,6 +69,16 @@ impl Book {
     pub fn add_pack(&mut self, number: u64, end: u64) {
         let pack = self.packs.entry(number).or_default();
         pack.end = end;
+    }
+
+    /// The disk did not give the whole pack: it stays as it is until a later start reads it.
+    pub fn keep_unread(&mut self, number: u64) {
+        self.unread.insert(number);
+    }
+
+    /// How many packs were not read whole.
+    pub fn unread(&self) -> u64 {
+        self.unread.len() as u64
     }
 
     /// The pack takes bytes up to `end`.
@@ -125,21 +138,31 @@ impl Book {
 
     /// Packs, bytes of live entries, and all other bytes.
     pub fn totals(&self) -> (u64, u64, u64) {
-        let bytes: u64 = self.packs.values().map(|pack| pack.end).sum();
-        let live = self.packs.values().map(|pack| pack.live_bytes).sum();
+        let bytes = |(number, pack): (&u64, &Pack)| {
+            // Of a pack that stays nothing is given back.
+            if self.unread.contains(number) {
+                pack.live_bytes
+            } else {
+                pack.end
+            }
+        };
+        let bytes: u64 = self.packs.iter().map(bytes).sum();
+        let live: u64 = self.packs.values().map(|pack| pack.live_bytes).sum();
         (self.packs.len() as u64, live, bytes.saturating_sub(live))
     }
 
     /// Whether a removal in `pack` must outlive that pack: a dead entry of the key lies in another
-    /// one, and no later live entry supersedes it.
+    /// one, or may lie there unread, and no later live entry supersedes it.
     pub fn needs_removal(&self, key: ReplicaKey, pack: u64) -> bool {
         let elsewhere = |graves: &BTreeSet<u64>| graves.iter().any(|grave| *grave != pack);
-        !self.places.contains_key(&key) && self.graves.get(&key).is_some_and(elsewhere)
+        !self.places.contains_key(&key)
+            && (elsewhere(&self.unread) || self.graves.get(&key).is_some_and(elsewhere))
     }
 
     /// The file of a pack is gone, durably.
     pub fn drop_pack(&mut self, number: u64) {
         let dropped = self.packs.remove(&number).unwrap_or_default();
+        self.unread.remove(&number);
         for key in dropped.removals {
             // Of what an earlier pack still has, too much is kept rather than too little.
             if self.last_removals.get(&key) == Some(&number) {
@@ -201,7 +224,7 @@ impl Book {
         let closed = self
             .packs
             .iter()
-            .filter(|(number, _)| self.open != Some(**number));
+            .filter(|(number, _)| self.open != Some(**number) && !self.unread.contains(number));
         let mut small = Vec::new();
         let mut best: Option<(u64, u64)> = None;
         for (number, pack) in closed {

@@ -215,6 +215,11 @@ impl Packs {
     }
 
     /// Packs, live bytes and dead bytes.
+    /// How many packs the disk did not give whole at the start.
+    pub(super) fn unread(&self) -> u64 {
+        self.lock().book.unread()
+    }
+
     pub(super) fn totals(&self) -> (u64, u64, u64) {
         self.lock().book.totals()
     }

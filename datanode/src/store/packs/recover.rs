@@ -29,8 +29,12 @@ use crate::store::record::{HeaderError, block_count, decode_footer, footer_lengt
 const WORKERS: usize = 8;
 /// Bytes read at once: the headers of a dozen small entries, little of a large one.
 const WINDOW: u64 = 64 * 1024;
-/// Reads of one pack that may fail before its rest is given up.
-const MAX_READ_ERRORS: usize = 64;
+/// What a disk cannot give is passed over in such steps, the size of its sectors;
+const BAD_SECTOR: u64 = 4096;
+/// behind so many of them in a row in twice as long ones each time,
+const MANY_ERRORS: u32 = 64;
+/// and at most in such: a disk that gives nothing must not keep the start waiting for each of its sectors.
+const LONGEST_STEP: u64 = 1024 * 1024;
 
 /// What the packs hold.
 #[derive(Debug, Default)]
@@ -73,6 +77,8 @@ struct Contents {
     /// Entries that may be torn, and that the disk does not give.
     unreadable: Vec<ReplicaKey>,
     unfinished: u64,
+    /// The disk did not give all of it: there may be entries that nobody knows of.
+    unread: bool,
     end: u64,
     /// What is to be made durable first.
     tail: Option<Tail>,
@@ -202,10 +208,18 @@ impl Recovered {
             ruins,
             unreadable,
             unfinished,
+            unread,
             end,
             tail: _,
         } = contents;
         self.book.add_pack(number, end);
+        if unread {
+            tracing::warn!(
+                pack = number,
+                "the disk does not give all of a pack: it stays as it is until a later start reads it"
+            );
+            self.book.keep_unread(number);
+        }
         self.salts.insert(number, salt);
         self.unfinished += unfinished;
         let ruin = |(from, to)| Ruin {
@@ -291,8 +305,13 @@ fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Conte
     let mut holes = Vec::new();
     let mut offset = PACK_HEADER_LEN;
     let mut hole = None;
-    while offset < window.length && window.errors < MAX_READ_ERRORS {
+    while offset < window.length {
         let bytes = window.at(offset, MAX_ENTRY_HEADER)?;
+        if bytes.is_empty() {
+            hole.get_or_insert(offset);
+            offset = window.behind_error(offset);
+            continue;
+        }
         let read = Entry::decode(bytes, number, offset, Some(salt));
         let room = window.length - offset;
         if let Some((entry, _)) = read.filter(|(entry, _)| entry.length() <= room) {
@@ -336,11 +355,12 @@ fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Conte
         ruins: holes,
         unreadable: unreadable.iter().map(|(_, key)| *key).collect(),
         unfinished,
+        unread: window.errors > 0,
         end: PACK_HEADER_LEN,
         tail: None,
     };
     // What the disk did not give may be there another time: nothing is cut then.
-    let unread = (window.errors > 0).then_some(window.length);
+    let unread = contents.unread.then_some(window.length);
     let ends = contents.ruins.iter().map(|(_, to)| *to);
     let last = contents.entries.last();
     let last = last.map(|(offset, entry)| offset + entry.length());
@@ -413,7 +433,10 @@ struct Window {
     length: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Reads that failed.
     errors: usize,
+    /// The last of them, without one between that did not.
+    in_a_row: u32,
 }
 
 impl Window {
@@ -424,6 +447,7 @@ impl Window {
             start: 0,
             bytes: Vec::new(),
             errors: 0,
+            in_a_row: 0,
         }
     }
 
@@ -433,7 +457,10 @@ impl Window {
         if offset < self.start || end > self.start + self.bytes.len() as u64 {
             self.start = offset;
             match self.read(offset, WINDOW) {
-                Ok(bytes) => self.bytes = bytes,
+                Ok(bytes) => {
+                    self.bytes = bytes;
+                    self.in_a_row = 0;
+                }
                 Err(error) if is_passing(&error) => return Err(error),
                 // A smaller part may be readable.
                 Err(_) => self.bytes = self.retry(offset, count)?,
@@ -445,14 +472,31 @@ impl Window {
         Ok(&rest[..rest.len().min(count)])
     }
 
+    /// Where to go on behind a read at `offset` that failed.
+    fn behind_error(&self, offset: u64) -> u64 {
+        let doublings = self.in_a_row.saturating_sub(MANY_ERRORS).min(8);
+        let step = (BAD_SECTOR << doublings).min(LONGEST_STEP);
+        (offset / BAD_SECTOR * BAD_SECTOR).saturating_add(step)
+    }
+
     fn retry(&mut self, offset: u64, count: u64) -> io::Result<Vec<u8>> {
-        match self.read(offset, count) {
+        let sector = BAD_SECTOR - offset % BAD_SECTOR;
+        let read = match self.read(offset, count) {
+            // Most headers are short: this one may end before the bad sector.
+            Err(error) if !is_passing(&error) && sector < count => self.read(offset, sector),
+            read => read,
+        };
+        match read {
             Err(error) if is_passing(&error) => Err(error),
             Err(_) => {
                 self.errors += 1;
+                self.in_a_row = self.in_a_row.saturating_add(1);
                 Ok(Vec::new())
             }
-            read => read,
+            read => {
+                self.in_a_row = 0;
+                read
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dfs_protocol::datanode::Damage;
 
 use super::*;
-use crate::store::packs::format::{Entry, entry_length};
+use crate::store::packs::format::{Entry, PACK_HEADER_LEN, entry_length};
 use crate::testing::{DiskOp, EIO, ENOSPC, Faults};
 
 /// Bytes of an entry of a chunk of so many bytes with the hint of these tests.
@@ -155,6 +155,45 @@ fn fault_13_after_a_failed_sync_of_the_packs_directory_nothing_is_acknowledged()
     bench.disk.set(Faults::default());
     assert!(!held(&bench, &chunk));
     assert!(bench.store.begin(&new_chunk(3, 1)).is_err());
+}
+
+#[test]
+fn i01_what_the_disk_does_not_give_at_a_start_is_never_deleted_and_costs_nothing_behind_it() {
+    let bench = Bench::packed();
+    let chunks: Vec<_> = (1..=90).map(|id| bench.put(id, &bytes(3000))).collect();
+    let pack = pack_of(&bench);
+    let at = |number: u64| PACK_HEADER_LEN + number * entry(3000);
+    // From the middle of one entry to the beginning of another.
+    let bad = (at(20) + 600, at(50));
+    bench.disk.set(Faults {
+        bad: Some(bad),
+        ..Faults::default()
+    });
+    let bench = bench.restart();
+    let (before, behind) = (&chunks[..20], &chunks[51..]);
+    for chunk in before.iter().chain(behind) {
+        assert!(held(&bench, chunk), "{chunk:?} can be read");
+    }
+    assert!(!held(&bench, &chunks[30]));
+    assert_eq!(bench.metrics.packs.unread.get(), 1);
+    // Nearly all that is known of the pack is dead.
+    for chunk in before.iter().chain(behind).skip(1) {
+        let removed = bench.store.remove(chunk.id, chunk.version, ChunkKind::Data);
+        assert!(removed.unwrap());
+    }
+    while bench.store.compact().unwrap().is_some() {}
+    assert!(pack.exists(), "what nobody read was deleted");
+    // The removals lie in the next pack. They must outlive it, too.
+    let bench = bench.restart();
+    while bench.store.compact().unwrap().is_some() {}
+    bench.disk.set(Faults::default());
+    let bench = bench.restart();
+    for (number, chunk) in chunks.iter().enumerate() {
+        let kept = number == 0 || (20..=50).contains(&number);
+        // What lay around the bad bytes was removed where it was known.
+        assert_eq!(held(&bench, chunk), kept, "{number}");
+    }
+    assert_eq!(bench.metrics.packs.unread.get(), 0);
 }
 
 #[test]
