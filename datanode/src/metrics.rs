@@ -286,12 +286,13 @@ impl PackMetrics {
         })
     }
 
-    /// Packs, live bytes and dead bytes now.
-    pub fn set(&self, (packs, live, dead): (u64, u64, u64)) {
+    /// Packs, live bytes, dead bytes and packs that were not read whole, now.
+    pub fn set(&self, [packs, live, dead, unread]: [u64; 4]) {
         let whole = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.packs.set(whole(packs));
         self.live.set(whole(live));
         self.dead.set(whole(dead));
+        self.unread.set(whole(unread));
     }
 
     /// A batch of so many entries is durable.

@@ -5,7 +5,7 @@ use dfs_runtime::disk::RealDisk;
 
 use super::*;
 use crate::testing::sim::SimDisk;
-use crate::testing::{DiskOp, ENOSPC, Faults, TestDisk};
+use crate::testing::{DiskOp, ENOSPC, Faults, New, TestDisk};
 
 const CLUSTER: ClusterId = ClusterId::from_u128(0xc);
 
@@ -381,7 +381,7 @@ fn i14_after_a_failed_sync_of_a_new_segment_no_append_is_acknowledged() {
     let mut sequence = 21;
     loop {
         bench.disk.set(Faults {
-            sync_header: true,
+            sync_new: Some(New::File),
             ..Faults::default()
         });
         let appended = bench.append(&journal, (1, 1), sequence, b"x");

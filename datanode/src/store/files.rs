@@ -166,14 +166,12 @@ impl FileChunkStore {
             shared.forget_shadow(key);
         }
         shared.metrics.packs.set(shared.packs.totals());
-        let unread = i64::try_from(shared.packs.unread()).unwrap_or(i64::MAX);
-        shared.metrics.packs.unread.set(unread);
         tracing::info!(
             replicas = shared.index.totals().0,
             damaged = found.damaged.len() + packed.damaged.len() + packed.ruins.len(),
             foreign = found.foreign.len(),
             unfinished = found.staged_removed + packed.unfinished,
-            packs = shared.packs.totals().0,
+            packs = shared.packs.totals()[0],
             "scanned the volume"
         );
         Ok(Self { shared })

@@ -28,17 +28,24 @@ pub(crate) enum DiskOp {
 /// No header is longer.
 const HEADER: u64 = 64;
 
+/// What was just made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum New {
+    /// The name of a directory.
+    Directory,
+    /// A file that holds no more than a header.
+    File,
+}
+
 /// What fails from now on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// fsync of files.
     pub(crate) sync: bool,
-    /// fsync of files that hold no more than a header.
-    pub(crate) sync_header: bool,
+    /// fsync of what was just made.
+    pub(crate) sync_new: Option<New>,
     /// fsync of directories under `chunks/`, and of `packs/`.
     pub(crate) sync_dir: bool,
-    /// fsync of the name of a directory that is made.
-    pub(crate) make_dir: bool,
     /// Writes of more than a header, and all writes to packs, fail with this error number.
     pub(crate) write: Option<i32>,
     /// Reads past the header fail with this error number.
@@ -172,7 +179,7 @@ impl Disk for TestDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let is_there = path.exists();
         RealDisk.create_dir_all(path)?;
-        if self.faults().make_dir && !is_there {
+        if self.faults().sync_new == Some(New::Directory) && !is_there {
             return Err(os(EIO));
         }
         Ok(())
@@ -300,7 +307,7 @@ impl DiskFile for TestFile {
         self.disk.note(DiskOp::Sync(self.path.clone()));
         self.disk.wait_while_held(&self.path, Held::Syncs)?;
         let faults = self.disk.faults();
-        if faults.sync || faults.sync_header && self.inner.length()? <= HEADER {
+        if faults.sync || faults.sync_new == Some(New::File) && self.inner.length()? <= HEADER {
             return Err(os(EIO));
         }
         self.inner.sync()

@@ -76,11 +76,6 @@ impl Book {
         self.unread.insert(number);
     }
 
-    /// How many packs were not read whole.
-    pub fn unread(&self) -> u64 {
-        self.unread.len() as u64
-    }
-
     /// The pack takes bytes up to `end`.
     pub fn extend(&mut self, number: u64, end: u64) {
         if let Some(pack) = self.packs.get_mut(&number) {
@@ -136,8 +131,8 @@ impl Book {
         self.packs.keys().copied().collect()
     }
 
-    /// Packs, bytes of live entries, and all other bytes.
-    pub fn totals(&self) -> (u64, u64, u64) {
+    /// Packs, bytes of live entries, all other bytes, and packs that were not read whole.
+    pub fn totals(&self) -> [u64; 4] {
         let bytes = |(number, pack): (&u64, &Pack)| {
             // Of a pack that stays nothing is given back.
             if self.unread.contains(number) {
@@ -148,7 +143,13 @@ impl Book {
         };
         let bytes: u64 = self.packs.iter().map(bytes).sum();
         let live: u64 = self.packs.values().map(|pack| pack.live_bytes).sum();
-        (self.packs.len() as u64, live, bytes.saturating_sub(live))
+        let unread = self.unread.len() as u64;
+        [
+            self.packs.len() as u64,
+            live,
+            bytes.saturating_sub(live),
+            unread,
+        ]
     }
 
     /// Whether a removal in `pack` must outlive that pack: a dead entry of the key lies in another
@@ -314,7 +315,7 @@ mod tests {
         book.remove(key(1), 2);
         book.put(key(1), place(3, 512));
         assert!(!book.needs_removal(key(1), 2));
-        assert_eq!(book.totals(), (3, 5120, 3 * (512 + 4 * 5120) - 5120));
+        assert_eq!(book.totals(), [3, 5120, 3 * (512 + 4 * 5120) - 5120, 0]);
     }
 
     #[test]

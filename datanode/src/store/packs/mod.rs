@@ -215,12 +215,7 @@ impl Packs {
     }
 
     /// Packs, live bytes and dead bytes.
-    /// How many packs the disk did not give whole at the start.
-    pub(super) fn unread(&self) -> u64 {
-        self.lock().book.unread()
-    }
-
-    pub(super) fn totals(&self) -> (u64, u64, u64) {
+    pub(super) fn totals(&self) -> [u64; 4] {
         self.lock().book.totals()
     }
 

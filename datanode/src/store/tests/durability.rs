@@ -1,7 +1,7 @@
 //! I2, I14, I15: what is acknowledged is on the disk, and what is not is not.
 
 use super::*;
-use crate::testing::{DiskOp, EIO, ENOSPC, Faults};
+use crate::testing::{DiskOp, EIO, ENOSPC, Faults, New};
 
 /// The rule, checked on a record of what reached the disk: the bytes are fsynced after the last
 /// write, then renamed, then the directory is fsynced.
@@ -106,7 +106,7 @@ fn i14_after_a_failed_sync_of_the_name_of_a_new_directory_nothing_is_acknowledge
     let bench = Bench::new();
     let (staged, chunk) = bench.stage(2, b"def");
     bench.disk.set(Faults {
-        make_dir: true,
+        sync_new: Some(New::Directory),
         ..Faults::default()
     });
     assert!(staged.seal(&chunk).is_err());
