@@ -21,8 +21,8 @@ use dfs_protocol::{ClusterId, Epoch, Fence, Incarnation};
 use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk, read_whole};
 
 use self::format::{
-    MAX_PAYLOAD, RECORD_HEADER_LEN, RecordHead, SEGMENT_HEADER_LEN, Tail, encode_segment_header,
-    scan,
+    MAX_PAYLOAD, RECORD_HEADER_LEN, RecordHead, SEGMENT_HEADER_LEN, SegmentScan, Tail,
+    encode_segment_header, scan,
 };
 use crate::store::error::is_full;
 use crate::store::group::GroupSync;
@@ -163,7 +163,10 @@ impl Given<'_> {
 impl Journal {
     /// Reads every segment. A torn tail is cut (I13); rot is kept, reported by
     /// [`Journal::damaged`] and never skipped by [`Journal::page`], also what rots later.
+    /// Everything in it is durable on return.
     pub fn open(disk: SharedDisk, dir: &Path, segment_bytes: u64) -> io::Result<Self> {
+        // A process that was killed while it began a segment may have left a name that goes with the power.
+        disk.sync_dir(dir)?;
         let mut numbers: Vec<u64> = disk
             .list(dir)?
             .iter()
@@ -303,8 +306,13 @@ impl Journal {
         file.set_length(0).map_err(failed)?;
         file.write_all_at(&encode_segment_header(next, cluster), 0)
             .map_err(failed)?;
-        file.sync().map_err(failed)?;
-        self.disk.sync_dir(&self.dir).map_err(failed)?;
+        // A retry would believe the next fsync, which proves nothing after this one (I14).
+        let stopped =
+            |what: &Path, error| JournalError::Failed(fail_stop.fail(what, &error).to_string());
+        file.sync().map_err(|error| stopped(&path, error))?;
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(|error| stopped(&self.dir, error))?;
         let segment = Segment::new(file, path, SEGMENT_HEADER_LEN as u64, highest);
         state.segments.insert(next, segment);
         Ok(next)
@@ -470,8 +478,8 @@ fn load(
         file.set_length(found.end)?;
     }
     if is_last {
-        // What a killed process left in the page cache becomes durable before it is built upon.
-        file.sync()?;
+        // Each earlier segment was made durable before the next one began.
+        secure(file.as_ref(), &bytes, &found)?;
     }
     let readable = found.records.iter().map(|r| r.head.sequence).max();
     let highest = readable.unwrap_or(0).max(before);
@@ -505,6 +513,32 @@ fn load(
     }
     state.segments.insert(number, segment);
     Ok(())
+}
+
+/// Makes the last segment durable before anything in it is answered for. What its records do not name
+/// as durable may lie in the page cache only: the process died before its fsync, or the fsync failed
+/// and the kernel calls the pages clean all the same. A second fsync proves nothing then, but bytes
+/// that are written again are dirty again.
+fn secure(file: &dyn DiskFile, bytes: &[u8], found: &SegmentScan) -> io::Result<()> {
+    let whole = || found.records.iter().chain(&found.behind);
+    let durable = whole().map(|record| record.head.durable).max().unwrap_or(0);
+    let rewrite = |from: u64, to: u64| {
+        let place = usize::try_from(from).ok().zip(usize::try_from(to).ok());
+        match place.and_then(|(from, to)| bytes.get(from..to)) {
+            Some(again) => file.write_all_at(again, from),
+            None => Ok(()),
+        }
+    };
+    if durable < found.end {
+        rewrite(durable, found.end)?;
+    }
+    for record in &found.behind {
+        let end = record.at + record.head.total();
+        if durable < end {
+            rewrite(record.at, end)?;
+        }
+    }
+    file.sync()
 }
 
 fn disk_error(doing: &'static str, source: io::Error) -> JournalError {

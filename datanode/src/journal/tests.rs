@@ -1,3 +1,4 @@
+mod power;
 mod rot;
 
 use dfs_protocol::datanode::JournalRecord;
@@ -368,6 +369,27 @@ fn i14_after_a_failed_sync_no_append_is_acknowledged() {
     assert!(bench.fail_stop.is_failed());
     assert!(bench.append(&journal, (1, 1), 2, b"x").is_err());
     assert!(bench.append(&journal, (1, 1), 3, b"x").is_err());
+}
+
+#[test]
+fn i14_after_a_failed_sync_of_a_new_segment_no_append_is_acknowledged() {
+    for (sync, sync_dir) in [(true, false), (false, true)] {
+        let bench = Bench::new(1 << 20);
+        let journal = bench.open();
+        bench.disk.set(Faults {
+            sync,
+            sync_dir,
+            ..Faults::default()
+        });
+        let refused = bench.append(&journal, (1, 1), 1, b"x");
+        assert!(
+            matches!(refused, Err(JournalError::Failed(_))),
+            "{refused:?}"
+        );
+        bench.disk.set(Faults::default());
+        assert!(bench.fail_stop.is_failed());
+        assert!(bench.append(&journal, (1, 1), 1, b"x").is_err());
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! One writer for each version of a chunk.
+//! One hand at a time at the file of each version of a chunk: a writer, or who takes it away.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use dfs_protocol::ChunkVersion;
 
@@ -8,7 +8,7 @@ use super::error::StoreError;
 use super::files::Shared;
 use super::index::ReplicaKey;
 
-/// The right to write one version of one chunk; given back on drop.
+/// The right to write one version of one chunk, or to take it away; given back on drop.
 #[derive(Debug)]
 pub struct Claim {
     shared: Arc<Shared>,
@@ -32,6 +32,23 @@ impl Claim {
         Ok(claim)
     }
 
+    /// The right to take away what is held; `None` when nothing is. Waits for who has it: while the
+    /// replica is in the index that is nobody who writes for long, but a writer that ends, one that is
+    /// about to find it there, or another hand that takes it away. Blocks.
+    pub(super) fn hold(shared: &Arc<Shared>, key: ReplicaKey) -> Option<Self> {
+        let mut claims = shared.claims();
+        loop {
+            // Looked at anew each time: who has the claim may have taken the replica away.
+            shared.index.get(key)?;
+            if claims.insert(key) {
+                let shared = Arc::clone(shared);
+                return Some(Self { shared, key });
+            }
+            let freed = shared.freed.wait(claims);
+            claims = freed.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Exchanges the claim for one on another version of the same chunk.
     pub(super) fn relabel(&mut self, version: ChunkVersion) -> Result<(), StoreError> {
         *self = Self::take(&self.shared, (self.key.0, version))?;
@@ -42,5 +59,6 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.shared.claims().remove(&self.key);
+        self.shared.freed.notify_all();
     }
 }

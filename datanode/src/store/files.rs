@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica};
 use dfs_protocol::datanode::{Damage, WriteMode};
@@ -16,7 +16,7 @@ use dfs_runtime::rng::SharedRng;
 use super::attempt::{Attempt, STAGED_SUFFIX};
 use super::buffers::Buffers;
 use super::claim::Claim;
-use super::error::{FailStop, StoreError};
+use super::error::{FailStop, StoreError, is_passing};
 use super::group::GroupSync;
 use super::index::{MonotonicSeconds, ReplicaIndex, ReplicaKey, key};
 use super::layout::{
@@ -82,6 +82,8 @@ pub struct Shared {
     clock: SharedClock,
     /// Chunks being written; each has one writer.
     claims: Mutex<BTreeSet<ReplicaKey>>,
+    /// A claim was given back.
+    pub(super) freed: Condvar,
     dirs: Mutex<BTreeMap<PathBuf, Arc<GroupSync>>>,
     /// Fan-out directories known to be durable.
     made: Mutex<BTreeSet<PathBuf>>,
@@ -146,6 +148,7 @@ impl FileChunkStore {
             disk,
             clock,
             claims: Mutex::default(),
+            freed: Condvar::new(),
             dirs: Mutex::default(),
             made: Mutex::default(),
             staged: AtomicU64::new(0),
@@ -275,10 +278,16 @@ impl ChunkStore for FileChunkStore {
         if replica.kind != kind {
             return Err(StoreError::WrongKind { chunk: id });
         }
+        // A copy that is sealed under this name meanwhile must not lose its file.
+        let Some(claim) = Claim::hold(shared, (id, version)) else {
+            return Ok(false);
+        };
         if shared.index.remove((id, version)).is_none() {
             return Ok(false);
         }
         if shared.packs.place((id, version)).is_some() {
+            // An entry is removed by its place, not by its name.
+            drop(claim);
             shared.forget((id, version), Some(replica))?;
             shared.metrics.removed.inc();
             return Ok(true);
@@ -292,6 +301,7 @@ impl ChunkStore for FileChunkStore {
                 return Err(StoreError::disk("removing a chunk", error));
             }
         }
+        drop(claim);
         shared.sync_dir(&shared.root.join(CHUNKS_DIR).join(fan_out(id)))?;
         shared.metrics.removed.inc();
         Ok(true)
@@ -487,10 +497,24 @@ impl Shared {
         if !made.contains(&dir) {
             self.disk
                 .create_dir_all(&dir)
-                .map_err(|e| self.write_error("making a directory", e))?;
+                .map_err(|error| self.not_made(&dir, error))?;
+            // It may be there by a call that had no file handle left for the fsync.
+            self.sync_dir(&self.root.join(CHUNKS_DIR))?;
             made.insert(dir.clone());
         }
         Ok(dir)
+    }
+
+    /// A directory that could not be made durably. If it is there, its fsync failed, and no later one
+    /// would show that its name is not durable (I14).
+    fn not_made(&self, dir: &Path, error: io::Error) -> StoreError {
+        let listed = self.disk.list(dir);
+        let missing = listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if missing || is_passing(&error) {
+            self.write_error("making a directory", error)
+        } else {
+            self.fail_stop.fail(dir, &error)
+        }
     }
 
     /// Makes the names of a directory durable, together with everyone who waits for the same.

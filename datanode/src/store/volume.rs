@@ -161,6 +161,9 @@ impl Volume {
             disk.create_dir_all(&root.join(dir))
                 .map_err(failed("making the directories"))?;
         }
+        // What is there may be by a process that was killed before its name was durable.
+        disk.sync_dir(root)
+            .map_err(failed("syncing the directory"))?;
         let identity = Identity {
             disk,
             root: root.to_path_buf(),

@@ -30,7 +30,7 @@ pub(crate) enum DiskOp {
 pub(crate) struct Faults {
     /// fsync of files.
     pub(crate) sync: bool,
-    /// fsync of directories under `chunks/`, and of `packs/`.
+    /// fsync of `chunks/` and directories under it, of `packs/` and of `journal/`.
     pub(crate) sync_dir: bool,
     /// Writes of more than a header, and all writes to packs, fail with this error number.
     pub(crate) write: Option<i32>,
@@ -58,6 +58,8 @@ struct State {
 pub(crate) enum Held {
     Syncs(&'static str),
     Writes(&'static str),
+    /// Removals and renames of what has the path.
+    Takes(&'static str),
 }
 
 /// What becomes of the call that was held.
@@ -124,7 +126,7 @@ impl TestDisk {
     fn wait_while_held(&self, path: &Path, kind: fn(&'static str) -> Held) -> io::Result<()> {
         let path = path.to_string_lossy();
         let holds = |held: &Held| {
-            let (Held::Syncs(part) | Held::Writes(part)) = *held;
+            let (Held::Syncs(part) | Held::Writes(part) | Held::Takes(part)) = *held;
             *held == kind(part) && path.contains(part)
         };
         let mut held = self.0.held.lock().unwrap();
@@ -161,7 +163,11 @@ pub(crate) const ENOSPC: i32 = 28;
 
 impl Disk for TestDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(path)
+        let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+        std::fs::create_dir_all(path)?;
+        // Here, so that it is noted and may fail.
+        let mut parents = missing.iter().filter_map(|dir| dir.parent());
+        parents.try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -181,11 +187,13 @@ impl Disk for TestDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.note(DiskOp::Rename(from.to_path_buf(), to.to_path_buf()));
+        self.wait_while_held(from, Held::Takes)?;
         RealDisk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.note(DiskOp::Remove(path.to_path_buf()));
+        self.wait_while_held(path, Held::Takes)?;
         RealDisk.remove(path)
     }
 
@@ -196,7 +204,8 @@ impl Disk for TestDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.note(DiskOp::SyncDir(dir.to_path_buf()));
         let named = dir.to_string_lossy();
-        if self.faults().sync_dir && (named.contains("chunks") || named.contains("packs")) {
+        let fails = |dir: &&str| named.contains(*dir);
+        if self.faults().sync_dir && ["chunks", "packs", "journal"].iter().any(fails) {
             return Err(os(EIO));
         }
         RealDisk.sync_dir(dir)

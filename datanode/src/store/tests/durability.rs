@@ -102,6 +102,42 @@ fn fault_13_after_a_failed_directory_sync_nothing_is_acknowledged() {
 }
 
 #[test]
+fn i14_after_a_failed_sync_of_a_new_directory_nothing_is_acknowledged() {
+    let bench = Bench::new();
+    let (first, chunk) = bench.stage(1, b"abc");
+    let (second, other) = bench.stage(2, b"def");
+    assert_eq!(bench.path(&chunk).parent(), bench.path(&other).parent());
+    bench.disk.set(Faults {
+        sync_dir: true,
+        ..Faults::default()
+    });
+    assert!(matches!(first.seal(&chunk), Err(StoreError::Failed { .. })));
+    bench.disk.set(Faults::default());
+    // It is there now, but may go with the power.
+    assert!(bench.path(&other).parent().unwrap().is_dir());
+    assert!(bench.store.fail_stop().is_failed());
+    assert!(second.seal(&other).is_err());
+}
+
+#[test]
+fn i02_a_directory_that_was_made_without_its_fsync_is_durable_before_a_chunk_is_in_it() {
+    let bench = Bench::new();
+    let (staged, chunk) = bench.stage(1, b"abc");
+    let target = bench.path(&chunk);
+    // As by a call that had no file handle left for the fsync.
+    std::fs::create_dir(target.parent().unwrap()).unwrap();
+    bench.disk.take_ops();
+    staged.seal(&chunk).unwrap();
+    let ops = bench.disk.take_ops();
+    let at = |wanted: fn(&DiskOp) -> bool| ops.iter().position(wanted).unwrap();
+    let synced = at(|op| matches!(op, DiskOp::SyncDir(dir) if dir.ends_with("chunks")));
+    assert!(
+        synced < at(|op| matches!(op, DiskOp::Rename(..))),
+        "{ops:?}"
+    );
+}
+
+#[test]
 fn i15_a_full_disk_refuses_the_chunk_removes_the_staged_file_and_goes_on_reading_and_deleting() {
     let bench = Bench::new();
     let chunk = bench.put(1, b"abc");
