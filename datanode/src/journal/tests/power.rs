@@ -10,7 +10,7 @@ const FENCE: Fence = Fence {
 };
 
 /// Segments of a few records, so that new ones begin in every run.
-const SEGMENT_BYTES: u64 = 1500;
+const SEGMENT_BYTES: u64 = 2000;
 const RECORDS: u64 = 9;
 
 /// One process.
@@ -117,4 +117,29 @@ fn i14_what_a_start_finds_in_the_journal_after_a_failed_fsync_outlives_a_power_c
 #[test]
 fn i02_what_a_start_finds_in_the_journal_after_the_process_died_alone_outlives_a_power_cut() {
     die(|disk, at| disk.cut_after(at), "death");
+}
+
+#[test]
+fn i14_what_a_start_finds_behind_rot_after_a_failed_fsync_outlives_a_power_cut() {
+    for seed in 0..8 {
+        let disk = SimDisk::default();
+        let run = Run::start(&disk);
+        assert_eq!(run.send(1..=3), 3);
+        disk.edit(&disk.files(Path::new("/v/journal"))[0], |bytes| {
+            let second = &scan(bytes, 1, true).records[1];
+            let payload = usize::try_from(second.at).unwrap() + RECORD_HEADER_LEN;
+            bytes[payload] ^= 1;
+        });
+        // The write, then the fsync.
+        disk.fail_sync_at(disk.changes() + 2);
+        assert_eq!(run.send(4..=4), 0);
+        drop(run);
+        let disk = disk.after_death();
+        let run = Run::start(&disk);
+        assert_eq!(run.send(4..=4), 1);
+        drop(run);
+        let disk = disk.after_power_cut(&mut fastrand::Rng::with_seed(seed));
+        let all = Run::start(&disk).journal.page(1, true).unwrap();
+        assert_eq!(sequences(&all), [1, 3, 4], "seed {seed}");
+    }
 }
