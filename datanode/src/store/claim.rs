@@ -1,12 +1,27 @@
 //! One hand at a time at the file of each version of a chunk: a writer, or who takes it away.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::ChunkVersion;
 
 use super::error::StoreError;
 use super::files::Shared;
 use super::index::ReplicaKey;
+
+/// Chunks being written or taken away.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    taken: Mutex<BTreeSet<ReplicaKey>>,
+    /// One was given back.
+    freed: Condvar,
+}
+
+impl Claims {
+    fn taken(&self) -> MutexGuard<'_, BTreeSet<ReplicaKey>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The right to write one version of one chunk, or to take it away; given back on drop.
 #[derive(Debug)]
@@ -18,7 +33,7 @@ pub struct Claim {
 impl Claim {
     pub(super) fn take(shared: &Arc<Shared>, key: ReplicaKey) -> Result<Self, StoreError> {
         let (chunk, version) = key;
-        if !shared.claims().insert(key) {
+        if !shared.claims.taken().insert(key) {
             return Err(StoreError::InProgress { chunk, version });
         }
         let claim = Self {
@@ -36,16 +51,16 @@ impl Claim {
     /// replica is in the index that is nobody who writes for long, but a writer that ends, one that is
     /// about to find it there, or another hand that takes it away. Blocks.
     pub(super) fn hold(shared: &Arc<Shared>, key: ReplicaKey) -> Option<Self> {
-        let mut claims = shared.claims();
+        let mut taken = shared.claims.taken();
         loop {
             // Looked at anew each time: who has the claim may have taken the replica away.
             shared.index.get(key)?;
-            if claims.insert(key) {
+            if taken.insert(key) {
                 let shared = Arc::clone(shared);
                 return Some(Self { shared, key });
             }
-            let freed = shared.freed.wait(claims);
-            claims = freed.unwrap_or_else(PoisonError::into_inner);
+            let freed = shared.claims.freed.wait(taken);
+            taken = freed.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -58,7 +73,8 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.shared.claims().remove(&self.key);
-        self.shared.freed.notify_all();
+        let claims = &self.shared.claims;
+        claims.taken().remove(&self.key);
+        claims.freed.notify_all();
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_protocol::chunk::{ChunkKind, ChunkOrigin, Replica};
 use dfs_protocol::datanode::{Damage, WriteMode};
@@ -15,10 +15,10 @@ use dfs_runtime::rng::SharedRng;
 
 use super::attempt::{Attempt, STAGED_SUFFIX};
 use super::buffers::Buffers;
-use super::claim::Claim;
+use super::claim::{Claim, Claims};
 use super::error::{FailStop, StoreError, is_passing};
 use super::group::GroupSync;
-use super::index::{MonotonicSeconds, ReplicaIndex, ReplicaKey, key};
+use super::index::{MonotonicSeconds, ReplicaIndex, key};
 use super::layout::{
     CHUNKS_DIR, PACKS_DIR, QUARANTINE_DIR, RETIRED_DIR, STAGING_DIR, chunk_name, chunk_path,
     fan_out,
@@ -80,10 +80,7 @@ pub struct Shared {
     pub(super) buffers: Arc<Buffers>,
     pub(super) writes: WriteMode,
     clock: SharedClock,
-    /// Chunks being written; each has one writer.
-    claims: Mutex<BTreeSet<ReplicaKey>>,
-    /// A claim was given back.
-    pub(super) freed: Condvar,
+    pub(super) claims: Claims,
     dirs: Mutex<BTreeMap<PathBuf, Arc<GroupSync>>>,
     /// Fan-out directories known to be durable.
     made: Mutex<BTreeSet<PathBuf>>,
@@ -147,8 +144,7 @@ impl FileChunkStore {
             ),
             disk,
             clock,
-            claims: Mutex::default(),
-            freed: Condvar::new(),
+            claims: Claims::default(),
             dirs: Mutex::default(),
             made: Mutex::default(),
             staged: AtomicU64::new(0),
@@ -528,10 +524,6 @@ impl Shared {
 
     fn dirs(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<GroupSync>>> {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn claims(&self) -> MutexGuard<'_, BTreeSet<ReplicaKey>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

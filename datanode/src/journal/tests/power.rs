@@ -79,8 +79,8 @@ fn changes() -> u64 {
     disk.changes() - before
 }
 
-/// Stops the process with one change, starts the next one, which is sent everything again and one record
-/// more, and takes the power.
+/// Stops the process with one change, starts the next one, which is sent nothing, the record that was refused
+/// or everything once more, and takes the power.
 fn die(stop_at: impl Fn(&SimDisk, u64), what: &str) {
     for at in 1..=changes() {
         for seed in 0..6 {
@@ -116,7 +116,7 @@ fn i14_what_a_start_finds_in_the_journal_after_a_failed_fsync_outlives_a_power_c
 
 #[test]
 fn i02_what_a_start_finds_in_the_journal_after_the_process_died_alone_outlives_a_power_cut() {
-    die(|disk, at| disk.cut_after(at), "death");
+    die(SimDisk::cut_after, "death");
 }
 
 #[test]
