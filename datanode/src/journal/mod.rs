@@ -4,6 +4,7 @@
 
 pub mod format;
 mod read;
+mod tail;
 
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,10 @@ use dfs_protocol::{ClusterId, Epoch, Fence, Incarnation};
 use dfs_runtime::disk::{DiskFile, OpenMode, SharedDisk, read_whole};
 
 use self::format::{
-    MAX_PAYLOAD, RECORD_HEADER_LEN, RecordHead, SEGMENT_HEADER_LEN, SegmentScan, Tail,
-    encode_segment_header, scan,
+    MAX_PAYLOAD, RECORD_HEADER_LEN, RecordHead, SEGMENT_HEADER_LEN, Tail, encode_segment_header,
+    scan,
 };
+use self::tail::secure;
 use crate::store::error::is_full;
 use crate::store::group::GroupSync;
 use crate::store::{FailStop, Volume, VolumeError};
@@ -513,32 +515,6 @@ fn load(
     }
     state.segments.insert(number, segment);
     Ok(())
-}
-
-/// Makes the last segment durable before anything in it is answered for. What its records do not name
-/// as durable may lie in the page cache only: the process died before its fsync, or the fsync failed
-/// and the kernel calls the pages clean all the same. A second fsync proves nothing then, but bytes
-/// that are written again are dirty again.
-fn secure(file: &dyn DiskFile, bytes: &[u8], found: &SegmentScan) -> io::Result<()> {
-    let whole = || found.records.iter().chain(&found.behind);
-    let durable = whole().map(|record| record.head.durable).max().unwrap_or(0);
-    let rewrite = |from: u64, to: u64| {
-        let place = usize::try_from(from).ok().zip(usize::try_from(to).ok());
-        match place.and_then(|(from, to)| bytes.get(from..to)) {
-            Some(again) => file.write_all_at(again, from),
-            None => Ok(()),
-        }
-    };
-    if durable < found.end {
-        rewrite(durable, found.end)?;
-    }
-    for record in &found.behind {
-        let end = record.at + record.head.total();
-        if durable < end {
-            rewrite(record.at, end)?;
-        }
-    }
-    file.sync()
 }
 
 fn disk_error(doing: &'static str, source: io::Error) -> JournalError {
