@@ -4,6 +4,7 @@
 
 pub mod format;
 mod read;
+mod tail;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use self::format::{
     MAX_PAYLOAD, RECORD_HEADER_LEN, RecordHead, SEGMENT_HEADER_LEN, Tail, encode_segment_header,
     scan,
 };
+use self::tail::secure;
 use crate::store::error::is_full;
 use crate::store::group::GroupSync;
 use crate::store::{FailStop, Volume, VolumeError};
@@ -163,7 +165,10 @@ impl Given<'_> {
 impl Journal {
     /// Reads every segment. A torn tail is cut (I13); rot is kept, reported by
     /// [`Journal::damaged`] and never skipped by [`Journal::page`], also what rots later.
+    /// Everything in it is durable on return.
     pub fn open(disk: SharedDisk, dir: &Path, segment_bytes: u64) -> io::Result<Self> {
+        // A process that was killed while it began a segment may have left a name that goes with the power.
+        disk.sync_dir(dir)?;
         let mut numbers: Vec<u64> = disk
             .list(dir)?
             .iter()
@@ -178,8 +183,6 @@ impl Journal {
             load(&disk, dir, *number, is_last, before, &mut state)?;
             before = state.segments.get(number).map_or(before, |s| s.highest);
         }
-        // The last one may have been begun by a run that died before its name was durable.
-        disk.sync_dir(dir)?;
         Ok(Self {
             disk,
             dir: dir.to_path_buf(),
@@ -305,11 +308,13 @@ impl Journal {
         file.set_length(0).map_err(failed)?;
         file.write_all_at(&encode_segment_header(next, cluster), 0)
             .map_err(failed)?;
-        // A failed fsync is believed by the next one: nothing is built on a header, or a name, of which that is not known.
+        // A retry would believe the next fsync, which proves nothing after this one (I14).
         let stopped =
-            |error: io::Error| JournalError::Failed(fail_stop.fail(&path, &error).to_string());
-        file.sync().map_err(stopped)?;
-        self.disk.sync_dir(&self.dir).map_err(stopped)?;
+            |what: &Path, error| JournalError::Failed(fail_stop.fail(what, &error).to_string());
+        file.sync().map_err(|error| stopped(&path, error))?;
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(|error| stopped(&self.dir, error))?;
         let segment = Segment::new(file, path, SEGMENT_HEADER_LEN as u64, highest);
         state.segments.insert(next, segment);
         Ok(next)
@@ -475,11 +480,8 @@ fn load(
         file.set_length(found.end)?;
     }
     if is_last {
-        // What a killed process left in the page cache becomes durable before it is built upon. It is written again
-        // first: where an fsync had failed the cache counts as clean, and another one would say so without a write.
-        let kept = usize::try_from(found.end).unwrap_or(bytes.len());
-        file.write_all_at(bytes.get(..kept).unwrap_or(&bytes), 0)?;
-        file.sync()?;
+        // Each earlier segment was made durable before the next one began.
+        secure(file.as_ref(), &bytes, &found)?;
     }
     let readable = found.records.iter().map(|r| r.head.sequence).max();
     let highest = readable.unwrap_or(0).max(before);

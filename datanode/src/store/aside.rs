@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dfs_protocol::chunk::Replica;
@@ -9,6 +10,7 @@ use dfs_protocol::datanode::{CorruptReplica, Damage};
 use dfs_protocol::{ChunkId, ChunkVersion};
 use dfs_runtime::disk::OpenMode;
 
+use super::claim::Claim;
 use super::error::StoreError;
 use super::files::Shared;
 use super::index::ReplicaKey;
@@ -17,19 +19,31 @@ use super::packs::{Job, Ruin};
 
 impl Shared {
     /// Stops serving a replica, moves its file away and lets the tracker know.
-    pub(super) fn set_aside(&self, id: ChunkId, version: ChunkVersion, damage: Damage) {
+    pub(super) fn set_aside(self: &Arc<Self>, id: ChunkId, version: ChunkVersion, damage: Damage) {
         let replica = CorruptReplica {
             chunk: id,
             version,
             damage,
         };
+        // A copy that is sealed under this name meanwhile, which may be the repair, must keep its file.
+        let Some(claim) = Claim::hold(self, (id, version)) else {
+            return;
+        };
         // Of several readers that find the damage, one moves the file.
-        if self.index.remove_corrupt(replica).is_some() {
-            if self.packs.place((id, version)).is_some() {
-                self.quarantine_packed(&replica);
-            } else {
-                self.quarantine(&chunk_path(&self.root, id, version), &replica);
-            }
+        if self.index.remove_corrupt(replica).is_none() {
+            return;
+        }
+        if self.packs.place((id, version)).is_some() {
+            // An entry is forgotten by its place, not by its name.
+            drop(claim);
+            self.quarantine_packed(&replica);
+        } else {
+            let path = chunk_path(&self.root, id, version);
+            self.keep_damaged(&replica, |target| {
+                let moved = self.disk.rename(&path, target);
+                drop(claim);
+                moved
+            });
         }
     }
 

@@ -15,10 +15,10 @@ use dfs_runtime::rng::SharedRng;
 
 use super::attempt::{Attempt, STAGED_SUFFIX};
 use super::buffers::Buffers;
-use super::claim::Claim;
-use super::error::{FailStop, StoreError, is_full, is_passing};
+use super::claim::{Claim, Claims};
+use super::error::{FailStop, StoreError, is_passing};
 use super::group::GroupSync;
-use super::index::{MonotonicSeconds, ReplicaIndex, ReplicaKey, key};
+use super::index::{MonotonicSeconds, ReplicaIndex, key};
 use super::layout::{
     CHUNKS_DIR, PACKS_DIR, QUARANTINE_DIR, RETIRED_DIR, STAGING_DIR, chunk_name, chunk_path,
     fan_out,
@@ -80,8 +80,7 @@ pub struct Shared {
     pub(super) buffers: Arc<Buffers>,
     pub(super) writes: WriteMode,
     clock: SharedClock,
-    /// Chunks being written; each has one writer.
-    claims: Mutex<BTreeSet<ReplicaKey>>,
+    pub(super) claims: Claims,
     dirs: Mutex<BTreeMap<PathBuf, Arc<GroupSync>>>,
     /// Fan-out directories known to be durable.
     made: Mutex<BTreeSet<PathBuf>>,
@@ -145,7 +144,7 @@ impl FileChunkStore {
             ),
             disk,
             clock,
-            claims: Mutex::default(),
+            claims: Claims::default(),
             dirs: Mutex::default(),
             made: Mutex::default(),
             staged: AtomicU64::new(0),
@@ -275,10 +274,16 @@ impl ChunkStore for FileChunkStore {
         if replica.kind != kind {
             return Err(StoreError::WrongKind { chunk: id });
         }
+        // A copy that is sealed under this name meanwhile must not lose its file.
+        let Some(claim) = Claim::hold(shared, (id, version)) else {
+            return Ok(false);
+        };
         if shared.index.remove((id, version)).is_none() {
             return Ok(false);
         }
         if shared.packs.place((id, version)).is_some() {
+            // An entry is removed by its place, not by its name.
+            drop(claim);
             shared.forget((id, version), Some(replica))?;
             shared.metrics.removed.inc();
             return Ok(true);
@@ -292,6 +297,7 @@ impl ChunkStore for FileChunkStore {
                 return Err(StoreError::disk("removing a chunk", error));
             }
         }
+        drop(claim);
         shared.sync_dir(&shared.root.join(CHUNKS_DIR).join(fan_out(id)))?;
         shared.metrics.removed.inc();
         Ok(true)
@@ -485,19 +491,26 @@ impl Shared {
         // Held while making it: a second writer must not build on a name that is not durable yet.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if !made.contains(&dir) {
-            self.disk.create_dir_all(&dir).map_err(|error| {
-                let read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
-                if read_only || is_full(&error) || is_passing(&error) {
-                    return self.write_error("making a directory", error);
-                }
-                // It may be the fsync of its name that failed, and no later one mends that.
-                self.fail_stop.fail(&dir, &error)
-            })?;
-            // It may be there by a run that died before its name was durable.
+            self.disk
+                .create_dir_all(&dir)
+                .map_err(|error| self.not_made(&dir, error))?;
+            // It may be there by a call that had no file handle left for the fsync.
             self.sync_dir(&self.root.join(CHUNKS_DIR))?;
             made.insert(dir.clone());
         }
         Ok(dir)
+    }
+
+    /// A directory that could not be made durably. If it is there, its fsync failed, and no later one
+    /// would show that its name is not durable (I14).
+    fn not_made(&self, dir: &Path, error: io::Error) -> StoreError {
+        let listed = self.disk.list(dir);
+        let missing = listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if missing || is_passing(&error) {
+            self.write_error("making a directory", error)
+        } else {
+            self.fail_stop.fail(dir, &error)
+        }
     }
 
     /// Makes the names of a directory durable, together with everyone who waits for the same.
@@ -511,10 +524,6 @@ impl Shared {
 
     fn dirs(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<GroupSync>>> {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn claims(&self) -> MutexGuard<'_, BTreeSet<ReplicaKey>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -57,6 +57,8 @@ pub fn scan(disk: &SharedDisk, root: &Path, cluster: Option<ClusterId>) -> io::R
         }
     }
     let chunks = root.join(CHUNKS_DIR);
+    // A process that was killed while it made a directory may have left a name that goes with the power.
+    disk.sync_dir(&chunks)?;
     let mut dirs = Vec::new();
     for entry in disk.list(&chunks)? {
         if entry.is_dir && is_fan_out(&entry.name) {

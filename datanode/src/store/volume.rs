@@ -161,6 +161,9 @@ impl Volume {
             disk.create_dir_all(&root.join(dir))
                 .map_err(failed("making the directories"))?;
         }
+        // What is there may be by a process that was killed before its name was durable.
+        disk.sync_dir(root)
+            .map_err(failed("syncing the directory"))?;
         let identity = Identity {
             disk,
             root: root.to_path_buf(),
@@ -327,6 +330,23 @@ mod tests {
     use super::*;
 
     const ID: DatanodeId = DatanodeId::from_u128(1);
+
+    #[test]
+    fn i02_a_start_makes_the_directories_durable_that_a_killed_one_made() {
+        let disk = crate::testing::sim::SimDisk::default();
+        let root = Path::new("/v");
+        drop(Volume::open(disk.shared(), root, ID).unwrap());
+        let chunks = root.join(CHUNKS_DIR);
+        disk.unsync_dir(&chunks);
+        let disk = disk.after_death();
+        let other = DatanodeId::from_u128(2);
+        let volume = Volume::open(disk.shared(), root, other).unwrap();
+        assert_eq!(volume.record().datanode, ID);
+        for seed in 0..8 {
+            let left = disk.after_power_cut(&mut fastrand::Rng::with_seed(seed));
+            assert!(left.shared().list(&chunks).is_ok(), "seed {seed}");
+        }
+    }
 
     fn open(dir: &Path) -> Result<Volume, VolumeError> {
         Volume::open(RealDisk::shared(), dir, ID)

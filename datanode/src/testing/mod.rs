@@ -25,26 +25,12 @@ pub(crate) enum DiskOp {
     Remove(PathBuf),
 }
 
-/// No header is longer.
-const HEADER: u64 = 64;
-
-/// What was just made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum New {
-    /// The name of a directory.
-    Directory,
-    /// A file that holds no more than a header.
-    File,
-}
-
 /// What fails from now on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// fsync of files.
     pub(crate) sync: bool,
-    /// fsync of what was just made.
-    pub(crate) sync_new: Option<New>,
-    /// fsync of directories under `chunks/`, and of `packs/`.
+    /// fsync of `chunks/` and directories under it, of `packs/` and of `journal/`.
     pub(crate) sync_dir: bool,
     /// Writes of more than a header, and all writes to packs, fail with this error number.
     pub(crate) write: Option<i32>,
@@ -74,6 +60,8 @@ struct State {
 pub(crate) enum Held {
     Syncs(&'static str),
     Writes(&'static str),
+    /// Removals and renames of what has the path.
+    Takes(&'static str),
 }
 
 /// What becomes of the call that was held.
@@ -140,7 +128,7 @@ impl TestDisk {
     fn wait_while_held(&self, path: &Path, kind: fn(&'static str) -> Held) -> io::Result<()> {
         let path = path.to_string_lossy();
         let holds = |held: &Held| {
-            let (Held::Syncs(part) | Held::Writes(part)) = *held;
+            let (Held::Syncs(part) | Held::Writes(part) | Held::Takes(part)) = *held;
             *held == kind(part) && path.contains(part)
         };
         let mut held = self.0.held.lock().unwrap();
@@ -177,12 +165,11 @@ pub(crate) const ENOSPC: i32 = 28;
 
 impl Disk for TestDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let is_there = path.exists();
-        RealDisk.create_dir_all(path)?;
-        if self.faults().sync_new == Some(New::Directory) && !is_there {
-            return Err(os(EIO));
-        }
-        Ok(())
+        let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+        std::fs::create_dir_all(path)?;
+        // Here, so that it is noted and may fail.
+        let mut parents = missing.iter().filter_map(|dir| dir.parent());
+        parents.try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -202,11 +189,13 @@ impl Disk for TestDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.note(DiskOp::Rename(from.to_path_buf(), to.to_path_buf()));
+        self.wait_while_held(from, Held::Takes)?;
         RealDisk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.note(DiskOp::Remove(path.to_path_buf()));
+        self.wait_while_held(path, Held::Takes)?;
         RealDisk.remove(path)
     }
 
@@ -217,7 +206,8 @@ impl Disk for TestDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.note(DiskOp::SyncDir(dir.to_path_buf()));
         let named = dir.to_string_lossy();
-        if self.faults().sync_dir && (named.contains("chunks") || named.contains("packs")) {
+        let fails = |dir: &&str| named.contains(*dir);
+        if self.faults().sync_dir && ["chunks", "packs", "journal"].iter().any(fails) {
             return Err(os(EIO));
         }
         RealDisk.sync_dir(dir)
@@ -306,8 +296,7 @@ impl DiskFile for TestFile {
     fn sync(&self) -> io::Result<()> {
         self.disk.note(DiskOp::Sync(self.path.clone()));
         self.disk.wait_while_held(&self.path, Held::Syncs)?;
-        let faults = self.disk.faults();
-        if faults.sync || faults.sync_new == Some(New::File) && self.inner.length()? <= HEADER {
+        if self.disk.faults().sync {
             return Err(os(EIO));
         }
         self.inner.sync()

@@ -23,13 +23,15 @@ struct Node {
 #[derive(Debug, Default)]
 struct State {
     dirs: BTreeSet<PathBuf>,
+    /// Directories whose names are on the platter.
+    durable_dirs: BTreeSet<PathBuf>,
     seen: BTreeMap<PathBuf, usize>,
     durable: BTreeMap<PathBuf, usize>,
     nodes: Vec<Node>,
     /// Changes that are still carried out; the power goes with the one after them.
     left: Option<u64>,
     changes: u64,
-    /// The change of this number fails if it is an fsync of a file.
+    /// The change of this number fails if it is an fsync.
     failing: Option<u64>,
 }
 
@@ -57,7 +59,7 @@ impl SimDisk {
         self.0.lock().unwrap().changes
     }
 
-    /// The change of this number, counted from the first, fails if it is an fsync of a file.
+    /// The change of this number, counted from the first, fails if it is an fsync.
     pub(crate) fn fail_sync_at(&self, change: u64) {
         self.0.lock().unwrap().failing = Some(change);
     }
@@ -67,6 +69,7 @@ impl SimDisk {
         let state = self.0.lock().unwrap();
         Self(Arc::new(Mutex::new(State {
             dirs: state.dirs.clone(),
+            durable_dirs: state.durable_dirs.clone(),
             seen: state.seen.clone(),
             durable: state.durable.clone(),
             nodes: state.nodes.clone(),
@@ -78,11 +81,13 @@ impl SimDisk {
     pub(crate) fn after_power_cut(&self, rng: &mut fastrand::Rng) -> Self {
         let state = self.0.lock().unwrap();
         let mut next = State {
-            dirs: state.dirs.clone(),
+            dirs: state.settle_dirs(rng),
             ..State::default()
         };
+        next.durable_dirs = next.dirs.clone();
         let paths: BTreeSet<_> = state.seen.keys().chain(state.durable.keys()).collect();
-        for path in paths {
+        let has_dir = |path: &Path| path.parent().is_none_or(|dir| next.dirs.contains(dir));
+        for path in paths.into_iter().filter(|path| has_dir(path)) {
             let durable = state.durable.get(path);
             let seen = state.seen.get(path);
             let Some(node) = (if rng.bool() { durable } else { seen }) else {
@@ -98,6 +103,11 @@ impl SimDisk {
         }
         next.seen = next.durable.clone();
         Self(Arc::new(Mutex::new(next)))
+    }
+
+    /// As if a directory had been made by a process that was killed before it made the name durable.
+    pub(crate) fn unsync_dir(&self, dir: &Path) {
+        self.0.lock().unwrap().durable_dirs.remove(dir);
     }
 
     /// Paths of the files below `dir`.
@@ -137,6 +147,20 @@ impl SimDisk {
     }
 }
 
+impl State {
+    /// Each directory with a durable name, and some of the others, if it is in one of those.
+    fn settle_dirs(&self, rng: &mut fastrand::Rng) -> BTreeSet<PathBuf> {
+        let mut left = BTreeSet::new();
+        for dir in &self.dirs {
+            let has_parent = dir.parent().is_none_or(|parent| left.contains(parent));
+            if has_parent && (self.durable_dirs.contains(dir) || rng.bool()) {
+                left.insert(dir.clone());
+            }
+        }
+        left
+    }
+}
+
 /// Each sector as it was, or as it was to be.
 fn settle(node: &Node, rng: &mut fastrand::Rng) -> Vec<u8> {
     let Node {
@@ -170,10 +194,22 @@ fn missing<T>() -> io::Result<T> {
 
 impl Disk for SimDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.change(|state| {
-            state.dirs.extend(path.ancestors().map(Path::to_path_buf));
-            Ok(())
-        })
+        let missing = self.change(|state| {
+            let dirs = path.ancestors().map(Path::to_path_buf);
+            let missing: Vec<_> = dirs.filter(|dir| !state.dirs.contains(dir)).collect();
+            state.dirs.extend(missing.iter().cloned());
+            Ok(missing)
+        })?;
+        for dir in missing {
+            match dir.parent() {
+                Some(parent) => self.sync_dir(parent)?,
+                None => self.read(|state| {
+                    state.durable_dirs.insert(dir);
+                    Ok(())
+                })?,
+            }
+        }
+        Ok(())
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -239,6 +275,11 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.change(|state| {
+            if state.failing == Some(state.changes) {
+                return Err(io::Error::other("the fsync fails"));
+            }
+            let made = state.dirs.iter().filter(|path| path.parent() == Some(dir));
+            state.durable_dirs.extend(made.cloned());
             state.durable.retain(|path, _| path.parent() != Some(dir));
             let seen = state
                 .seen

@@ -307,6 +307,23 @@ fn i14_what_a_start_finds_after_a_failed_fsync_outlives_a_power_cut() {
 }
 
 #[test]
+fn i02_a_start_makes_the_directories_durable_in_which_it_finds_chunks() {
+    for seed in 0..8 {
+        let mut world = World::new();
+        // In a file of its own.
+        world.put(5);
+        for dir in ["/v/chunks", "/v/chunks/00"] {
+            world.disk.unsync_dir(Path::new(dir));
+        }
+        world.death();
+        let what = format!("seed {seed}");
+        world.check(&what);
+        world.power_cut(&mut fastrand::Rng::with_seed(seed));
+        world.check(&format!("{what}, then the power"));
+    }
+}
+
+#[test]
 fn i02_a_start_may_die_or_lose_power_at_every_change_that_it_makes() {
     for death in 1..=60 {
         for at in 1..=8 {

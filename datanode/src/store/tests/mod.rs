@@ -7,6 +7,7 @@ mod packs;
 mod small;
 mod speed;
 mod starts;
+mod takers;
 mod write_modes;
 
 use std::io;
