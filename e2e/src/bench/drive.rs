@@ -1,7 +1,7 @@
 //! A closed loop of so many clients over one door: each begins its next operation when the last has
 //! been answered. Bounded in count and in time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -125,9 +125,11 @@ pub(super) async fn drive_paced(
     every: Duration,
     operation: impl AsyncFn(&mut Session, usize) -> io::Result<Done>,
 ) -> io::Result<Sample> {
-    let began = tokio::time::Instant::now();
+    // With the first operation: the connections before it are no part of what is measured.
+    let began = OnceCell::new();
     let waited = RefCell::new(Vec::new());
     let mut sample = drive(door, group, load, async |session, number| {
+        let began = *began.get_or_init(tokio::time::Instant::now);
         let due = began + every * u32::try_from(number).unwrap_or(u32::MAX);
         tokio::time::sleep_until(due).await;
         let done = operation(session, number).await?;
