@@ -8,6 +8,7 @@ use dfs_e2e::http::Http;
 use dfs_e2e::wait::eventually;
 use dfs_protocol::ClusterId;
 use dfs_protocol::admission::{CatalogState, CatalogStatus, RefusalReason};
+use dfs_protocol::status::ChunkHealth;
 use serde_json::json;
 
 use crate::{
@@ -37,7 +38,11 @@ async fn a_lost_volume_is_taken_out_and_repaired_at_once() {
     cluster.kill_datanode(number).await;
     dead(&open, holder).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(open.status().await.unwrap().chunks[&dfs_protocol::status::ChunkHealth::Healthy] == 0);
+    // The tracker's checkpoint may lie on the other three.
+    let chunks = open.status().await.unwrap().chunks;
+    let ailing = chunks.iter().filter(|(how, _)| **how != ChunkHealth::Healthy);
+    let ailing: u64 = ailing.map(|(_, count)| count).sum();
+    assert!(ailing >= 2, "the file's chunks wait: {chunks:?}");
     let _taken_out = ask(&open.door, "POST", &lost, None).await.ok();
     open.wait_repaired(DEADLINE).await;
     assert!(node(&open, holder).await.is_none());
