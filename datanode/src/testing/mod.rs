@@ -40,7 +40,7 @@ pub(crate) struct Faults {
     pub(crate) bad: Option<(u64, u64)>,
     /// Nothing is in the page cache.
     pub(crate) cold: bool,
-    /// Opening for reading fails with this error number.
+    /// Opening chunks and packs for reading fails with this error number.
     pub(crate) open: Option<i32>,
     /// Room on the file system, total and available.
     pub(crate) space: Option<(u64, u64)>,
@@ -173,7 +173,9 @@ impl Disk for TestDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        if let (OpenMode::Read, Some(error)) = (mode, self.faults().open) {
+        let below = |dir: &str| path.components().any(|part| part.as_os_str() == dir);
+        let is_data = below("chunks") || below("packs");
+        if let (OpenMode::Read, true, Some(error)) = (mode, is_data, self.faults().open) {
             return Err(os(error));
         }
         let is_direct = mode == OpenMode::Direct;

@@ -40,7 +40,9 @@ async fn a_lost_volume_is_taken_out_and_repaired_at_once() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     // The tracker's checkpoint may lie on the other three.
     let chunks = open.status().await.unwrap().chunks;
-    let ailing = chunks.iter().filter(|(how, _)| **how != ChunkHealth::Healthy);
+    let ailing = chunks
+        .iter()
+        .filter(|(how, _)| **how != ChunkHealth::Healthy);
     let ailing: u64 = ailing.map(|(_, count)| count).sum();
     assert!(ailing >= 2, "the file's chunks wait: {chunks:?}");
     let _taken_out = ask(&open.door, "POST", &lost, None).await.ok();

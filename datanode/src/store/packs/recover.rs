@@ -30,7 +30,7 @@ const WORKERS: usize = 8;
 /// Bytes read at once: the headers of a dozen small entries, little of a large one.
 const WINDOW: u64 = 64 * 1024;
 /// What a disk cannot give is passed over in such steps, the size of its sectors;
-const BAD_SECTOR: u64 = 4096;
+pub(super) const BAD_SECTOR: u64 = 4096;
 /// behind so many of them in a row in twice as long ones each time,
 const MANY_ERRORS: u32 = 64;
 /// and at most in such: a disk that gives nothing must not keep the start waiting for each of its sectors.
@@ -45,7 +45,7 @@ pub struct Recovered {
     pub salts: BTreeMap<u64, u128>,
     /// Live replicas.
     pub replicas: BTreeMap<ReplicaKey, Replica>,
-    /// Entries whose headers are whole, but not of this volume, or that cannot be read.
+    /// Entries whose headers are whole, but not of this volume.
     pub damaged: Vec<CorruptReplica>,
     /// Acknowledged bytes in which no entry can be read.
     pub ruins: Vec<Ruin>,
@@ -74,8 +74,6 @@ struct Contents {
     salt: u128,
     entries: Vec<(u64, Entry)>,
     ruins: Vec<(u64, u64)>,
-    /// Entries that may be torn, and that the disk does not give.
-    unreadable: Vec<ReplicaKey>,
     unfinished: u64,
     /// The disk did not give all of it: there may be entries that nobody knows of.
     unread: bool,
@@ -90,8 +88,10 @@ enum Verdict {
     Leftover,
     /// Another program's, or a copy under another number.
     Foreign,
-    /// No entry of it can be read.
+    /// All of it was read, and no entry is in it.
     Ruined,
+    /// No entry of it can be read, but the disk did not give all of it.
+    Unread,
 }
 
 /// Reads the packs of the volume at `root`. `cluster` is the one written on it. Fails only when the
@@ -138,6 +138,7 @@ pub fn recover(
             }
             Verdict::Leftover => disk.remove(&pack_path(root, *number))?,
             Verdict::Foreign => found.foreign.push(pack_path(root, *number)),
+            Verdict::Unread => found.leave_unread(*number, *length),
             Verdict::Ruined => found.ruins.push(Ruin {
                 pack: *number,
                 from: 0,
@@ -201,24 +202,29 @@ fn trim(disk: &dyn Disk, path: &Path, end: u64, length: u64) {
 }
 
 impl Recovered {
+    fn leave_unread(&mut self, number: u64, end: u64) {
+        tracing::warn!(
+            pack = number,
+            "the disk does not give all of a pack: it stays as it is until a later start reads it"
+        );
+        self.book.add_pack(number, end);
+        self.book.keep_unread(number);
+    }
+
     fn replay(&mut self, number: u64, contents: Contents, cluster: Option<ClusterId>) {
         let Contents {
             salt,
             entries,
             ruins,
-            unreadable,
             unfinished,
             unread,
             end,
             tail: _,
         } = contents;
-        self.book.add_pack(number, end);
         if unread {
-            tracing::warn!(
-                pack = number,
-                "the disk does not give all of a pack: it stays as it is until a later start reads it"
-            );
-            self.book.keep_unread(number);
+            self.leave_unread(number, end);
+        } else {
+            self.book.add_pack(number, end);
         }
         self.salts.insert(number, salt);
         self.unfinished += unfinished;
@@ -241,15 +247,11 @@ impl Recovered {
                     self.book.put(key, place);
                     self.replicas.insert(key, entry.header.replica());
                     let foreign = cluster.is_some_and(|own| own != entry.header.cluster);
-                    if foreign || unreadable.contains(&key) {
+                    if foreign {
                         self.damaged.push(CorruptReplica {
                             chunk: key.0,
                             version: key.1,
-                            damage: if foreign {
-                                Damage::Misplaced
-                            } else {
-                                Damage::ReadError
-                            },
+                            damage: Damage::Misplaced,
                         });
                     }
                 }
@@ -270,7 +272,7 @@ fn read_pack(disk: &dyn Disk, path: &Path, number: u64, length: u64) -> io::Resu
     let file = match disk.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(error) if is_passing(&error) => return Err(error),
-        Err(_) => return Ok(Verdict::Ruined),
+        Err(_) => return Ok(Verdict::Unread),
     };
     let mut window = Window::new(file, length);
     let head = window.at(0, PACK_HEADER_LEN)?;
@@ -294,7 +296,8 @@ fn read_pack(disk: &dyn Disk, path: &Path, number: u64, length: u64) -> io::Resu
     Ok(match contents {
         Some(contents) => Verdict::Pack(contents),
         // The first batch was cut: its header or all of its bytes never came to the disk.
-        None if window.errors == 0 && torn => Verdict::Leftover,
+        None if window.errors > 0 => Verdict::Unread,
+        None if torn => Verdict::Leftover,
         None => Verdict::Ruined,
     })
 }
@@ -330,7 +333,7 @@ fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Conte
     }
     let durable = entries.iter().map(|(_, entry)| entry.durable).max();
     let durable = durable.unwrap_or(0);
-    let (mut unfinished, mut unreadable) = (0, Vec::new());
+    let mut unfinished = 0;
     let mut kept = Vec::with_capacity(entries.len());
     for (offset, entry) in entries {
         if offset >= durable {
@@ -340,7 +343,11 @@ fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Conte
                     unfinished += 1;
                     continue;
                 }
-                None => unreadable.push((offset, entry.key())),
+                // It may have been acknowledged, and whole another time: no removal may say that it is gone.
+                None => {
+                    window.errors += 1;
+                    continue;
+                }
             }
         }
         kept.push((offset, entry));
@@ -353,7 +360,6 @@ fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Conte
         salt,
         entries: kept,
         ruins: holes,
-        unreadable: unreadable.iter().map(|(_, key)| *key).collect(),
         unfinished,
         unread: window.errors > 0,
         end: PACK_HEADER_LEN,
@@ -365,17 +371,17 @@ fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Conte
     let last = contents.entries.last();
     let last = last.map(|(offset, entry)| offset + entry.length());
     contents.end = ends.chain(last).chain(unread).max().unwrap_or(0);
-    let unreadable: Vec<_> = unreadable.iter().map(|(offset, _)| *offset).collect();
-    contents.tail = contents.tail_from(durable, &unreadable, unread.is_none());
+    contents.tail = contents.tail_from(durable);
     Ok(Some(contents))
 }
 
 impl Contents {
     /// What lies behind the durable bytes; `None` when that is nothing that counts.
-    fn tail_from(&self, durable: u64, unreadable: &[u64], read: bool) -> Option<Tail> {
-        let late = self.entries.iter().filter(|(offset, entry)| {
-            *offset >= durable && entry.kind != EntryKind::End && !unreadable.contains(offset)
-        });
+    fn tail_from(&self, durable: u64) -> Option<Tail> {
+        let late = self
+            .entries
+            .iter()
+            .filter(|(offset, entry)| *offset >= durable && entry.kind != EntryKind::End);
         let whole: Vec<_> = late
             .map(|(offset, entry)| (*offset, offset + entry.length()))
             .collect();
@@ -398,7 +404,7 @@ impl Contents {
             durable,
             whole,
             torn,
-            read: read && unreadable.is_empty(),
+            read: !self.unread,
             end: self.end,
         })
     }

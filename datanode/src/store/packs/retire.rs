@@ -8,6 +8,7 @@ use dfs_runtime::disk::OpenMode;
 use super::Packs;
 use super::book::Book;
 use super::lead::Halt;
+use super::recover::BAD_SECTOR;
 use crate::store::layout::{pack_name, pack_path};
 
 /// Bytes copied at once.
@@ -39,8 +40,8 @@ impl Packs {
         Ok(())
     }
 
-    /// Copies the bytes `from .. to` of a pack into a file of their own, as far as they can be
-    /// read.
+    /// Copies the bytes `from .. to` of a pack into a file of their own. What cannot be read is a hole
+    /// there, and the last error is returned once everything else is durable.
     pub(in crate::store) fn copy_out(
         &self,
         pack: u64,
@@ -52,16 +53,27 @@ impl Packs {
         let copy = self.disk.open(target, OpenMode::OpenOrCreate)?;
         copy.set_length(0)?;
         let mut at = from;
+        let mut step = COPY;
+        let mut failed = None;
         let mut buffer = vec![0; usize::try_from(COPY).map_err(io::Error::other)?];
         while at < to {
-            let wanted = usize::try_from(COPY.min(to - at)).map_err(io::Error::other)?;
-            let read = file.read_at(&mut buffer[..wanted], at)?;
-            if read == 0 {
-                break;
+            // To the next boundary, so that a bad sector costs itself only.
+            let most = (step - at % step).min(to - at);
+            let wanted = usize::try_from(most).map_err(io::Error::other)?;
+            match file.read_at(&mut buffer[..wanted], at) {
+                Ok(0) => break,
+                Ok(read) => {
+                    copy.write_all_at(&buffer[..read], at - from)?;
+                    at += read as u64;
+                }
+                Err(_) if step > BAD_SECTOR => step = BAD_SECTOR,
+                Err(error) => {
+                    failed = Some(error);
+                    at += most;
+                }
             }
-            copy.write_all_at(&buffer[..read], at - from)?;
-            at += read as u64;
         }
-        copy.sync()
+        copy.sync()?;
+        failed.map_or(Ok(()), Err)
     }
 }

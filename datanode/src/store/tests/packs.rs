@@ -31,6 +31,12 @@ fn held(bench: &Bench, chunk: &SealedChunk) -> bool {
     bench.store.index().get((chunk.id, chunk.version)).is_some()
 }
 
+/// Whether there was something to remove.
+fn remove(bench: &Bench, chunk: &SealedChunk) -> bool {
+    let removed = bench.store.remove(chunk.id, chunk.version, ChunkKind::Data);
+    removed.unwrap()
+}
+
 /// Seals these chunks while the batch of another one is being made durable, then lets go.
 fn seal_behind(
     bench: &Bench,
@@ -166,11 +172,7 @@ fn i01_what_the_disk_does_not_give_at_a_start_is_never_deleted_and_costs_nothing
     let bench = bench.restart();
     let other = bench.put(500, &bytes(3000));
     let gone = &chunks[30];
-    let remove = |bench: &Bench, chunk: &SealedChunk| {
-        let removed = bench.store.remove(chunk.id, chunk.version, ChunkKind::Data);
-        assert!(removed.unwrap());
-    };
-    remove(&bench, gone);
+    assert!(remove(&bench, gone));
     let at = |number: u64| PACK_HEADER_LEN + number * entry(3000);
     // From the middle of one entry to the beginning of another.
     let bad = (at(20) + 600, at(50));
@@ -185,9 +187,9 @@ fn i01_what_the_disk_does_not_give_at_a_start_is_never_deleted_and_costs_nothing
     }
     assert!(!held(&bench, &chunks[31]));
     // Nearly all that is known of the packs is dead.
-    remove(&bench, &other);
+    assert!(remove(&bench, &other));
     for chunk in before.iter().chain(behind).skip(1) {
-        remove(&bench, chunk);
+        assert!(remove(&bench, chunk));
     }
     while bench.store.compact().unwrap().is_some() {}
     assert!(pack.exists(), "what nobody read was deleted");
@@ -203,6 +205,89 @@ fn i01_what_the_disk_does_not_give_at_a_start_is_never_deleted_and_costs_nothing
         assert_eq!(held(&bench, chunk), kept, "{number}");
     }
     assert_eq!(bench.metrics.packs.unread.get(), 0);
+}
+
+#[test]
+fn i01_a_pack_of_which_the_disk_gives_nothing_at_a_start_stays_for_a_later_one() {
+    let no_beginning = Faults {
+        bad: Some((0, 4096)),
+        ..Faults::default()
+    };
+    let no_handle = Faults {
+        open: Some(EIO),
+        ..Faults::default()
+    };
+    let nothing = Faults {
+        read: Some(EIO),
+        ..Faults::default()
+    };
+    for faults in [no_beginning, no_handle, nothing] {
+        let bench = Bench::packed();
+        let chunks: Vec<_> = (1..=9).map(|id| bench.put(id, &bytes(3000))).collect();
+        let pack = pack_of(&bench);
+        bench.disk.set(faults);
+        let bench = bench.restart();
+        assert_eq!(bench.store.index().totals().0, 0);
+        assert_eq!(bench.metrics.packs.unread.get(), 1);
+        assert!(bench.names("quarantine").is_empty(), "{faults:?}");
+        bench.disk.set(Faults::default());
+        // What comes meanwhile goes elsewhere, and a removal of what lies there unread is nobody's word.
+        let again = bench.put(1, &bytes(3000));
+        assert!(remove(&bench, &again));
+        assert!(!remove(&bench, &chunks[1]));
+        while bench.store.compact().unwrap().is_some() {}
+        assert!(pack.exists(), "{faults:?}");
+        let bench = bench.restart();
+        assert_eq!(bench.metrics.packs.unread.get(), 0);
+        assert!(!held(&bench, &chunks[0]), "it was removed since");
+        for chunk in &chunks[1..] {
+            assert_eq!(bench.read(chunk).unwrap(), bytes(3000), "{faults:?}");
+        }
+    }
+}
+
+#[test]
+fn i01_a_last_entry_that_the_disk_does_not_give_is_neither_served_nor_removed() {
+    let bench = Bench::packed();
+    let (first, last) = (bench.put(1, &bytes(3000)), bench.put(2, &bytes(70_000)));
+    let pack = pack_of(&bench);
+    let inside = PACK_HEADER_LEN + entry(3000) + 60_000;
+    bench.disk.set(Faults {
+        bad: Some((inside, inside + 4096)),
+        ..Faults::default()
+    });
+    let bench = bench.restart();
+    assert!(held(&bench, &first) && !held(&bench, &last));
+    assert_eq!(bench.metrics.packs.unread.get(), 1);
+    assert!(remove(&bench, &first));
+    while bench.store.compact().unwrap().is_some() {}
+    assert!(pack.exists());
+    bench.disk.set(Faults::default());
+    let bench = bench.restart();
+    assert!(!held(&bench, &first));
+    assert_eq!(bench.read(&last).unwrap(), bytes(70_000));
+}
+
+#[test]
+fn fault_08_of_a_damaged_entry_everything_that_can_be_read_is_kept_for_people() {
+    let bench = Bench::packed();
+    let chunk = bench.put(1, &bytes(300_000));
+    let bad = PACK_HEADER_LEN + 512 + 100_000;
+    bench.disk.set(Faults {
+        bad: Some((bad, bad + 1)),
+        ..Faults::default()
+    });
+    assert!(matches!(
+        bench.read(&chunk),
+        Err(StoreError::Corrupt { .. })
+    ));
+    let names = bench.names("quarantine");
+    assert_eq!(names.len(), 1, "{names:?}");
+    let kept = std::fs::read(bench.root().join("quarantine").join(&names[0])).unwrap();
+    let differ = kept[512..].iter().zip(bytes(300_000));
+    let differ = differ.filter(|(kept, was)| **kept != *was).count();
+    assert!(kept.len() >= 512 + 300_000);
+    assert!((1..=4096).contains(&differ), "{differ}");
 }
 
 #[test]
