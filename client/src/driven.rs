@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::error::ClientError;
 use crate::http::{RequestBody, SeamIo, empty, innermost, malformed, unreachable};
-use crate::idle::IdleConnections;
+use crate::idle::{IDLE_READS, IdleConnections};
 
 /// A connection and the right to ask over it.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl DrivenPool {
     pub(crate) fn new(connector: SharedConnector) -> Self {
         Self {
             connector,
-            idle: IdleConnections::default(),
+            idle: IdleConnections::new(IDLE_READS),
         }
     }
 
@@ -162,7 +162,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::idle::{IDLE_READS, IDLE_TIME};
+    use crate::idle::IDLE_TIME;
 
     /// Each connection answers so many requests, then closes with the next one unanswered.
     #[derive(Debug)]

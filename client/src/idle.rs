@@ -10,12 +10,18 @@ use tokio::time::Instant;
 
 /// Kept for each peer that is read from.
 pub(crate) const IDLE_READS: usize = 128;
+/// Write streams kept for each datanode.
+pub(crate) const IDLE_WRITES: usize = 64;
 /// A connection is closed after so long without use; datanodes wait longer.
 pub(crate) const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// Idle connections `T` by peer `K`. Cloning shares them.
 #[derive(Debug)]
-pub(crate) struct IdleConnections<K, T>(Arc<Mutex<Kept<K, T>>>);
+pub(crate) struct IdleConnections<K, T> {
+    kept: Arc<Mutex<Kept<K, T>>>,
+    /// For each peer.
+    limit: usize,
+}
 
 #[derive(Debug)]
 struct Kept<K, T> {
@@ -25,28 +31,34 @@ struct Kept<K, T> {
     is_swept: bool,
 }
 
-impl<K, T> Default for IdleConnections<K, T> {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Kept {
-            peers: HashMap::new(),
-            is_swept: false,
-        })))
-    }
-}
-
 impl<K, T> Clone for IdleConnections<K, T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            kept: Arc::clone(&self.kept),
+            limit: self.limit,
+        }
     }
 }
 
 impl<K: Eq + Hash + Send + 'static, T: Send + 'static> IdleConnections<K, T> {
+    /// At most `limit` of them for each peer.
+    pub(crate) fn new(limit: usize) -> Self {
+        let kept = Kept {
+            peers: HashMap::new(),
+            is_swept: false,
+        };
+        Self {
+            kept: Arc::new(Mutex::new(kept)),
+            limit,
+        }
+    }
+
     /// The one used last. Its peer may have closed it meanwhile.
     pub(crate) fn take<Q: Eq + Hash + ?Sized>(&self, peer: &Q) -> Option<T>
     where
         K: Borrow<Q>,
     {
-        let mut idle = lock(&self.0);
+        let mut idle = lock(&self.kept);
         let kept = idle.peers.get_mut(peer)?;
         let (since, connection) = kept.pop()?;
         if since.elapsed() < IDLE_TIME {
@@ -57,23 +69,29 @@ impl<K: Eq + Hash + Send + 'static, T: Send + 'static> IdleConnections<K, T> {
         None
     }
 
-    /// Keeps one, or closes it where there are enough.
-    pub(crate) fn keep<Q: Eq + Hash + ToOwned<Owned = K> + ?Sized>(&self, peer: &Q, connection: T)
+    /// Keeps one; false where there are enough, and it is closed.
+    pub(crate) fn keep<Q: Eq + Hash + ToOwned<Owned = K> + ?Sized>(
+        &self,
+        peer: &Q,
+        connection: T,
+    ) -> bool
     where
         K: Borrow<Q>,
     {
-        let mut idle = lock(&self.0);
+        let mut idle = lock(&self.kept);
         if !idle.is_swept {
             idle.is_swept = true;
-            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+            tokio::spawn(sweep(Arc::downgrade(&self.kept)));
         }
         let kept = match idle.peers.get_mut(peer) {
             Some(kept) => kept,
             None => idle.peers.entry(peer.to_owned()).or_default(),
         };
-        if kept.len() < IDLE_READS {
+        let has_room = kept.len() < self.limit;
+        if has_room {
             kept.push((Instant::now(), connection));
         }
+        has_room
     }
 
     /// Closes all of a peer's.
@@ -81,14 +99,14 @@ impl<K: Eq + Hash + Send + 'static, T: Send + 'static> IdleConnections<K, T> {
     where
         K: Borrow<Q>,
     {
-        let gone = lock(&self.0).peers.remove(peer);
+        let gone = lock(&self.kept).peers.remove(peer);
         drop(gone);
     }
 
     /// How many there are.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
-        lock(&self.0).peers.values().map(Vec::len).sum()
+        lock(&self.kept).peers.values().map(Vec::len).sum()
     }
 }
 

@@ -18,8 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::call::{Call, CallResult, Peer};
 use crate::http::IDLE_PER_PEER;
-use crate::idle::IDLE_READS;
-use crate::write_stream::IDLE_PER_DATANODE;
+use crate::idle::{IDLE_READS, IDLE_WRITES};
 
 dfs_runtime::label_enum! {
     /// Whether a connection came to be.
@@ -60,7 +59,7 @@ impl ClientMetrics {
             ("call", IDLE_PER_PEER),
             ("read", IDLE_READS),
             ("read-stream", IDLE_READS),
-            ("stream", IDLE_PER_DATANODE),
+            ("stream", IDLE_WRITES),
         ] {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             limits.with_label_values(&[pool]).set(limit);
@@ -113,13 +112,10 @@ impl ClientMetrics {
         self.0.retries.inc();
     }
 
-    pub(crate) fn stream_idle(&self) {
+    /// A stream is idle for as long as what is returned is there.
+    pub(crate) fn stream_idle(&self) -> IdleStream {
         self.0.idle_streams.inc();
-    }
-
-    pub(crate) fn stream_taken(&self, streams: usize) {
-        let streams = i64::try_from(streams).unwrap_or(i64::MAX);
-        self.0.idle_streams.sub(streams);
+        IdleStream(self.clone())
     }
 
     pub(crate) fn stream_dropped(&self) {
@@ -168,6 +164,16 @@ fn seconds(registry: &Registry) -> Result<HistogramVec, prometheus::Error> {
 impl fmt::Debug for ClientMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientMetrics")
+    }
+}
+
+/// Counts one idle stream.
+#[derive(Debug)]
+pub(crate) struct IdleStream(ClientMetrics);
+
+impl Drop for IdleStream {
+    fn drop(&mut self) {
+        self.0.0.idle_streams.dec();
     }
 }
 

@@ -25,7 +25,7 @@ use crate::driven;
 use crate::error::ClientError;
 use crate::frame_io::{Frame, FrameIoError, FrameReader};
 use crate::http::{HttpClient, empty, malformed, refusal, timed_out, unreachable};
-use crate::idle::IdleConnections;
+use crate::idle::{IDLE_READS, IdleConnections};
 use crate::metrics::Timed;
 
 /// A datanode of an earlier version, which cannot be read from like this, is asked again after so long.
@@ -56,7 +56,7 @@ enum NotAnswered {
 }
 
 /// Idle connections, and who cannot be read from like this. Cloning shares them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReadStreams {
     /// Several datanodes may share an address.
     idle: IdleConnections<DatanodeAddress, Stream>,
@@ -83,6 +83,15 @@ impl RawBlocks {
         match told {
             Some(crc) if crc32c(&data) == crc => Ok((crc, data)),
             _ => Err(malformed(&from.address, &"a block is damaged")),
+        }
+    }
+}
+
+impl Default for ReadStreams {
+    fn default() -> Self {
+        Self {
+            idle: IdleConnections::new(IDLE_READS),
+            earlier: Arc::default(),
         }
     }
 }

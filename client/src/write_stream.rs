@@ -2,9 +2,7 @@
 
 mod whole;
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dfs_protocol::chunk::{DatanodeAddress, SealedChunk};
@@ -23,15 +21,16 @@ use tokio::io::{ReadHalf, WriteHalf};
 use crate::call::{Call, CallResult};
 use crate::frame_io::{Frame, FrameIoError, FrameReader, FrameWriter};
 use crate::http::HttpClient;
-use crate::metrics::Timed;
+use crate::idle::{IDLE_WRITES, IdleConnections};
+use crate::metrics::{ClientMetrics, IdleStream, Timed};
 use crate::silence::SilenceWatch;
 
 pub use whole::WholeBlock;
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
-/// Idle streams kept for each datanode.
-pub(crate) const IDLE_PER_DATANODE: usize = 64;
+/// Room for what a datanode says: most of it fills a fifth.
+const ANSWER: usize = 1024;
 /// How long a chain may take to open whose first hop lives.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -40,7 +39,14 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct WriteStreams {
     http: HttpClient,
     watch: SilenceWatch,
-    idle: Mutex<HashMap<DatanodeAddress, Vec<Halves>>>,
+    idle: IdleConnections<DatanodeAddress, Idle>,
+}
+
+/// A stream that waits for its next chunk.
+#[derive(Debug)]
+struct Idle {
+    halves: Halves,
+    _counted: Option<IdleStream>,
 }
 
 #[derive(Debug)]
@@ -121,7 +127,7 @@ impl WriteStreams {
         Self {
             http,
             watch,
-            idle: Mutex::default(),
+            idle: IdleConnections::new(IDLE_WRITES),
         }
     }
 
@@ -184,7 +190,7 @@ impl WriteStreams {
                     }
                 }
                 Err(NotOpen::Silent(silent)) => {
-                    self.drop_idle(first);
+                    self.idle.forget(first);
                     return Err(silent);
                 }
                 Err(NotOpen::Refused(refused)) => return Err(refused),
@@ -201,40 +207,28 @@ impl WriteStreams {
     /// Keeps the stream of a chunk that was sealed for the next one.
     pub fn put_back(&self, sender: ChunkSender, receiver: ChunkReceiver) {
         let ChunkSender { to, frames } = sender;
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let streams = idle.entry(to).or_default();
-        let has_room = streams.len() < IDLE_PER_DATANODE;
-        if let Some(metrics) = self.http.metrics() {
-            if has_room {
-                metrics.stream_idle();
-            } else {
-                metrics.stream_dropped();
-            }
+        let mut halves = Halves {
+            sender: frames,
+            receiver: receiver.frames,
+            takes: receiver.takes,
+        };
+        // What came behind the answer is nobody's.
+        if !halves.receiver.rest() {
+            return;
         }
-        if has_room {
-            streams.push(Halves {
-                sender: frames,
-                receiver: receiver.frames,
-                takes: receiver.takes,
-            });
+        let metrics = self.http.metrics();
+        let idle = Idle {
+            halves,
+            _counted: metrics.map(ClientMetrics::stream_idle),
+        };
+        let is_kept = self.idle.keep(&to, idle);
+        if let Some(metrics) = metrics.filter(|_| !is_kept) {
+            metrics.stream_dropped();
         }
     }
 
     fn take_idle(&self, first: &DatanodeAddress) -> Option<Halves> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = idle.get_mut(first)?.pop();
-        if let Some(metrics) = self.http.metrics() {
-            metrics.stream_taken(usize::from(taken.is_some()));
-        }
-        taken
-    }
-
-    fn drop_idle(&self, first: &DatanodeAddress) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = idle.remove(first).map_or(0, |streams| streams.len());
-        if let Some(metrics) = self.http.metrics() {
-            metrics.stream_taken(dropped);
-        }
+        self.idle.take(first).map(|idle| idle.halves)
     }
 
     async fn try_open(
@@ -338,9 +332,11 @@ impl WriteStreams {
             .await
             .map_err(|e| unreachable(&e))?;
         let (read, write) = tokio::io::split(TokioIo::new(upgraded));
+        let mut receiver = FrameReader::new(read);
+        receiver.expect(ANSWER);
         Ok(Halves {
             sender: FrameWriter::new(write),
-            receiver: FrameReader::new(read),
+            receiver,
             takes,
         })
     }

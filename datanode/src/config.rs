@@ -46,7 +46,8 @@ pub struct DatanodeConfig {
     pub max_writes: usize,
     /// Chunks read at once.
     pub max_reads: usize,
-    /// A write stream whose writer is silent for so long is taken for broken.
+    /// A write stream whose writer is silent for so long, within a chunk or between two, is taken for broken; so is a
+    /// read stream.
     pub stream_idle: Duration,
     /// What the hops behind are given to have a chunk durable, see `write_stream::durable_within`.
     pub durable_within: Duration,

@@ -70,7 +70,7 @@ impl WriteStreams {
                 })
             }
             silent = self.silent_hop(first) => {
-                self.drop_idle(first);
+                self.idle.forget(first);
                 Err(silent)
             }
         };

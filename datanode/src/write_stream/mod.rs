@@ -48,7 +48,7 @@ pub enum Next {
     Close,
 }
 
-/// Serves one connection until its writer leaves or the datanode ends.
+/// Serves one connection until its writer leaves, has nothing to write for too long, or the datanode ends.
 pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: S) {
     let (read, write) = tokio::io::split(stream);
     let mut upstream = Upstream {
@@ -58,13 +58,14 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send>(ctx: Arc<Context>, stream: 
     };
     loop {
         let frame = tokio::select! {
-            frame = upstream.frames.next() => frame,
+            frame = tokio::time::timeout(ctx.config.stream_idle, upstream.frames.next()) => frame,
             () = ctx.shutdown.triggered() => return,
         };
         let frame = match frame {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return,
-            Err(error) => {
+            Ok(Ok(Some(frame))) => frame,
+            // Writers close theirs earlier: this one may be gone without a word.
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "a write stream ended");
                 return;
             }

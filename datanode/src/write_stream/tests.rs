@@ -1,9 +1,13 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use dfs_client::write_stream::{ChunkEvent, ChunkWriter};
 use dfs_protocol::chunk::{BLOCK_SIZE, BLOCK_SIZE_U64};
 use dfs_protocol::datanode::CopyRequest;
 use dfs_protocol::frame::{HopFailure, HopFault, OpenChunk, SealedReport};
 use dfs_protocol::{ChunkId, ClusterId, DatanodeId, Epoch, Fence, Incarnation};
 
+use crate::config::DatanodeConfig;
 use crate::testing::nodes::{
     FENCE, FakeTracker, Node, blocks, bytes, client, get, open_on, put, resume, sealed, streams,
 };
@@ -71,6 +75,32 @@ async fn a_chunk_written_over_a_chain_of_three_is_whole_on_each_and_streams_are_
         for node in chain {
             assert_eq!(get(node, &chunk).await.unwrap(), data);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i31_a_write_stream_without_work_is_ended_and_the_next_chunk_is_written_over_another() {
+    let tracker = FakeTracker::start().await;
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let soon = |config: &mut DatanodeConfig| config.stream_idle = Duration::from_millis(300);
+    let a = Node::on(&tracker, dir, soon).await;
+    a.wait_admitted(&tracker).await;
+    let data = bytes(70_000);
+    let writers = streams();
+    for id in [1, 2] {
+        let open = open_on(&[&a], id, 1);
+        let mut writer = writers.open(&a.address, &open).await.unwrap();
+        assert!(send(&mut writer, &data, 0).await);
+        let chunk = sealed(id, 1, &data);
+        writer.sender.seal(&chunk).await.unwrap();
+        outcome(&mut writer).await.unwrap();
+        // It ends although nobody closes it here.
+        let ended = tokio::time::timeout(Duration::from_mins(1), writer.receiver.next()).await;
+        let ended = ended.expect("the stream is still open").unwrap_err();
+        assert_eq!(ended.cause, HopFault::Unreachable, "{ended:?}");
+        // Kept all the same, as by a writer that has not heard.
+        writers.put_back(writer.sender, writer.receiver);
+        assert_eq!(get(&a, &chunk).await.unwrap(), data);
     }
 }
 

@@ -2,6 +2,7 @@
 //! the start-up scan and every durable batch are written into it, in the order of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::format::{PACK_HEADER_LEN, REMOVAL_LEN};
 use crate::store::index::ReplicaKey;
@@ -32,8 +33,24 @@ pub struct Pack {
     pub live_bytes: u64,
     /// Live entries by their offset.
     pub live: BTreeMap<u64, ReplicaKey>,
-    /// Keys that removals in this pack are about.
+    /// Keys that removals in this pack are about, of which no later pack has one.
     pub removals: BTreeSet<ReplicaKey>,
+    /// Keys of dead entries, some of them more than once.
+    dead: Vec<ReplicaKey>,
+    weighing: Weighing,
+}
+
+/// How far it is known which removals of a pack are needed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weighing {
+    /// The last one that was looked at.
+    last: Option<ReplicaKey>,
+    /// Needed ones up to there.
+    needed: u64,
+    is_done: bool,
+    /// Of the book when it began.
+    changes: u64,
+    drops: u64,
 }
 
 /// All packs.
@@ -44,13 +61,17 @@ pub struct Book {
     /// Packs that still hold a dead entry of a key. While there is one, the key's removal must not
     /// be forgotten: the entry would come back with the next start (I9).
     graves: BTreeMap<ReplicaKey, BTreeSet<u64>>,
-    /// The last pack that has a removal of a key.
+    /// The last pack that has a removal of a key which may be needed.
     last_removals: BTreeMap<ReplicaKey, u64>,
     /// Packs that the disk did not give whole at the start: what is there that nobody knows of must not be deleted, nor
     /// come back deleted.
     unread: BTreeSet<u64>,
     /// The pack that takes entries; all others are closed.
     pub open: Option<u64>,
+    /// Entries and removals since the start. Each makes one removal needless at most;
+    changes: u64,
+    /// packs that are gone make many.
+    drops: u64,
 }
 
 /// What compaction does next.
@@ -62,6 +83,8 @@ pub enum Step {
     Carry(Vec<ReplicaKey>),
     /// Deletes a pack that nothing needs.
     Unlink(u64),
+    /// Asks again: what is needed of a pack is not known yet.
+    Weigh,
 }
 
 impl Book {
@@ -85,6 +108,7 @@ impl Book {
 
     /// A live entry; an earlier one of the same key is dead from here on.
     pub fn put(&mut self, key: ReplicaKey, place: Place) {
+        self.changes += 1;
         if let Some(older) = self.places.insert(key, place) {
             self.bury(key, older);
         }
@@ -96,24 +120,30 @@ impl Book {
 
     /// A removal that lies in `pack`.
     pub fn remove(&mut self, key: ReplicaKey, pack: u64) {
+        self.changes += 1;
         if let Some(place) = self.places.remove(&key) {
             self.bury(key, place);
         }
         if let Some(found) = self.packs.get_mut(&pack) {
             found.removals.insert(key);
-            let last = self.last_removals.entry(key).or_default();
-            *last = pack.max(*last);
+            // The log goes upwards: the earlier one covers nothing that this one does not.
+            let earlier = self.last_removals.insert(key, pack);
+            if let Some(earlier) = earlier.filter(|earlier| *earlier != pack)
+                && let Some(found) = self.packs.get_mut(&earlier)
+            {
+                found.removals.remove(&key);
+            }
         }
     }
 
-    /// An entry that was never live.
-    pub fn bury(&mut self, key: ReplicaKey, place: Place) {
-        if let Some(pack) = self.packs.get_mut(&place.pack)
-            && pack.live.remove(&place.offset).is_some()
-        {
-            pack.live_bytes = pack.live_bytes.saturating_sub(place.length);
+    fn bury(&mut self, key: ReplicaKey, place: Place) {
+        if let Some(pack) = self.packs.get_mut(&place.pack) {
+            if pack.live.remove(&place.offset).is_some() {
+                pack.live_bytes = pack.live_bytes.saturating_sub(place.length);
+            }
+            pack.dead.push(key);
+            self.graves.entry(key).or_default().insert(place.pack);
         }
-        self.graves.entry(key).or_default().insert(place.pack);
     }
 
     /// Where a live entry lies.
@@ -164,25 +194,32 @@ impl Book {
     pub fn drop_pack(&mut self, number: u64) {
         let dropped = self.packs.remove(&number).unwrap_or_default();
         self.unread.remove(&number);
+        self.drops += 1;
         for key in dropped.removals {
-            // Of what an earlier pack still has, too much is kept rather than too little.
-            if self.last_removals.get(&key) == Some(&number) {
-                self.last_removals.remove(&key);
+            self.last_removals.remove(&key);
+        }
+        for key in dropped.dead {
+            if let Some(packs) = self.graves.get_mut(&key) {
+                packs.remove(&number);
+                if packs.is_empty() {
+                    self.graves.remove(&key);
+                }
             }
         }
-        self.graves.retain(|_, packs| {
-            packs.remove(&number);
-            !packs.is_empty()
-        });
         if self.open == Some(number) {
             self.open = None;
         }
     }
 
     /// What to do next about packs that are mostly dead, `pack_bytes` being the size of a pack.
-    /// At most about `limit` bytes at once.
-    pub fn next_step(&self, pack_bytes: u64, limit: u64) -> Option<Step> {
-        let number = self.candidate(pack_bytes)?;
+    /// At most about `limit` bytes at once, and no more removals are looked at than fit in there: readers wait meanwhile.
+    pub fn next_step(&mut self, pack_bytes: u64, limit: u64) -> Option<Step> {
+        let most = usize::try_from(limit / REMOVAL_LEN).unwrap_or(1).max(1);
+        let number = match self.candidate(pack_bytes, most) {
+            Candidate::Pack(number) => number,
+            Candidate::Unknown => return Some(Step::Weigh),
+            Candidate::None => return None,
+        };
         let pack = self.packs.get(&number)?;
         let mut moved = Vec::new();
         let mut bytes = 0;
@@ -199,10 +236,9 @@ impl Book {
         if !moved.is_empty() {
             return Some(Step::Move(moved));
         }
-        let most = usize::try_from(limit / REMOVAL_LEN).unwrap_or(1).max(1);
         let needed = pack.removals.iter().copied();
         let needed: Vec<_> = needed
-            .filter(|key| self.needs_removal(*key, number) && !self.is_repeated(*key, number))
+            .filter(|key| self.needs_removal(*key, number))
             .take(most)
             .collect();
         Some(if needed.is_empty() {
@@ -212,56 +248,84 @@ impl Book {
         })
     }
 
-    /// Whether a later pack has the removal too.
-    fn is_repeated(&self, key: ReplicaKey, pack: u64) -> bool {
-        self.last_removals
-            .get(&key)
-            .is_some_and(|last| *last > pack)
-    }
-
     /// The closed pack with the smallest share of bytes that are needed, if that is under a half; or the
     /// smallest one of too many small ones.
-    fn candidate(&self, pack_bytes: u64) -> Option<u64> {
-        let closed = self
-            .packs
-            .iter()
-            .filter(|(number, _)| self.open != Some(**number) && !self.unread.contains(number));
+    fn candidate(&mut self, pack_bytes: u64, most: usize) -> Candidate {
         let mut small = Vec::new();
-        let mut best: Option<(u64, u64)> = None;
-        for (number, pack) in closed {
+        let mut half_dead = Vec::new();
+        for (number, pack) in &self.packs {
+            if self.open == Some(*number) || self.unread.contains(number) {
+                continue;
+            }
             let content = pack.end.saturating_sub(PACK_HEADER_LEN);
             if pack.live_bytes.saturating_mul(2) <= content {
-                let needed = pack.live_bytes + self.removal_bytes(*number, pack, content / 2);
-                let share = needed
-                    .saturating_mul(1000)
-                    .checked_div(content)
-                    .unwrap_or(0);
-                if share < 500 && best.is_none_or(|(least, _)| share < least) {
-                    best = Some((share, *number));
-                }
+                half_dead.push((*number, pack.live_bytes, content));
             }
             if content < pack_bytes / 4 {
                 small.push((content, *number));
             }
         }
+        let mut best: Option<(u64, u64)> = None;
+        for (number, live_bytes, content) in half_dead {
+            let Some(removal_bytes) = self.weigh(number, most) else {
+                return Candidate::Unknown;
+            };
+            let needed = live_bytes + removal_bytes;
+            let share = needed
+                .saturating_mul(1000)
+                .checked_div(content)
+                .unwrap_or(0);
+            if share < 500 && best.is_none_or(|(least, _)| share < least) {
+                best = Some((share, number));
+            }
+        }
         let joined = small.iter().min().filter(|_| small.len() >= SMALL_PACKS);
         best.map(|(_, number)| number)
             .or(joined.map(|(_, number)| *number))
+            .map_or(Candidate::None, Candidate::Pack)
     }
 
-    /// Bytes of a pack's removals that are needed, counted up to `enough`.
-    fn removal_bytes(&self, number: u64, pack: &Pack, enough: u64) -> u64 {
-        let mut bytes = 0;
-        for key in &pack.removals {
-            if bytes > enough {
-                break;
+    /// About how many bytes of a pack's removals are needed, an eighth too many at most; `None` while that is not known.
+    /// Forgets those that are not: none of them is ever needed again, because what dies later has a later removal.
+    fn weigh(&mut self, number: u64, most: usize) -> Option<u64> {
+        let pack = self.packs.get(&number)?;
+        let mut weighing = pack.weighing;
+        let since = self.changes - weighing.changes;
+        let is_stale = weighing.drops != self.drops || since > pack.removals.len() as u64 / 8;
+        if !weighing.is_done || is_stale {
+            if weighing.is_done || weighing.last.is_none() {
+                weighing = Weighing {
+                    changes: self.changes,
+                    drops: self.drops,
+                    ..Weighing::default()
+                };
             }
-            if self.needs_removal(*key, number) && !self.is_repeated(*key, number) {
-                bytes += REMOVAL_LEN;
+            let from = weighing.last.map_or(Bound::Unbounded, Bound::Excluded);
+            let removals = pack.removals.range((from, Bound::Unbounded));
+            let part: Vec<_> = removals.take(most).copied().collect();
+            weighing.is_done = part.len() < most;
+            weighing.last = part.last().copied();
+            let all = part.len();
+            let mut needless = part;
+            needless.retain(|key| !self.needs_removal(*key, number));
+            weighing.needed += (all - needless.len()) as u64;
+            let pack = self.packs.get_mut(&number)?;
+            for key in needless {
+                pack.removals.remove(&key);
+                self.last_removals.remove(&key);
             }
+            pack.weighing = weighing;
         }
-        bytes
+        weighing.is_done.then_some(weighing.needed * REMOVAL_LEN)
     }
+}
+
+/// Which pack is to be compacted.
+enum Candidate {
+    Pack(u64),
+    /// The removals of one are not weighed yet.
+    Unknown,
+    None,
 }
 
 #[cfg(test)]
@@ -338,6 +402,119 @@ mod tests {
         assert_eq!(step, Some(Step::Carry(vec![key(9)])));
         book.remove(key(9), 4);
         assert_eq!(book.next_step(1 << 30, 1 << 20), Some(Step::Unlink(2)));
+    }
+
+    /// What is on the disk: by pack, entries with their place and removals without.
+    #[derive(Default)]
+    struct Log(BTreeMap<u64, Vec<(ReplicaKey, Option<Place>)>>);
+
+    impl Log {
+        /// Appends an entry, or a removal, and tells the book.
+        fn append(&mut self, book: &mut Book, key: ReplicaKey, is_entry: bool) {
+            let open = book.open.unwrap();
+            let end = book.pack(open).unwrap().end;
+            let length = if is_entry { 2048 } else { REMOVAL_LEN };
+            let place = Place {
+                pack: open,
+                offset: end,
+                header: 512,
+                length,
+            };
+            book.extend(open, end + length);
+            self.0
+                .entry(open)
+                .or_default()
+                .push((key, is_entry.then_some(place)));
+            if is_entry {
+                book.put(key, place);
+            } else {
+                book.remove(key, open);
+            }
+        }
+
+        /// What a start would make of it.
+        fn live(&self) -> BTreeSet<ReplicaKey> {
+            let mut live = BTreeSet::new();
+            for (key, entry) in self.0.values().flatten() {
+                if entry.is_some() {
+                    live.insert(*key);
+                } else {
+                    live.remove(key);
+                }
+            }
+            live
+        }
+    }
+
+    #[test]
+    fn i09_whatever_compaction_takes_a_start_finds_what_is_live_and_nothing_else() {
+        let mut unlinked = 0;
+        for seed in 0..300 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut book, mut log) = (Book::default(), Log::default());
+            let mut live = BTreeSet::new();
+            for step in 0..400 {
+                if book.open.is_none() || rng.u8(..20) == 0 {
+                    let number = book.open.map_or(1, |open| open + 1);
+                    book.add_pack(number, PACK_HEADER_LEN);
+                    book.open = Some(number);
+                }
+                let key = key(rng.u128(..24));
+                match rng.u8(..10) {
+                    0..=3 if live.insert(key) => log.append(&mut book, key, true),
+                    4..=6 if live.remove(&key) => log.append(&mut book, key, false),
+                    7..=9 => match book.next_step(1 << 20, 3 * REMOVAL_LEN) {
+                        Some(Step::Move(entries)) => {
+                            for (key, _) in entries {
+                                log.append(&mut book, key, true);
+                            }
+                        }
+                        Some(Step::Carry(keys)) => {
+                            for key in keys {
+                                log.append(&mut book, key, false);
+                            }
+                        }
+                        Some(Step::Unlink(number)) => {
+                            log.0.remove(&number);
+                            book.drop_pack(number);
+                            unlinked += 1;
+                        }
+                        Some(Step::Weigh) | None => {}
+                    },
+                    _ => {}
+                }
+                assert_eq!(log.live(), live, "seed {seed}, step {step}");
+                let places: BTreeSet<_> = book.places.keys().copied().collect();
+                assert_eq!(places, live, "seed {seed}, step {step}");
+            }
+            // Nothing is remembered of what is gone, and each removal stands once.
+            let dead = book.graves.values().flatten();
+            assert!(dead.copied().all(|pack| book.packs.contains_key(&pack)));
+            let removals = book.packs.values().map(|pack| pack.removals.len());
+            assert_eq!(removals.sum::<usize>(), book.last_removals.len());
+        }
+        assert!(unlinked > 1000, "{unlinked}");
+    }
+
+    #[test]
+    fn many_removals_are_weighed_a_few_at_a_time() {
+        let mut book = book(3);
+        book.extend(2, 1 << 20);
+        for id in 0..100 {
+            book.put(key(id), place(1, 512 + 5120 * u64::try_from(id).unwrap()));
+            book.remove(key(id), 2);
+        }
+        book.extend(1, 1 << 20);
+        let mut weighed = 0;
+        while book.next_step(1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {
+            weighed += 1;
+        }
+        assert_eq!(weighed, 3);
+        let step = book.next_step(1 << 30, 30 * REMOVAL_LEN);
+        assert_eq!(step, Some(Step::Unlink(1)), "it has no removals");
+        book.drop_pack(1);
+        while book.next_step(1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {}
+        assert_eq!(book.pack(2).unwrap().removals.len(), 0, "none is needed");
     }
 
     #[test]

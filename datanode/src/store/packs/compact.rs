@@ -29,7 +29,7 @@ impl Shared {
             return Ok(None);
         }
         let step = {
-            let state = self.packs.lock();
+            let mut state = self.packs.lock();
             state.book.next_step(self.packs.limits.pack, STEP)
         };
         let Some(step) = step else {
@@ -38,7 +38,7 @@ impl Shared {
         let needed = match &step {
             Step::Move(entries) => entries.iter().map(|(_, place)| place.length).sum(),
             Step::Carry(keys) => keys.len() as u64 * REMOVAL_LEN,
-            Step::Unlink(_) => 0,
+            Step::Unlink(_) | Step::Weigh => 0,
         };
         let room = self.space.reserve_last(needed);
         let room = room.map_err(|error| StoreError::disk("asking for room", error))?;
@@ -50,6 +50,7 @@ impl Shared {
             Step::Move(entries) => self.move_entries(entries)?,
             Step::Carry(keys) => self.append(keys.into_iter().map(Job::Carry).collect())?,
             Step::Unlink(number) => self.unlink_pack(number)?,
+            Step::Weigh => {}
         }
         Ok(Some(needed))
     }
@@ -111,9 +112,12 @@ impl Shared {
         let mut state = self.packs.lock();
         state.book.drop_pack(number);
         state.salts.remove(&number);
-        state.handles.files.remove(&number);
+        let file = state.handles.files.remove(&number);
         self.metrics.packs.compactions.inc();
         self.metrics.packs.set(state.book.totals());
+        drop(state);
+        // The last handle of a file without a name: closing it gives its blocks back, which takes a while.
+        drop(file);
         Ok(())
     }
 }

@@ -18,8 +18,11 @@ impl Shared {
         state.busy = false;
         state.settle(self, batch, written);
         self.metrics.packs.set(state.book.totals());
+        let out = std::mem::take(&mut state.handles.out);
+        drop(state);
         self.packs.done.notify_all();
         lead.tickets.clear();
+        drop(out);
     }
 }
 

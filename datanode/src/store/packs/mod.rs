@@ -148,6 +148,8 @@ pub struct AtHand {
 struct Handles {
     files: BTreeMap<u64, (u64, Arc<dyn DiskFile>)>,
     uses: u64,
+    /// Taken out: to be closed by somebody who does not hold the lock.
+    out: Vec<Arc<dyn DiskFile>>,
 }
 
 impl Handles {
@@ -160,12 +162,13 @@ impl Handles {
 
     fn keep(&mut self, number: u64, file: &Arc<dyn DiskFile>) {
         self.uses += 1;
-        self.files.insert(number, (self.uses, Arc::clone(file)));
+        let before = self.files.insert(number, (self.uses, Arc::clone(file)));
+        self.out.extend(before.map(|(_, file)| file));
         if self.files.len() > MAX_HANDLES {
             let oldest = self.files.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(number) = oldest.map(|(number, _)| *number) {
-                self.files.remove(&number);
-            }
+            let oldest = oldest.map(|(number, _)| *number);
+            let oldest = oldest.and_then(|number| self.files.remove(&number));
+            self.out.extend(oldest.map(|(_, file)| file));
         }
     }
 }
@@ -230,16 +233,24 @@ impl Packs {
         })
     }
 
-    /// An open pack and its salt.
+    /// An open pack and its salt. Blocks.
     pub(super) fn file(&self, number: u64) -> io::Result<(Arc<dyn DiskFile>, Option<u128>)> {
         let mut state = self.lock();
         let salt = state.salts.get(&number).copied();
         if let Some(file) = state.handles.get(number) {
             return Ok((file, salt));
         }
+        // Who looks for a chunk takes the lock on threads that must not wait for a disk: it is not held here.
+        drop(state);
         let path = pack_path(&self.root, number);
         let file = self.disk.open(&path, OpenMode::Read)?;
-        state.handles.keep(number, &file);
+        let mut state = self.lock();
+        if state.book.pack(number).is_some() {
+            state.handles.keep(number, &file);
+        }
+        let out = std::mem::take(&mut state.handles.out);
+        drop(state);
+        drop(out);
         Ok((file, salt))
     }
 

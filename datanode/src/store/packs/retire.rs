@@ -25,7 +25,9 @@ impl Packs {
         state.book = Book::default();
         state.open = None;
         state.salts.clear();
-        state.handles.files.clear();
+        let files = std::mem::take(&mut state.handles.files);
+        drop(state);
+        drop(files);
         Ok(!numbers.is_empty())
     }
 
