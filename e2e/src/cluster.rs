@@ -50,6 +50,9 @@ pub struct Options {
     pub datanode: fn(&mut DatanodeConfig),
     /// Changes the doors' knobs, at each start.
     pub gateway: fn(&mut GatewayConfig),
+    /// Every chunk has a file of its own, for tests that look for them or damage them; else small ones are packed, as
+    /// they are by default.
+    pub chunk_files: bool,
 }
 
 impl Default for Options {
@@ -59,6 +62,7 @@ impl Default for Options {
             tracker: |_| {},
             datanode: |_| {},
             gateway: |_| {},
+            chunk_files: false,
         }
     }
 }
@@ -156,7 +160,8 @@ pub struct Cluster {
     pub seed: u64,
     /// The test's own randomness, from the seed.
     pub rng: fastrand::Rng,
-    options: Options,
+    /// As it was started.
+    pub options: Options,
     dir: TempDir,
     /// Where datanodes look for the tracker; the tracker's own address when none.
     pointed_to: Option<SocketAddr>,
@@ -257,6 +262,9 @@ impl Cluster {
         let role = &mut self.datanodes[number];
         let tracker = self.pointed_to.unwrap_or(self.tracker.address).to_string();
         let mut config = fast_datanode(role.dir.clone(), tracker, role.address.to_string());
+        if self.options.chunk_files {
+            config.packs = PackLimits::NONE;
+        }
         (self.options.datanode)(&mut config);
         let disk = role.disk.clone();
         role.boot = Some(Boot::start(&role.name, disk, |shutdown| {
@@ -482,8 +490,6 @@ fn fast_datanode(dir: PathBuf, tracker: String, advertise: String) -> DatanodeCo
     DatanodeConfig {
         // The machine's own disk may be fuller than a datanode's should be.
         space: SpaceLimits::exactly(1024 * 1024),
-        // Tests damage and count the files of chunks.
-        packs: PackLimits::NONE,
         // Longer than a busy machine stalls.
         resume_lease: Duration::from_secs(15),
         stream_idle: Duration::from_secs(20),

@@ -29,6 +29,7 @@ fn options(datanodes: usize, datanode: fn(&mut DatanodeConfig)) -> Options {
         },
         datanode,
         gateway: |config| config.pool_max_age = Duration::from_secs(1),
+        ..Options::default()
     }
 }
 

@@ -67,11 +67,11 @@ async fn i01_i23_fault_03_a_wiped_datanode_costs_nothing_and_is_rebuilt() {
 
 /// Both layouts of chunks on a volume.
 fn layouts() -> [Options; 2] {
-    let packed = Options {
-        datanode: |config| config.packs.chunk = 4 * 1024 * 1024,
+    let files = Options {
+        chunk_files: true,
         ..Options::default()
     };
-    [Options::default(), packed]
+    [files, Options::default()]
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,7 +100,7 @@ async fn whole_without(store: &Store, files: &Files, id: DatanodeId) {
 async fn i01_a_hop_that_cannot_take_a_chunk_is_made_up_for_before_the_answer() {
     let mut cluster = Cluster::start(options(4)).await;
     let store = cluster.store();
-    let broken = Fault::eio(CallKind::Write).path("staging");
+    let broken = Fault::eio(CallKind::Write).path("packs");
     let fault = cluster.datanodes[0].faults.inject(broken);
     let mut files = Files::new();
     // Until the broken datanode was in a few chains: three others can hold every replica.

@@ -67,6 +67,8 @@ pub struct SpaceGuard {
     limits: SpaceLimits,
     /// Bytes that open writes have yet to write.
     promised: AtomicU64,
+    /// Of the volume when it was last looked at; none before.
+    capacity: AtomicU64,
 }
 
 impl SpaceGuard {
@@ -77,12 +79,14 @@ impl SpaceGuard {
             root,
             limits,
             promised: AtomicU64::new(0),
+            capacity: AtomicU64::new(0),
         })
     }
 
     /// The room now. Asks the file system.
     pub fn room(&self) -> io::Result<Room> {
         let space = self.disk.space(&self.root)?;
+        self.capacity.store(space.total, Ordering::Relaxed);
         let available = self.available(space);
         let free = available.saturating_sub(self.hard(space.total));
         let read_only = free == 0 || available < self.soft(space.total);
@@ -92,6 +96,12 @@ impl SpaceGuard {
             reserve: self.hard(space.total),
             read_only,
         })
+    }
+
+    /// Bytes of the volume when [`SpaceGuard::room`] last looked, without asking again.
+    pub fn last_capacity(&self) -> Option<u64> {
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        (capacity > 0).then_some(capacity)
     }
 
     /// Sets `expected` bytes apart, or says how much there is.

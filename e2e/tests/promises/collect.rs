@@ -16,7 +16,9 @@ use dfs_protocol::upload::{
 use dfs_protocol::{ChunkVersion, ErrorCode, FileId, FilePath, LeaseId, UploadId};
 use http::{Method, StatusCode};
 
-use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, Upload, chunks_of, holders, options};
+use crate::kit::{
+    CHUNK, CHUNK_BYTES, DEADLINE, Model, Upload, chunks_of, holders, options, with_files,
+};
 use crate::world::{copy, id_of, post, purge, records_on, trash, wait_gone, wait_ok_to_stop};
 
 /// Of the slow upload.
@@ -39,7 +41,7 @@ fn no_trash(datanodes: usize) -> Options {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i09_a_datanode_that_was_away_at_the_delete_brings_nothing_back() {
-    let mut cluster = Cluster::start(no_trash(4)).await;
+    let mut cluster = Cluster::start(with_files(no_trash(4))).await;
     let mut model = Model::default();
     let stored = model.put(&mut cluster, "gone", 2 * CHUNK_BYTES).await;
     model.put(&mut cluster, "kept", CHUNK_BYTES).await;
@@ -80,7 +82,7 @@ async fn i09_a_datanode_that_was_away_at_the_delete_brings_nothing_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i09_what_was_purged_from_the_trash_stays_gone() {
-    let mut cluster = Cluster::start(options(4)).await;
+    let mut cluster = Cluster::start(with_files(options(4))).await;
     let mut model = Model::default();
     let stored = model.put(&mut cluster, "gone", 2 * CHUNK_BYTES).await;
     let store = cluster.store();
@@ -115,6 +117,7 @@ async fn i10_a_slow_upload_keeps_its_chunks_longer_than_orphans_live() {
             config.heartbeat_interval = CALM_HEARTS;
         },
         datanode: |config| config.stream_idle = Duration::from_mins(1),
+        chunk_files: true,
         ..no_trash(3)
     })
     .await;
@@ -246,7 +249,7 @@ async fn i10_a_commit_of_chunks_that_no_datanode_has_is_not_believed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i10_shared_chunks_stay_until_the_last_name_is_gone() {
-    let mut cluster = Cluster::start(no_trash(3)).await;
+    let mut cluster = Cluster::start(with_files(no_trash(3))).await;
     let mut model = Model::default();
     model.put(&mut cluster, "source", 2 * CHUNK_BYTES + 1).await;
     let store = cluster.store();
@@ -281,7 +284,7 @@ async fn i10_shared_chunks_stay_until_the_last_name_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i11_a_dead_upload_and_a_replaced_version_are_reclaimed_in_seconds() {
-    let mut cluster = Cluster::start(no_trash(3)).await;
+    let mut cluster = Cluster::start(with_files(no_trash(3))).await;
     let mut model = Model::default();
     model.put(&mut cluster, "f", 2 * CHUNK_BYTES).await;
     let store = cluster.store();
@@ -377,7 +380,7 @@ fn short_trash() -> Options {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i30_fault_27_jumping_clocks_neither_empty_the_trash_early_nor_keep_it() {
-    let mut cluster = Cluster::start(short_trash()).await;
+    let mut cluster = Cluster::start(with_files(short_trash())).await;
     let mut model = Model::default();
     model.put(&mut cluster, "f", CHUNK_BYTES).await;
     model.put(&mut cluster, "g", CHUNK_BYTES).await;

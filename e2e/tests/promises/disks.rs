@@ -11,19 +11,13 @@ use dfs_e2e::disk::{CallKind, Effect, Fault};
 use dfs_e2e::wait::eventually;
 use dfs_gateway::GatewayConfig;
 
-use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, start_heard, wait_valid};
-
-/// Datanodes that keep small chunks in packs.
-fn packed(datanodes: usize) -> Options {
-    Options {
-        datanode: |config| config.packs.chunk = 4 * 1024 * 1024,
-        ..calm_options(datanodes)
-    }
-}
+use crate::kit::{
+    CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, start_heard, wait_valid, with_files,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_a_disk_that_cannot_read_costs_no_reader_anything_and_is_replaced() {
-    let mut cluster = Cluster::start(calm_options(4)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(4))).await;
     let store = cluster.store();
     let mut model = Model::default();
     for number in 0..4 {
@@ -55,11 +49,11 @@ async fn fault_12_a_disk_that_cannot_read_costs_no_reader_anything_and_is_replac
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_a_disk_that_cannot_write_is_left_out_of_every_acknowledgement() {
     let cases = [
-        (CallKind::Write, "staging", calm_options(4)),
-        (CallKind::Create, "staging", calm_options(4)),
-        (CallKind::Rename, "staging", calm_options(4)),
-        (CallKind::Write, "packs", packed(4)),
-        (CallKind::Create, "packs", packed(4)),
+        (CallKind::Write, "staging", with_files(calm_options(4))),
+        (CallKind::Create, "staging", with_files(calm_options(4))),
+        (CallKind::Rename, "staging", with_files(calm_options(4))),
+        (CallKind::Write, "packs", calm_options(4)),
+        (CallKind::Create, "packs", calm_options(4)),
     ];
     for (kind, path, options) in cases {
         let mut cluster = Cluster::start(options).await;
@@ -89,7 +83,7 @@ async fn fault_12_a_disk_that_cannot_write_is_left_out_of_every_acknowledgement(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_12_with_only_r_datanodes_one_that_cannot_write_is_missing_from_the_answer() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let store = cluster.store();
     let mut model = Model::default();
     let faults = cluster.datanodes[0].faults.clone();
@@ -166,17 +160,17 @@ async fn failed_fsync(kind: CallKind, path: &str, options: Options) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_and_the_datanode_stops() {
-    failed_fsync(CallKind::Sync, "staging", calm_options(4)).await;
+    failed_fsync(CallKind::Sync, "staging", with_files(calm_options(4))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_a_directory() {
-    failed_fsync(CallKind::SyncDir, "chunks", calm_options(4)).await;
+    failed_fsync(CallKind::SyncDir, "chunks", with_files(calm_options(4))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i14_fault_13_no_ack_rests_on_a_failed_fsync_of_a_pack() {
-    failed_fsync(CallKind::Sync, "packs", packed(4)).await;
+    failed_fsync(CallKind::Sync, "packs", calm_options(4)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +206,7 @@ async fn fault_15_a_slow_disk_delays_and_breaks_nothing() {
         datanode: |config| config.stream_idle = Duration::from_mins(1),
         ..calm_options(3)
     };
-    let mut cluster = Cluster::start(options).await;
+    let mut cluster = Cluster::start(with_files(options)).await;
     let store = cluster.store();
     let mut model = Model::default();
     let faults = cluster.datanodes[0].faults.clone();
@@ -255,7 +249,7 @@ fn hanging() -> Options {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_15_a_disk_that_hangs_at_any_hop_is_the_one_that_is_left_out() {
-    let mut cluster = Cluster::start(hanging()).await;
+    let mut cluster = Cluster::start(with_files(hanging())).await;
     let store = cluster.store();
     let faults = cluster.datanodes[0].faults.clone();
     let sync = Fault::on(CallKind::Sync, Effect::Delay(Duration::from_secs(30)));

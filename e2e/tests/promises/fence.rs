@@ -15,6 +15,7 @@ use http::StatusCode;
 
 use crate::kit::{
     CHUNK_BYTES, DEADLINE, Model, calm_options, chunks_of, holders, options, start_heard,
+    with_files,
 };
 use crate::world::{at, datanodes, digests, id_of, look, node};
 
@@ -157,7 +158,7 @@ async fn i20_fault_20_a_tracker_whose_datanodes_went_to_another_finds_out_by_its
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i34_a_restored_old_backup_refuses_to_act_and_a_rebuild_brings_everything_back() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let mut model = Model::default();
     model.put(&mut cluster, "old", CHUNK_BYTES).await;
     quiet(&cluster.store()).await;

@@ -28,6 +28,7 @@ fn options(datanodes: usize) -> Options {
             config.checkpoint_interval = Duration::from_secs(1);
             config.heartbeat_interval = Duration::from_secs(1);
         },
+        chunk_files: true,
         ..Options::default()
     }
 }

@@ -153,9 +153,22 @@ pub(crate) async fn chunks_of(store: &Store, path: &str) -> Vec<SealedChunk> {
     file.chunks.iter().map(|chunk| chunk.chunk).collect()
 }
 
+/// A cluster in which every chunk has a file of its own, for [`record`] and what is made of it.
+pub(crate) fn with_files(mut options: Options) -> Options {
+    options.chunk_files = true;
+    options
+}
+
 /// The record of a chunk on a datanode's volume.
 pub(crate) fn record(cluster: &Cluster, datanode: usize, chunk: &SealedChunk) -> PathBuf {
-    chunk_path(&cluster.datanodes[datanode].dir, chunk.id, chunk.version)
+    let volume = chunk_files(cluster, datanode);
+    chunk_path(volume, chunk.id, chunk.version)
+}
+
+/// The volume of a datanode, to look for files of chunks: where they are in packs nobody would find one.
+pub(crate) fn chunk_files(cluster: &Cluster, datanode: usize) -> &Path {
+    assert!(cluster.options.chunk_files, "small chunks are in packs");
+    &cluster.datanodes[datanode].dir
 }
 
 /// The datanodes that hold a chunk.
@@ -194,6 +207,8 @@ pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
 /// Files in a directory of a datanode's volume as the datanode sees it: the real directory may lag
 /// behind, by what was not synced.
 pub(crate) fn listed(cluster: &Cluster, datanode: usize, dir: &str) -> Vec<String> {
+    // What is to be packed is not staged.
+    assert!(dir != "staging" || cluster.options.chunk_files);
     let role = &cluster.datanodes[datanode];
     let entries = role.disk().list(&role.dir.join(dir)).unwrap();
     entries.into_iter().map(|entry| entry.name).collect()

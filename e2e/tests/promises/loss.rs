@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 
 use crate::kit::{
     CHUNK, CHUNK_BYTES, DEADLINE, Model, chunks_of, holders, options, start_heard, wait_valid,
+    with_files,
 };
 
 /// One copy at a time, so slow that the queue can be watched.
@@ -49,7 +50,7 @@ async fn watch_repair(cluster: &Cluster) -> Vec<ClusterStatus> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i23_fault_03_fault_04_two_of_five_datanodes_lost_the_most_endangered_chunks_come_first() {
-    let mut cluster = Cluster::start(slow_repair()).await;
+    let mut cluster = Cluster::start(with_files(slow_repair())).await;
     let store = cluster.store();
     let mut model = Model::default();
     for number in 0..24 {
@@ -114,7 +115,7 @@ async fn home_of(cluster: &Cluster, path: &str) -> BTreeSet<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_05_a_file_without_any_datanode_left_is_unavailable_and_never_absent() {
-    let mut cluster = Cluster::start(options(7)).await;
+    let mut cluster = Cluster::start(with_files(options(7))).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "here/lost", CHUNK_BYTES / 3).await;

@@ -25,6 +25,7 @@ async fn filled(datanodes: usize) -> (Cluster, Model) {
             config.heartbeat_interval = Duration::from_millis(300);
             config.repair_delay = REPAIR_DELAY;
         },
+        chunk_files: true,
         ..options(datanodes)
     })
     .await;

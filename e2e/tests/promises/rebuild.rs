@@ -12,7 +12,7 @@ use dfs_protocol::chunk::ChunkKind;
 use dfs_protocol::status::ChunkHealth;
 use dfs_tracker::store::rebuild::RebuildOptions;
 
-use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Upload, flip, options};
+use crate::kit::{CHUNK, CHUNK_BYTES, DEADLINE, Upload, flip, options, with_files};
 use crate::world::{Seen, copy, look, post, purge, put_with, rename, trash};
 
 fn with_checkpoints() -> Options {
@@ -141,7 +141,7 @@ async fn show_7_everything_acknowledged_is_back_and_nothing_gone_is_live_again()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_7_chunks_that_nothing_explains_are_found_and_never_live() {
-    let mut cluster = Cluster::start(one_checkpoint()).await;
+    let mut cluster = Cluster::start(with_files(one_checkpoint())).await;
     let before = history(&mut cluster).await;
     // An upload that was never committed: two of its chunks are sealed on the datanodes.
     let store = cluster.store();
@@ -189,7 +189,7 @@ async fn show_7_chunks_that_nothing_explains_are_found_and_never_live() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_7_any_two_of_five_datanodes_may_be_missing() {
-    let mut cluster = Cluster::start(with_checkpoints()).await;
+    let mut cluster = Cluster::start(with_files(with_checkpoints())).await;
     let before = history(&mut cluster).await;
     cluster.store().wait_healthy(DEADLINE).await;
     for missing in [[0, 1], [2, 4], [1, 3]] {
@@ -241,7 +241,7 @@ async fn checkpoints(cluster: &Cluster) -> Checkpoints {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_7_a_damaged_newest_checkpoint_is_passed_over() {
-    let mut cluster = Cluster::start(with_checkpoints()).await;
+    let mut cluster = Cluster::start(with_files(with_checkpoints())).await;
     let before = history(&mut cluster).await;
     let store = cluster.store();
     store.wait_healthy(DEADLINE).await;

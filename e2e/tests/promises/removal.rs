@@ -59,6 +59,7 @@ async fn i25_a_decommissioned_datanode_goes_only_when_proved_and_never_comes_bac
             // The newcomer at the end must get nothing but by what is tested here.
             config.rebalance_threshold = 0;
         },
+        chunk_files: true,
         ..options(4)
     })
     .await;

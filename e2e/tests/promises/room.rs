@@ -104,6 +104,7 @@ async fn i15_fault_14_a_full_datanode_is_left_out_and_taken_back_when_its_volume
 async fn i15_fault_14_enospc_amid_a_write_leaves_nothing_behind_and_the_ack_names_others() {
     let options = Options {
         datanode: |config| config.space.reserve_bytes = 0,
+        chunk_files: true,
         ..calm_options(4)
     };
     let mut cluster = Cluster::start(options).await;
@@ -154,6 +155,7 @@ async fn i15_fault_14_an_upload_that_filled_the_volumes_is_committed() {
     // Its second half comes once the tracker has heard of the full volumes, however long that takes.
     let mut cluster = Cluster::start(Options {
         datanode: |config| config.stream_idle = Duration::from_mins(2),
+        chunk_files: true,
         ..calm_options(3)
     })
     .await;

@@ -13,7 +13,7 @@ use http::StatusCode;
 
 use crate::kit::{
     CHUNK, CHUNK_BYTES, DEADLINE, Model, calm_options, chunks_of, flip, listed, record,
-    start_heard, wait_valid,
+    start_heard, wait_valid, with_files,
 };
 
 /// How a record is hurt, and the label under which that is counted.
@@ -80,7 +80,7 @@ async fn healed(cluster: &Cluster, model: &Model, path: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_07_fault_08_damage_at_rest_is_never_served_and_is_healed() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let mut model = Model::default();
     model.put(&mut cluster, "other", 100).await;
     model.put(&mut cluster, "f", 3 * CHUNK_BYTES).await;
@@ -97,7 +97,7 @@ async fn i04_fault_07_fault_08_damage_at_rest_is_never_served_and_is_healed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_07_fault_08_damage_found_at_a_start_stops_nothing_and_is_healed() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let mut model = Model::default();
     for (turn, (damage, _)) in HARMS.iter().enumerate() {
         model
@@ -139,7 +139,7 @@ async fn i04_fault_07_fault_08_damage_found_at_a_start_stops_nothing_and_is_heal
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_09_swapped_chunk_files_are_noticed_and_healed() {
     for while_it_runs in [true, false] {
-        let mut cluster = Cluster::start(calm_options(3)).await;
+        let mut cluster = Cluster::start(with_files(calm_options(3))).await;
         let mut model = Model::default();
         model.put(&mut cluster, "a", CHUNK_BYTES).await;
         model.put(&mut cluster, "b", CHUNK_BYTES).await;
@@ -174,7 +174,7 @@ async fn i04_fault_09_swapped_chunk_files_are_noticed_and_healed() {
 /// version tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_09_the_bytes_of_one_chunk_under_the_header_of_another_are_not_served() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let mut model = Model::default();
     model.put(&mut cluster, "a", CHUNK_BYTES).await;
     model.put(&mut cluster, "b", CHUNK_BYTES).await;
@@ -195,7 +195,7 @@ async fn i04_fault_09_the_bytes_of_one_chunk_under_the_header_of_another_are_not
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_10_foreign_files_are_counted_and_left_alone() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let mut model = Model::default();
     model.put(&mut cluster, "f", 2 * CHUNK_BYTES).await;
     let chunk = chunks_of(&cluster.store(), "f").await[0];
@@ -270,7 +270,7 @@ fn assert_refused(answer: &Reply, path: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i05_fault_11_damage_of_every_replica_costs_that_file_alone() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "fine", 3 * CHUNK_BYTES).await;

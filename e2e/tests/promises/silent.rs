@@ -37,6 +37,7 @@ fn patient(datanodes: usize) -> Options {
         },
         datanode: |config| config.stream_idle = Duration::from_hours(1),
         gateway: |config| config.chain_stall = Duration::from_hours(1),
+        ..Options::default()
     }
 }
 

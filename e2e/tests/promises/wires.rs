@@ -10,14 +10,14 @@ use dfs_protocol::chunk::ChunkKind;
 use http::StatusCode;
 
 use crate::kit::{
-    CHUNK_BYTES, DEADLINE, Model, Upload, calm_options, chunks_of, files_below, flip, listed,
-    record, wait_valid,
+    CHUNK_BYTES, DEADLINE, Model, Upload, calm_options, chunk_files, chunks_of, files_below, flip,
+    listed, record, wait_valid, with_files,
 };
 
 /// Records of data on all volumes, as files; checkpoints of the catalog are none.
 fn data_records(cluster: &Cluster) -> usize {
     let count = |number: usize| {
-        let sealed = files_below(&cluster.datanodes[number].dir.join("chunks"));
+        let sealed = files_below(&chunk_files(cluster, number).join("chunks"));
         let data = sealed.iter().filter(|path| is_data(path)).count();
         data + listed(cluster, number, "staging").len()
     };
@@ -35,7 +35,7 @@ fn is_data(path: &std::path::Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i03_i11_fault_23_an_upload_cut_around_chunk_boundaries_is_never_seen_and_is_reclaimed() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "stays", CHUNK_BYTES + 1).await;
@@ -100,7 +100,7 @@ fn flips(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_25_a_bit_flipped_on_the_way_to_or_between_datanodes_is_refused_and_sent_again() {
-    let mut cluster = Cluster::start(calm_options(4)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(4))).await;
     let mut model = Model::default();
     let mut flipped = 0;
     for round in 0..24 {
@@ -155,7 +155,7 @@ async fn every_replica_is_right(cluster: &Cluster, model: &Model) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_25_a_bit_flipped_on_the_way_back_is_never_served() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "f", 4 * CHUNK_BYTES).await;
@@ -179,7 +179,7 @@ async fn i04_fault_25_a_bit_flipped_on_the_way_back_is_never_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i04_fault_25_a_bit_flipped_on_the_way_of_a_repair_copy_is_noticed() {
-    let mut cluster = Cluster::start(calm_options(3)).await;
+    let mut cluster = Cluster::start(with_files(calm_options(3))).await;
     let store = cluster.store();
     let mut model = Model::default();
     model.put(&mut cluster, "f", 4 * CHUNK_BYTES).await;

@@ -19,7 +19,7 @@ use dfs_protocol::status::{DatanodeStatus, Verdict};
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use crate::kit::{DEADLINE, files_below, holders};
+use crate::kit::{DEADLINE, chunk_files, files_below, holders};
 
 /// A file as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +202,7 @@ pub(crate) async fn wait_gone(cluster: &Cluster, chunks: &[SealedChunk], within:
 
 /// Chunk records on a volume.
 pub(crate) fn records_on(cluster: &Cluster, number: usize, dir: &str) -> usize {
-    let files = files_below(&cluster.datanodes[number].dir.join(dir));
+    let files = files_below(&chunk_files(cluster, number).join(dir));
     let chunk = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "chunk");
     files.iter().filter(chunk).count()
 }

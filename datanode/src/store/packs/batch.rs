@@ -73,7 +73,7 @@ impl Shared {
                 state = self.packs.wait(state);
                 continue;
             }
-            let batch = state.plan(&self.packs);
+            let batch = state.plan(&self.packs, self.pack_bytes());
             state.busy = true;
             self.metrics.packs.waiting.set(state.queue.length());
             drop(state);
@@ -247,7 +247,7 @@ impl Queue {
 
 impl State {
     /// Takes the next jobs and finds places for them.
-    fn plan(&mut self, packs: &Packs) -> Batch {
+    fn plan(&mut self, packs: &Packs, pack_bytes: u64) -> Batch {
         let mut taken = Vec::new();
         let mut bytes = 0;
         let mut fate = BTreeMap::new();
@@ -264,7 +264,7 @@ impl State {
             bytes += if wanted { length } else { 0 };
             taken.push((ticket, job, wanted, first && !wanted));
         }
-        let (target, closes) = self.target(packs, bytes);
+        let (target, closes) = self.target(packs, pack_bytes, bytes);
         let mut offset = target.first();
         let mut jobs = Vec::with_capacity(taken.len());
         for (ticket, job, wanted, void) in taken {
@@ -313,9 +313,14 @@ impl State {
         wanted
     }
 
-    fn target(&mut self, packs: &Packs, bytes: u64) -> (OpenOrNew, Option<OpenPack>) {
+    fn target(
+        &mut self,
+        packs: &Packs,
+        pack_bytes: u64,
+        bytes: u64,
+    ) -> (OpenOrNew, Option<OpenPack>) {
         match self.open.take() {
-            Some(pack) if pack.tail + bytes <= packs.limits.pack || bytes == 0 => {
+            Some(pack) if pack.tail + bytes <= pack_bytes || bytes == 0 => {
                 self.open = Some(pack.clone());
                 (OpenOrNew::Open(pack), None)
             }

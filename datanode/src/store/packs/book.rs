@@ -74,6 +74,24 @@ pub struct Book {
     drops: u64,
 }
 
+/// From which share of needed bytes on a pack is left as it is: what is needed must be written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// A half.
+    WithRoom,
+    /// Nine tenths: it may be the only room that there is.
+    OnAFullVolume,
+}
+
+impl Worth {
+    fn thousandths(self) -> u64 {
+        match self {
+            Self::WithRoom => 500,
+            Self::OnAFullVolume => 900,
+        }
+    }
+}
+
 /// What compaction does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -85,6 +103,8 @@ pub enum Step {
     Unlink(u64),
     /// Asks again: what is needed of a pack is not known yet.
     Weigh,
+    /// Takes no more entries into the open pack, and asks again.
+    Close(u64),
 }
 
 impl Book {
@@ -211,11 +231,14 @@ impl Book {
         }
     }
 
-    /// What to do next about packs that are mostly dead, `pack_bytes` being the size of a pack.
+    /// What to do next about packs of which too little is needed, `pack_bytes` being the size of a pack.
     /// At most about `limit` bytes at once, and no more removals are looked at than fit in there: readers wait meanwhile.
-    pub fn next_step(&mut self, pack_bytes: u64, limit: u64) -> Option<Step> {
-        let most = usize::try_from(limit / REMOVAL_LEN).unwrap_or(1).max(1);
-        let number = match self.candidate(pack_bytes, most) {
+    pub fn next_step(&mut self, worth: Worth, pack_bytes: u64, limit: u64) -> Option<Step> {
+        let most = removals_in(limit);
+        let number = match self.candidate(worth, pack_bytes, limit) {
+            Candidate::Pack(number) if self.open == Some(number) => {
+                return Some(Step::Close(number));
+            }
             Candidate::Pack(number) => number,
             Candidate::Unknown => return Some(Step::Weigh),
             Candidate::None => return None,
@@ -248,26 +271,29 @@ impl Book {
         })
     }
 
-    /// The closed pack with the smallest share of bytes that are needed, if that is under a half; or the
-    /// smallest one of too many small ones.
-    fn candidate(&mut self, pack_bytes: u64, most: usize) -> Candidate {
+    /// The pack with the smallest share of bytes that are needed, if that makes it worth it; or the smallest closed one of
+    /// too many small ones.
+    fn candidate(&mut self, worth: Worth, pack_bytes: u64, limit: u64) -> Candidate {
+        let worth = worth.thousandths();
         let mut small = Vec::new();
-        let mut half_dead = Vec::new();
+        let mut dead_enough = Vec::new();
         for (number, pack) in &self.packs {
-            if self.open == Some(*number) || self.unread.contains(number) {
+            let content = pack.end.saturating_sub(PACK_HEADER_LEN);
+            // On a small volume the open one is all there is: what died in it is given back too, once it is much.
+            let is_open = self.open == Some(*number);
+            if self.unread.contains(number) || is_open && content < limit {
                 continue;
             }
-            let content = pack.end.saturating_sub(PACK_HEADER_LEN);
-            if pack.live_bytes.saturating_mul(2) <= content {
-                half_dead.push((*number, pack.live_bytes, content));
+            if pack.live_bytes.saturating_mul(1000) <= content.saturating_mul(worth) {
+                dead_enough.push((*number, pack.live_bytes, content));
             }
-            if content < pack_bytes / 4 {
+            if !is_open && content < pack_bytes / 4 {
                 small.push((content, *number));
             }
         }
         let mut best: Option<(u64, u64)> = None;
-        for (number, live_bytes, content) in half_dead {
-            let Some(removal_bytes) = self.weigh(number, most) else {
+        for (number, live_bytes, content) in dead_enough {
+            let Some(removal_bytes) = self.weigh(number, removals_in(limit)) else {
                 return Candidate::Unknown;
             };
             let needed = live_bytes + removal_bytes;
@@ -275,7 +301,7 @@ impl Book {
                 .saturating_mul(1000)
                 .checked_div(content)
                 .unwrap_or(0);
-            if share < 500 && best.is_none_or(|(least, _)| share < least) {
+            if share < worth && best.is_none_or(|(least, _)| share < least) {
                 best = Some((share, number));
             }
         }
@@ -318,6 +344,11 @@ impl Book {
         }
         weighing.is_done.then_some(weighing.needed * REMOVAL_LEN)
     }
+}
+
+/// Removals that fill so many bytes.
+fn removals_in(bytes: u64) -> usize {
+    usize::try_from(bytes / REMOVAL_LEN).unwrap_or(1).max(1)
 }
 
 /// Which pack is to be compacted.
@@ -391,17 +422,20 @@ mod tests {
         }
         book.put(key(1), place(2, 512));
         book.remove(key(9), 2);
-        let step = book.next_step(1 << 30, 1 << 20);
+        let step = book.next_step(Worth::WithRoom, 1 << 30, 1 << 20);
         // Pack 3 is empty: it is the first to go.
         assert_eq!(step, Some(Step::Unlink(3)));
         book.drop_pack(3);
-        let step = book.next_step(1 << 30, 1 << 20);
+        let step = book.next_step(Worth::WithRoom, 1 << 30, 1 << 20);
         assert_eq!(step, Some(Step::Move(vec![(key(1), place(2, 512))])));
         book.put(key(1), place(4, 512));
-        let step = book.next_step(1 << 30, 1 << 20);
+        let step = book.next_step(Worth::WithRoom, 1 << 30, 1 << 20);
         assert_eq!(step, Some(Step::Carry(vec![key(9)])));
         book.remove(key(9), 4);
-        assert_eq!(book.next_step(1 << 30, 1 << 20), Some(Step::Unlink(2)));
+        assert_eq!(
+            book.next_step(Worth::WithRoom, 1 << 30, 1 << 20),
+            Some(Step::Unlink(2))
+        );
     }
 
     /// What is on the disk: by pack, entries with their place and removals without.
@@ -453,17 +487,22 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let (mut book, mut log) = (Book::default(), Log::default());
             let mut live = BTreeSet::new();
+            let mut last = 0;
             for step in 0..400 {
                 if book.open.is_none() || rng.u8(..20) == 0 {
-                    let number = book.open.map_or(1, |open| open + 1);
-                    book.add_pack(number, PACK_HEADER_LEN);
-                    book.open = Some(number);
+                    last += 1;
+                    book.add_pack(last, PACK_HEADER_LEN);
+                    book.open = Some(last);
                 }
                 let key = key(rng.u128(..24));
                 match rng.u8(..10) {
                     0..=3 if live.insert(key) => log.append(&mut book, key, true),
                     4..=6 if live.remove(&key) => log.append(&mut book, key, false),
-                    7..=9 => match book.next_step(1 << 20, 3 * REMOVAL_LEN) {
+                    7..=9 => match book.next_step(
+                        [Worth::WithRoom, Worth::OnAFullVolume][rng.usize(..2)],
+                        1 << 20,
+                        3 * REMOVAL_LEN,
+                    ) {
                         Some(Step::Move(entries)) => {
                             for (key, _) in entries {
                                 log.append(&mut book, key, true);
@@ -478,6 +517,9 @@ mod tests {
                             log.0.remove(&number);
                             book.drop_pack(number);
                             unlinked += 1;
+                        }
+                        Some(Step::Close(number)) => {
+                            assert_eq!(book.open.take(), Some(number));
                         }
                         Some(Step::Weigh) | None => {}
                     },
@@ -497,6 +539,22 @@ mod tests {
     }
 
     #[test]
+    fn on_a_full_volume_less_is_worth_it() {
+        let mut book = book(2);
+        for entry in 0..4 {
+            let place = place(1, 512 + 5120 * entry);
+            book.put(key(u128::from(entry)), place);
+        }
+        book.remove(key(0), 2);
+        assert_eq!(book.next_step(Worth::WithRoom, 1 << 30, 1 << 20), None);
+        let step = book.next_step(Worth::OnAFullVolume, 1 << 30, 1 << 20);
+        assert!(
+            matches!(&step, Some(Step::Move(moved)) if moved.len() == 3),
+            "{step:?}"
+        );
+    }
+
+    #[test]
     fn many_removals_are_weighed_a_few_at_a_time() {
         let mut book = book(3);
         book.extend(2, 1 << 20);
@@ -506,14 +564,14 @@ mod tests {
         }
         book.extend(1, 1 << 20);
         let mut weighed = 0;
-        while book.next_step(1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {
+        while book.next_step(Worth::WithRoom, 1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {
             weighed += 1;
         }
         assert_eq!(weighed, 3);
-        let step = book.next_step(1 << 30, 30 * REMOVAL_LEN);
+        let step = book.next_step(Worth::WithRoom, 1 << 30, 30 * REMOVAL_LEN);
         assert_eq!(step, Some(Step::Unlink(1)), "it has no removals");
         book.drop_pack(1);
-        while book.next_step(1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {}
+        while book.next_step(Worth::WithRoom, 1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {}
         assert_eq!(book.pack(2).unwrap().removals.len(), 0, "none is needed");
     }
 
@@ -527,9 +585,21 @@ mod tests {
                 book.put(key(id), place(number, offset));
             }
         }
-        assert!(matches!(book.next_step(1 << 20, 1), Some(Step::Move(_))));
-        assert_eq!(book.next_step(4096, 1), None, "they are not small");
+        let limit = 1 << 20;
+        assert!(matches!(
+            book.next_step(Worth::WithRoom, 1 << 20, limit),
+            Some(Step::Move(_))
+        ));
+        assert_eq!(
+            book.next_step(Worth::WithRoom, 4096, limit),
+            None,
+            "they are not small"
+        );
         book.drop_pack(5);
-        assert_eq!(book.next_step(1 << 20, 1), None, "they are not many");
+        assert_eq!(
+            book.next_step(Worth::WithRoom, 1 << 20, limit),
+            None,
+            "they are not many"
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dfs_protocol::chunk::SealedChunk;
 
-use super::book::{Place, Step};
+use super::book::{Place, Step, Worth};
 use super::format::REMOVAL_LEN;
 use super::{Body, Job};
 use crate::store::ChunkRead;
@@ -19,6 +19,8 @@ use crate::store::reader::RecordReader;
 
 /// Bytes copied in one step.
 const STEP: u64 = 1024 * 1024;
+/// A pack is at most such a part of its volume.
+const PACKS_OF_A_VOLUME: u64 = 64;
 
 impl Shared {
     /// One step of compaction: the bytes that it wrote, or none when nothing is worth it. One caller
@@ -28,9 +30,19 @@ impl Shared {
         if self.refusal.stands() {
             return Ok(None);
         }
+        let room = self.space.room();
+        let is_full = room
+            .map_err(|error| StoreError::disk("asking for room", error))?
+            .read_only;
+        let worth = if is_full {
+            Worth::OnAFullVolume
+        } else {
+            Worth::WithRoom
+        };
+        let pack_bytes = self.pack_bytes();
         let step = {
             let mut state = self.packs.lock();
-            state.book.next_step(self.packs.limits.pack, STEP)
+            state.book.next_step(worth, pack_bytes, STEP)
         };
         let Some(step) = step else {
             return Ok(None);
@@ -38,7 +50,7 @@ impl Shared {
         let needed = match &step {
             Step::Move(entries) => entries.iter().map(|(_, place)| place.length).sum(),
             Step::Carry(keys) => keys.len() as u64 * REMOVAL_LEN,
-            Step::Unlink(_) | Step::Weigh => 0,
+            Step::Unlink(_) | Step::Weigh | Step::Close(_) => 0,
         };
         let room = self.space.reserve_last(needed);
         let room = room.map_err(|error| StoreError::disk("asking for room", error))?;
@@ -51,8 +63,19 @@ impl Shared {
             Step::Carry(keys) => self.append(keys.into_iter().map(Job::Carry).collect())?,
             Step::Unlink(number) => self.unlink_pack(number)?,
             Step::Weigh => {}
+            Step::Close(number) => self.packs.close(number),
         }
         Ok(Some(needed))
+    }
+
+    /// About how large a pack becomes. What is live in one must fit beside it once the volume is full, into half of
+    /// the hard share.
+    pub(super) fn pack_bytes(&self) -> u64 {
+        let share = self
+            .space
+            .last_capacity()
+            .map(|bytes| bytes / PACKS_OF_A_VOLUME);
+        self.packs.limits.pack.min(share.unwrap_or(u64::MAX))
     }
 
     fn move_entries(self: &Arc<Self>, entries: Vec<(ReplicaKey, Place)>) -> Result<(), StoreError> {

@@ -70,6 +70,22 @@ impl Packs {
     }
 }
 
+impl Packs {
+    /// The next batch begins a new pack. Waits for one that is being written: its pack must not be compacted under it.
+    pub(super) fn close(&self, number: u64) {
+        let halt = self.halt();
+        let mut state = self.lock();
+        if let Some(pack) = state.open.take_if(|pack| pack.number == number) {
+            state.book.open = None;
+            state.handles.out.push(pack.file);
+        }
+        let out = std::mem::take(&mut state.handles.out);
+        drop(state);
+        drop(halt);
+        drop(out);
+    }
+}
+
 /// No batch is written as long as this lives.
 #[derive(Debug)]
 pub(in crate::store) struct Halt<'a>(&'a Packs);

@@ -247,6 +247,22 @@ fn i01_a_pack_of_which_the_disk_gives_nothing_at_a_start_stays_for_a_later_one()
 }
 
 #[test]
+fn i11_fault_14_what_died_in_the_only_pack_is_given_back_while_it_is_open() {
+    let bench = Bench::packed();
+    let chunks: Vec<_> = (1..=40).map(|id| bench.put(id, &bytes(40_000))).collect();
+    let full = pack_of(&bench);
+    for chunk in &chunks[1..] {
+        assert!(remove(&bench, chunk));
+    }
+    while bench.store.compact().unwrap().is_some() {}
+    assert!(!full.exists(), "nothing was given back");
+    assert_eq!(bench.read(&chunks[0]).unwrap(), bytes(40_000));
+    let bench = bench.restart();
+    assert_eq!(bench.store.index().totals().0, 1);
+    assert_eq!(bench.read(&chunks[0]).unwrap(), bytes(40_000));
+}
+
+#[test]
 fn i01_a_last_entry_that_the_disk_does_not_give_is_neither_served_nor_removed() {
     let bench = Bench::packed();
     let (first, last) = (bench.put(1, &bytes(3000)), bench.put(2, &bytes(70_000)));
