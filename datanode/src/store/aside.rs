@@ -82,7 +82,8 @@ impl Shared {
         } else {
             self.disk.rename(&pack_path(&self.root, pack), &target)
         };
-        let kept = kept.and_then(|()| self.disk.sync_dir(&dir));
+        // Of what cannot be read whole there is a part.
+        let kept = kept.and(self.disk.sync_dir(&dir));
         tracing::warn!(
             pack,
             from,
@@ -131,7 +132,7 @@ impl Shared {
             damage.as_str()
         );
         let dir = self.root.join(QUARANTINE_DIR);
-        let moved = keep(&dir.join(&name)).and_then(|()| self.disk.sync_dir(&dir));
+        let moved = keep(&dir.join(&name)).and(self.disk.sync_dir(&dir));
         tracing::warn!(
             %chunk, %version, damage = damage.as_str(), file = name,
             error = moved.err().map(tracing::field::display),

@@ -82,7 +82,7 @@ async fn a_chunk_written_over_a_chain_of_three_is_whole_on_each_and_streams_are_
 async fn i31_a_write_stream_without_work_is_ended_and_the_next_chunk_is_written_over_another() {
     let tracker = FakeTracker::start().await;
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    let soon = |config: &mut DatanodeConfig| config.stream_idle = Duration::from_millis(300);
+    let soon = |config: &mut DatanodeConfig| config.stream_idle = Duration::from_secs(2);
     let a = Node::on(&tracker, dir, soon).await;
     a.wait_admitted(&tracker).await;
     let data = bytes(70_000);

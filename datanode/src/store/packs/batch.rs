@@ -204,7 +204,7 @@ impl Packs {
 impl OpenPack {
     /// Says in a pack that it is complete, so that no start reads its last batch through again. It
     /// is as good without.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         let site = Site {
             number: self.number,
             salt: self.salt,

@@ -43,14 +43,24 @@ pub struct Pack {
 /// How far it is known which removals of a pack are needed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weighing {
-    /// The last one that was looked at.
+    /// The last one that was looked at, while not all were.
     last: Option<ReplicaKey>,
     /// Needed ones up to there.
-    needed: u64,
-    is_done: bool,
+    counted: u64,
     /// Of the book when it began.
     changes: u64,
     drops: u64,
+    /// What the last count came to. Of a closed pack it only falls since.
+    needed: Option<u64>,
+}
+
+impl Pack {
+    /// Removals that are needed, at most; `None` while nobody counted them.
+    fn needed_removals(&self) -> Option<u64> {
+        let all = self.removals.len() as u64;
+        let counted = self.weighing.needed.map(|needed| needed.min(all));
+        counted.or((all == 0).then_some(0))
+    }
 }
 
 /// All packs.
@@ -72,6 +82,8 @@ pub struct Book {
     changes: u64,
     /// packs that are gone make many.
     drops: u64,
+    /// The pack that is weighed next, or the first above it.
+    weigh_next: u64,
 }
 
 /// From which share of needed bytes on a pack is left as it is: what is needed must be written again.
@@ -203,32 +215,34 @@ impl Book {
     }
 
     /// Whether a removal in `pack` must outlive that pack: a dead entry of the key lies in another
-    /// one, or may lie there unread, and no later live entry supersedes it.
+    /// one, or may lie in an earlier one unread, and no later live entry supersedes it.
     pub fn needs_removal(&self, key: ReplicaKey, pack: u64) -> bool {
         let elsewhere = |graves: &BTreeSet<u64>| graves.iter().any(|grave| *grave != pack);
+        let is_unread_before = self.unread.range(..pack).next().is_some();
         !self.places.contains_key(&key)
-            && (elsewhere(&self.unread) || self.graves.get(&key).is_some_and(elsewhere))
+            && (is_unread_before || self.graves.get(&key).is_some_and(elsewhere))
     }
 
-    /// The file of a pack is gone, durably.
-    pub fn drop_pack(&mut self, number: u64) {
+    /// The file of a pack is gone, durably. What is returned is to be dropped where nobody waits.
+    pub fn drop_pack(&mut self, number: u64) -> Pack {
         let dropped = self.packs.remove(&number).unwrap_or_default();
         self.unread.remove(&number);
         self.drops += 1;
-        for key in dropped.removals {
-            self.last_removals.remove(&key);
+        for key in &dropped.removals {
+            self.last_removals.remove(key);
         }
-        for key in dropped.dead {
-            if let Some(packs) = self.graves.get_mut(&key) {
+        for key in &dropped.dead {
+            if let Some(packs) = self.graves.get_mut(key) {
                 packs.remove(&number);
                 if packs.is_empty() {
-                    self.graves.remove(&key);
+                    self.graves.remove(key);
                 }
             }
         }
         if self.open == Some(number) {
             self.open = None;
         }
+        dropped
     }
 
     /// What to do next about packs of which too little is needed, `pack_bytes` being the size of a pack.
@@ -284,6 +298,11 @@ impl Book {
             if self.unread.contains(number) || is_open && content < limit {
                 continue;
             }
+            // Repeated behind a pack that nobody read, a removal would be about what was sealed there since.
+            let is_unread_behind = self.unread.range(number..).next().is_some();
+            if is_unread_behind && !pack.removals.is_empty() {
+                continue;
+            }
             if pack.live_bytes.saturating_mul(1000) <= content.saturating_mul(worth) {
                 dead_enough.push((*number, pack.live_bytes, content));
             }
@@ -291,19 +310,24 @@ impl Book {
                 small.push((content, *number));
             }
         }
+        self.weigh_one(&dead_enough, removals_in(limit));
         let mut best: Option<(u64, u64)> = None;
-        for (number, live_bytes, content) in dead_enough {
-            let Some(removal_bytes) = self.weigh(number, removals_in(limit)) else {
-                return Candidate::Unknown;
+        for (number, live_bytes, content) in &dead_enough {
+            let removals = self.packs.get(number).and_then(Pack::needed_removals);
+            let Some(removals) = removals else {
+                continue;
             };
-            let needed = live_bytes + removal_bytes;
+            let needed = live_bytes + removals * REMOVAL_LEN;
             let share = needed
                 .saturating_mul(1000)
-                .checked_div(content)
+                .checked_div(*content)
                 .unwrap_or(0);
             if share < worth && best.is_none_or(|(least, _)| share < least) {
-                best = Some((share, number));
+                best = Some((share, *number));
             }
+        }
+        if best.is_none() && dead_enough.iter().any(|(pack, ..)| self.is_stale(*pack)) {
+            return Candidate::Unknown;
         }
         let joined = small.iter().min().filter(|_| small.len() >= SMALL_PACKS);
         best.map(|(_, number)| number)
@@ -311,38 +335,63 @@ impl Book {
             .map_or(Candidate::None, Candidate::Pack)
     }
 
-    /// About how many bytes of a pack's removals are needed, an eighth too many at most; `None` while that is not known.
-    /// Forgets those that are not: none of them is ever needed again, because what dies later has a later removal.
-    fn weigh(&mut self, number: u64, most: usize) -> Option<u64> {
-        let pack = self.packs.get(&number)?;
+    /// Whether it may be that fewer removals of a pack are needed than is known, by more than an eighth.
+    fn is_stale(&self, number: u64) -> bool {
+        self.packs.get(&number).is_some_and(|pack| {
+            let Weighing {
+                last,
+                changes,
+                drops,
+                needed,
+                ..
+            } = pack.weighing;
+            let all = pack.removals.len() as u64;
+            let is_old = drops != self.drops || self.changes - changes > all / 8;
+            all > 0 && (last.is_some() || needed.is_none() || is_old)
+        })
+    }
+
+    /// Looks at `most` removals of one of these packs, in turn.
+    fn weigh_one(&mut self, packs: &[(u64, u64, u64)], most: usize) {
+        let stale = || packs.iter().filter(|(pack, ..)| self.is_stale(*pack));
+        let next = stale().find(|(pack, ..)| *pack >= self.weigh_next);
+        if let Some((number, ..)) = next.or_else(|| stale().next()) {
+            let is_done = self.weigh(*number, most);
+            self.weigh_next = number + u64::from(is_done);
+        }
+    }
+
+    /// Looks at `most` removals of a pack; whether all were looked at. Forgets those that are not needed: none of them
+    /// is ever needed again, because what dies later has a later removal.
+    fn weigh(&mut self, number: u64, most: usize) -> bool {
+        let Some(pack) = self.packs.get(&number) else {
+            return true;
+        };
         let mut weighing = pack.weighing;
-        let since = self.changes - weighing.changes;
-        let is_stale = weighing.drops != self.drops || since > pack.removals.len() as u64 / 8;
-        if !weighing.is_done || is_stale {
-            if weighing.is_done || weighing.last.is_none() {
-                weighing = Weighing {
-                    changes: self.changes,
-                    drops: self.drops,
-                    ..Weighing::default()
-                };
-            }
-            let from = weighing.last.map_or(Bound::Unbounded, Bound::Excluded);
-            let removals = pack.removals.range((from, Bound::Unbounded));
-            let part: Vec<_> = removals.take(most).copied().collect();
-            weighing.is_done = part.len() < most;
-            weighing.last = part.last().copied();
-            let all = part.len();
-            let mut needless = part;
-            needless.retain(|key| !self.needs_removal(*key, number));
-            weighing.needed += (all - needless.len()) as u64;
-            let pack = self.packs.get_mut(&number)?;
-            for key in needless {
+        if weighing.last.is_none() {
+            weighing.counted = 0;
+            weighing.changes = self.changes;
+            weighing.drops = self.drops;
+        }
+        let from = weighing.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let removals = pack.removals.range((from, Bound::Unbounded));
+        let mut part: Vec<_> = removals.take(most).copied().collect();
+        let count = part.len();
+        let is_done = count < most;
+        weighing.last = part.last().copied().filter(|_| !is_done);
+        part.retain(|key| !self.needs_removal(*key, number));
+        weighing.counted += (count - part.len()) as u64;
+        if is_done {
+            weighing.needed = Some(weighing.counted);
+        }
+        if let Some(pack) = self.packs.get_mut(&number) {
+            for key in part {
                 pack.removals.remove(&key);
                 self.last_removals.remove(&key);
             }
             pack.weighing = weighing;
         }
-        weighing.is_done.then_some(weighing.needed * REMOVAL_LEN)
+        is_done
     }
 }
 
@@ -394,12 +443,12 @@ mod tests {
         book.put(key(1), place(2, 512));
         book.remove(key(1), 3);
         assert!(book.needs_removal(key(1), 3));
-        book.drop_pack(2);
+        let _gone = book.drop_pack(2);
         assert!(
             book.needs_removal(key(1), 3),
             "the first copy still lies in pack 1"
         );
-        book.drop_pack(1);
+        let _gone = book.drop_pack(1);
         assert!(!book.needs_removal(key(1), 3));
     }
 
@@ -425,7 +474,7 @@ mod tests {
         let step = book.next_step(Worth::WithRoom, 1 << 30, 1 << 20);
         // Pack 3 is empty: it is the first to go.
         assert_eq!(step, Some(Step::Unlink(3)));
-        book.drop_pack(3);
+        let _gone = book.drop_pack(3);
         let step = book.next_step(Worth::WithRoom, 1 << 30, 1 << 20);
         assert_eq!(step, Some(Step::Move(vec![(key(1), place(2, 512))])));
         book.put(key(1), place(4, 512));
@@ -515,7 +564,7 @@ mod tests {
                         }
                         Some(Step::Unlink(number)) => {
                             log.0.remove(&number);
-                            book.drop_pack(number);
+                            let _gone = book.drop_pack(number);
                             unlinked += 1;
                         }
                         Some(Step::Close(number)) => {
@@ -563,16 +612,40 @@ mod tests {
             book.remove(key(id), 2);
         }
         book.extend(1, 1 << 20);
+        let mut step = || book.next_step(Worth::WithRoom, 1 << 30, 45 * REMOVAL_LEN);
+        assert_eq!(step(), Some(Step::Unlink(1)), "it has no removals");
+        let _gone = book.drop_pack(1);
         let mut weighed = 0;
-        while book.next_step(Worth::WithRoom, 1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {
-            weighed += 1;
+        let mut step = || book.next_step(Worth::WithRoom, 1 << 30, 45 * REMOVAL_LEN);
+        let unlinked = loop {
+            match step() {
+                Some(Step::Weigh) => weighed += 1,
+                other => break other,
+            }
+        };
+        assert_eq!(unlinked, Some(Step::Unlink(2)), "none is needed");
+        assert!((1..=6).contains(&weighed), "{weighed}");
+    }
+
+    #[test]
+    fn i01_a_removal_is_not_repeated_behind_a_pack_that_nobody_read() {
+        let mut book = book(5);
+        book.put(key(1), place(1, 512));
+        book.remove(key(1), 2);
+        // Sealed again in the third, as far as anybody who could read it knows.
+        book.keep_unread(3);
+        let packs = book.numbers();
+        while let Some(step) = book.next_step(Worth::OnAFullVolume, 1 << 30, 1 << 20) {
+            match step {
+                Step::Unlink(number) => drop(book.drop_pack(number)),
+                Step::Weigh => {}
+                other => panic!("{other:?}"),
+            }
         }
-        assert_eq!(weighed, 3);
-        let step = book.next_step(Worth::WithRoom, 1 << 30, 30 * REMOVAL_LEN);
-        assert_eq!(step, Some(Step::Unlink(1)), "it has no removals");
-        book.drop_pack(1);
-        while book.next_step(Worth::WithRoom, 1 << 30, 30 * REMOVAL_LEN) == Some(Step::Weigh) {}
-        assert_eq!(book.pack(2).unwrap().removals.len(), 0, "none is needed");
+        assert_eq!(packs, [1, 2, 3, 4, 5]);
+        assert_eq!(book.numbers(), [2, 3, 5], "the removal stays where it is");
+        assert!(book.needs_removal(key(9), 4), "it may lie in the third");
+        assert!(!book.needs_removal(key(9), 2));
     }
 
     #[test]
@@ -595,7 +668,7 @@ mod tests {
             None,
             "they are not small"
         );
-        book.drop_pack(5);
+        let _gone = book.drop_pack(5);
         assert_eq!(
             book.next_step(Worth::WithRoom, 1 << 20, limit),
             None,

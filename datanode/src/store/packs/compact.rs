@@ -62,7 +62,8 @@ impl Shared {
             Step::Move(entries) => self.move_entries(entries)?,
             Step::Carry(keys) => self.append(keys.into_iter().map(Job::Carry).collect())?,
             Step::Unlink(number) => self.unlink_pack(number)?,
-            Step::Weigh => {}
+            // It writes nothing, but costs readers the lock: it is slowed down as what it may lead to.
+            Step::Weigh => return Ok(Some(STEP)),
             Step::Close(number) => self.packs.close(number),
         }
         Ok(Some(needed))
@@ -133,14 +134,14 @@ impl Shared {
         }
         self.sync_dir(&self.root.join(PACKS_DIR))?;
         let mut state = self.packs.lock();
-        state.book.drop_pack(number);
+        let gone = state.book.drop_pack(number);
         state.salts.remove(&number);
         let file = state.handles.files.remove(&number);
         self.metrics.packs.compactions.inc();
         self.metrics.packs.set(state.book.totals());
         drop(state);
         // The last handle of a file without a name: closing it gives its blocks back, which takes a while.
-        drop(file);
+        drop((file, gone));
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Who writes: one thread at a time leads, for all who wait. Nobody waits for one that died.
 
 use super::batch::Failure;
+use super::format::REMOVAL_LEN;
 use super::plan::Batch;
 use super::{MutexGuard, Packs, PoisonError, State};
 use crate::store::files::Shared;
@@ -74,15 +75,14 @@ impl Packs {
     /// The next batch begins a new pack. Waits for one that is being written: its pack must not be compacted under it.
     pub(super) fn close(&self, number: u64) {
         let halt = self.halt();
-        let mut state = self.lock();
-        if let Some(pack) = state.open.take_if(|pack| pack.number == number) {
+        let closed = self.lock().open.take_if(|pack| pack.number == number);
+        if let Some(pack) = closed {
+            pack.close();
+            let mut state = self.lock();
+            state.book.extend(number, pack.tail + REMOVAL_LEN);
             state.book.open = None;
-            state.handles.out.push(pack.file);
         }
-        let out = std::mem::take(&mut state.handles.out);
-        drop(state);
         drop(halt);
-        drop(out);
     }
 }
 

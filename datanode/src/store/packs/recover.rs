@@ -88,9 +88,9 @@ enum Verdict {
     Leftover,
     /// Another program's, or a copy under another number.
     Foreign,
-    /// All of it was read, and no entry is in it.
+    /// No read of it failed, and no entry was found.
     Ruined,
-    /// No entry of it can be read, but the disk did not give all of it.
+    /// No entry of it was found, but the disk did not give what was looked at.
     Unread,
 }
 
@@ -233,7 +233,9 @@ impl Recovered {
             from,
             to,
         };
-        self.ruins.extend(ruins.into_iter().map(ruin));
+        // What the disk does not give is not copied anywhere: it stays in its place.
+        let ruins = ruins.into_iter().filter(|_| !unread);
+        self.ruins.extend(ruins.map(ruin));
         for (offset, entry) in entries {
             let key = entry.key();
             match entry.kind {
@@ -312,7 +314,7 @@ fn walk(window: &mut Window, number: u64, salt: u128) -> io::Result<Option<Conte
         let bytes = window.at(offset, MAX_ENTRY_HEADER)?;
         if bytes.is_empty() {
             hole.get_or_insert(offset);
-            offset = window.behind_error(offset);
+            offset = behind_error(offset, window.in_a_row);
             continue;
         }
         let read = Entry::decode(bytes, number, offset, Some(salt));
@@ -433,6 +435,13 @@ fn is_whole(file: &dyn DiskFile, offset: u64, entry: &Entry) -> io::Result<Optio
     Ok(Some(whole))
 }
 
+/// Where to go on behind a read at `offset` that failed, the last of so many in a row.
+pub(super) fn behind_error(offset: u64, in_a_row: u32) -> u64 {
+    let doublings = in_a_row.saturating_sub(MANY_ERRORS).min(8);
+    let step = (BAD_SECTOR << doublings).min(LONGEST_STEP);
+    (offset / BAD_SECTOR * BAD_SECTOR).saturating_add(step)
+}
+
 /// A pack read forwards.
 struct Window {
     file: Arc<dyn DiskFile>,
@@ -476,13 +485,6 @@ impl Window {
         let rest = self.bytes.get(from..).unwrap_or_default();
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         Ok(&rest[..rest.len().min(count)])
-    }
-
-    /// Where to go on behind a read at `offset` that failed.
-    fn behind_error(&self, offset: u64) -> u64 {
-        let doublings = self.in_a_row.saturating_sub(MANY_ERRORS).min(8);
-        let step = (BAD_SECTOR << doublings).min(LONGEST_STEP);
-        (offset / BAD_SECTOR * BAD_SECTOR).saturating_add(step)
     }
 
     fn retry(&mut self, offset: u64, count: u64) -> io::Result<Vec<u8>> {

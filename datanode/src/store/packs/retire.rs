@@ -8,7 +8,7 @@ use dfs_runtime::disk::OpenMode;
 use super::Packs;
 use super::book::Book;
 use super::lead::Halt;
-use super::recover::BAD_SECTOR;
+use super::recover::{BAD_SECTOR, behind_error};
 use crate::store::layout::{pack_name, pack_path};
 
 /// Bytes copied at once.
@@ -56,6 +56,7 @@ impl Packs {
         copy.set_length(0)?;
         let mut at = from;
         let mut step = COPY;
+        let mut failures = 0;
         let mut failed = None;
         let mut buffer = vec![0; usize::try_from(COPY).map_err(io::Error::other)?];
         while at < to {
@@ -67,11 +68,13 @@ impl Packs {
                 Ok(read) => {
                     copy.write_all_at(&buffer[..read], at - from)?;
                     at += read as u64;
+                    (step, failures) = (COPY, 0);
                 }
                 Err(_) if step > BAD_SECTOR => step = BAD_SECTOR,
                 Err(error) => {
                     failed = Some(error);
-                    at += most;
+                    failures += 1;
+                    at = behind_error(at, failures);
                 }
             }
         }

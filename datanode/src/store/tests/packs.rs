@@ -247,6 +247,34 @@ fn i01_a_pack_of_which_the_disk_gives_nothing_at_a_start_stays_for_a_later_one()
 }
 
 #[test]
+fn i01_what_was_sealed_again_in_a_pack_that_a_start_cannot_read_outlives_older_removals() {
+    let bench = Bench::packed();
+    let first = bench.put(1, &bytes(3000));
+    // Keeps the first pack, and so the need of the removal.
+    bench.put(4, &bytes(100_000));
+    // In the second pack its removal, and enough that the pack is not worth keeping.
+    let bench = bench.restart();
+    assert!(remove(&bench, &first));
+    let filler = bench.put(2, &bytes(3000));
+    // In the third, farther behind than the others reach, the same chunk again, as a repair brings it.
+    let bench = bench.restart();
+    let far = bench.put(3, &bytes(200_000));
+    let again = bench.put(1, &bytes(3000));
+    let at = PACK_HEADER_LEN + entry(200_000);
+    bench.disk.set(Faults {
+        bad: Some((at, at + 4096)),
+        ..Faults::default()
+    });
+    let bench = bench.restart();
+    assert!(!held(&bench, &again) && held(&bench, &far));
+    assert!(remove(&bench, &filler));
+    while bench.store.compact().unwrap().is_some() {}
+    bench.disk.set(Faults::default());
+    let bench = bench.restart();
+    assert_eq!(bench.read(&again).unwrap(), bytes(3000));
+}
+
+#[test]
 fn i11_fault_14_what_died_in_the_only_pack_is_given_back_while_it_is_open() {
     let bench = Bench::packed();
     let chunks: Vec<_> = (1..=40).map(|id| bench.put(id, &bytes(40_000))).collect();
