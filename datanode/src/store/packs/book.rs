@@ -545,10 +545,10 @@ mod tests {
 
     impl World {
         fn act(&mut self, rng: &mut fastrand::Rng) {
-            if self.book.open.is_none() || rng.u8(..20) == 0 {
+            if self.book.open.is_none() || rng.u8(..40) == 0 {
                 self.begin_pack();
             }
-            let key = key(rng.u128(..24));
+            let key = key(rng.u128(..60));
             match rng.u8(..10) {
                 0..=3 if self.live.insert(key) => {
                     self.removed.remove(&key);
@@ -653,7 +653,7 @@ mod tests {
         for seed in 0..600 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut world = World::default();
-            for _ in 0..200 {
+            for _ in 0..400 {
                 world.act(&mut rng);
             }
             let sealed = world.live.clone();
