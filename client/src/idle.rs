@@ -12,7 +12,7 @@ use tokio::time::Instant;
 pub(crate) const IDLE_READS: usize = 128;
 /// Write streams kept for each datanode.
 pub(crate) const IDLE_WRITES: usize = 64;
-/// A connection is closed after so long without use; datanodes wait longer.
+/// A connection without use is closed after so long, at the latest after twice as long; datanodes wait longer.
 pub(crate) const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// Idle connections `T` by peer `K`. Cloning shares them.

@@ -94,7 +94,11 @@ async fn any_range_is_sent_over_one_connection_from_memory_and_from_the_disk() {
         let uncopied = node.counted("dfs_datanode_uncopied_read_bytes_total") - before;
         assert_eq!(uncopied > 0.0, !cold);
     }
-    // A reader has its last byte before its place is given back.
+    no_read_is_under_way(&node).await;
+}
+
+/// A reader has its last byte before its place is given back.
+async fn no_read_is_under_way(node: &Node) {
     let reads = || node.metric("dfs_datanode_reads");
     eventually("no read is under way", async || reads() == 0).await;
 }
@@ -144,9 +148,7 @@ async fn read_small(packs: PackLimits) {
     let stay_open = if packs == PackLimits::NONE { 5 } else { 0 };
     let open = || node.metric("dfs_datanode_open_chunks");
     eventually("files stay open", async || open() == stay_open).await;
-    // A reader has its last byte before its place is given back.
-    let reads = || node.metric("dfs_datanode_reads");
-    eventually("no read is under way", async || reads() == 0).await;
+    no_read_is_under_way(&node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,9 +254,7 @@ async fn fault_08_fault_12_a_file_that_fails_while_it_is_sent_breaks_the_read_an
         let got = [&first.data[..], &got].concat();
         assert!(got == data[..got.len()] && got.len() < LARGE, "{damage:?}");
         told(&tracker, &chunk, damage).await;
-        // A reader has its last byte before its place is given back.
-        let reads = || node.metric("dfs_datanode_reads");
-        eventually("no read is under way", async || reads() == 0).await;
+        no_read_is_under_way(&node).await;
     }
 }
 
