@@ -17,6 +17,7 @@ use std::time::Duration;
 use dfs_datanode::DatanodeConfig;
 use dfs_datanode::store::{PackLimits, SpaceLimits};
 use dfs_gateway::GatewayConfig;
+use dfs_protocol::status::ClusterStatus;
 use dfs_runtime::rng::SharedRng;
 use dfs_runtime::telemetry::{self, LOG_VARIABLE};
 use dfs_tracker::TrackerConfig;
@@ -29,7 +30,7 @@ use crate::disk::{DiskFaults, FaultyDisk, VolatileDisk};
 use crate::net::{LinkFault, LinkFaultId, Links};
 use crate::process::free_ports;
 use crate::roles;
-use crate::store::Store;
+use crate::store::{Store, is_repaired};
 
 /// Environment variable that fixes the seed.
 pub const SEED_VARIABLE: &str = "DFS_E2E_SEED";
@@ -122,14 +123,21 @@ impl Role {
     /// # Panics
     /// When the registry cannot be read.
     pub fn metric(&self, part: &str) -> f64 {
+        let value = |line: &String| line.rsplit(' ').next()?.parse::<f64>().ok();
+        self.samples(part).iter().filter_map(value).sum()
+    }
+
+    /// The samples whose line, name and labels, holds `part`.
+    ///
+    /// # Panics
+    /// When the registry cannot be read.
+    pub fn samples(&self, part: &str) -> Vec<String> {
         let text = prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .expect("metrics are text");
-        let samples = text
-            .lines()
-            .filter(|line| !line.starts_with('#') && line.contains(part));
-        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-        samples.filter_map(value).sum()
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let named = lines.filter(|line| line.contains(part));
+        named.map(str::to_owned).collect()
     }
 
     async fn kill(&mut self) {
@@ -210,6 +218,20 @@ impl Cluster {
     /// The store, through the tracker's doors.
     pub fn store(&self) -> Store {
         Store::new(&self.tracker.address)
+    }
+
+    /// Waits until nothing is left of what began before: all datanodes are heard, the first checkpoint is written,
+    /// every chunk has its replicas and no more. Who counts orders counts from here on: the checkpoint alone, begun
+    /// when the second datanode came, has a replica copied.
+    ///
+    /// # Panics
+    /// At the deadline.
+    pub async fn wait_at_rest(&self, deadline: Duration) {
+        let begun = || self.tracker.metric("dfs_tracker_checkpoints_total") >= 1.0;
+        let at_rest = |status: &ClusterStatus| begun() && status.healthy && is_repaired(status);
+        self.store()
+            .wait_status("nothing is under way", deadline, at_rest)
+            .await;
     }
 
     /// Adds a datanode with an empty volume, and starts it. Its number.

@@ -262,7 +262,8 @@ impl Store {
         .await
     }
 
-    /// Waits until the store says that it is healthy: no datanode is silent, no chunk lacks replicas.
+    /// Waits until the store says that it is healthy: no datanode is silent, no chunk lacks replicas. Copies that
+    /// became needless, and what is left too many, may be under way still.
     ///
     /// # Panics
     /// At the deadline.
@@ -271,19 +272,13 @@ impl Store {
             .await
     }
 
-    /// Waits until no chunk lacks, or has too many, replicas; datanodes may be silent for ever.
+    /// Waits until no chunk lacks, or has too many, replicas and no copy is under way; datanodes may be silent for ever.
     ///
     /// # Panics
     /// At the deadline.
     pub async fn wait_repaired(&self, deadline: Duration) -> ClusterStatus {
-        self.wait_status("every chunk has its replicas", deadline, |status| {
-            let others = status
-                .chunks
-                .iter()
-                .filter(|(health, _)| **health != ChunkHealth::Healthy);
-            status.safe_mode.is_none() && others.map(|(_, count)| count).sum::<u64>() == 0
-        })
-        .await
+        self.wait_status("every chunk has its replicas", deadline, is_repaired)
+            .await
     }
 
     /// Waits until an fsck of the whole store finds nothing (I33).
@@ -300,4 +295,12 @@ impl Store {
         })
         .await
     }
+}
+
+/// No chunk lacks, or has too many, replicas, and no copy is under way.
+pub(crate) fn is_repaired(status: &ClusterStatus) -> bool {
+    let mut chunks = status.chunks.iter();
+    let whole = chunks.all(|(health, count)| *health == ChunkHealth::Healthy || *count == 0);
+    // A replica may be reported before the answer to the order that made it.
+    whole && status.safe_mode.is_none() && status.repair.active == 0
 }

@@ -247,6 +247,7 @@ async fn a_datanode_in_maintenance_is_not_copied_away_before_its_time() {
     for number in 0..12 {
         store.put(&format!("f{number}"), vec![number; 5000]).await;
     }
+    cluster.wait_at_rest(DEADLINE).await;
     let address = cluster.datanodes[0].address.to_string();
     let nodes = store.nodes().await.unwrap();
     let id = nodes
@@ -270,7 +271,6 @@ async fn a_datanode_in_maintenance_is_not_copied_away_before_its_time() {
     let until = jiff::Timestamp::now() + Duration::from_hours(1);
     let reply = announce(&until.to_string()).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
-    store.wait_repaired(DEADLINE).await;
     let copied = |cluster: &Cluster| {
         let copied = "dfs_tracker_repair_copied_bytes_total";
         cluster.tracker.metric(copied)

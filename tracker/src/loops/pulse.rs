@@ -80,7 +80,7 @@ impl Work for Pulse {
             state.replicas.expire_promises(patience, now);
             state.leases.expire(now);
             state.pending.expire(now);
-            state.note_partition(now);
+            state.note_silence(now);
             let state = &mut *state;
             if state.safe_mode.tick(&state.datanodes, &state.replicas, now) {
                 tracing::info!("safe mode is over: repair and collection begin");
@@ -93,10 +93,6 @@ impl Work for Pulse {
                 if seconds > 0.0 {
                     let rate = (state.copied_bytes - copied) as f64 / seconds;
                     state.copy_rate += (rate - state.copy_rate) * RATE_WEIGHT;
-                    tracker
-                        .metrics
-                        .repair_copied
-                        .inc_by(state.copied_bytes - copied);
                 }
             }
             self.last = Some((now, state.copied_bytes));

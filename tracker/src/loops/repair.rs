@@ -36,6 +36,7 @@ impl Repair {
         let mut rng = tracker.rng.fork();
         let mut state = tracker.state();
         state.sync(now);
+        state.note_silence(now);
         let limits = state.policy.repair;
         let expired = state.tasks.expire(&limits, now).len() + give_up_on_the_dead(&mut state, now);
         tracker.metrics.tasks_expired.inc_by(expired as u64);

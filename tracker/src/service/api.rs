@@ -114,7 +114,7 @@ impl TrackerApi for Tracker {
         let mut state = self.state();
         state.datanodes.acknowledge_loss(now);
         state.comparison.acknowledge();
-        state.last_partition = None;
+        state.returns_until = None;
         drop(state);
         tracing::warn!("an administrator says that the silent datanodes are lost: repair goes on");
         Ok(Nothing {})

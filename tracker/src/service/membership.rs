@@ -153,7 +153,8 @@ impl Tracker {
             if let TaskOutcome::Failed { source, detail } = &task.outcome {
                 tracing::warn!(datanode = %id, task = %task.task, ?source, detail, "a task failed");
             }
-            state.finish_task(id, &task, now);
+            let copied = state.finish_task(id, &task, now);
+            self.metrics.repair_copied.inc_by(copied);
         }
         state.sync_one(id, now);
         Ok(self.reply(&mut state, id, !in_sync))

@@ -26,8 +26,8 @@ use crate::plan::{Hold, Policy, hold};
 /// A command that was told and not answered is told again after so many heartbeats.
 const TELL_AGAIN_HEARTBEATS: u32 = 30;
 /// How long after a partition its last datanode may come back: a datanode's try to announce itself may take five
-/// seconds, the wait before its next one five more.
-const RETURN_WINDOW: Duration = Duration::from_secs(11);
+/// seconds, the wait before its next one five more, and that one may fail as well.
+const RETURN_WINDOW: Duration = Duration::from_secs(22);
 
 /// Everything that is not in the catalog.
 #[derive(Debug)]
@@ -48,8 +48,10 @@ pub struct State {
     pub tasks: TaskTable,
     /// Whether enough was reported since the start.
     pub safe_mode: SafeMode,
-    /// When a partition was last seen, in monotonic time; see [`Self::hold`].
-    pub last_partition: Option<Duration>,
+    /// Until when silent datanodes may still return from what was no loss, in monotonic time; see [`Self::hold`].
+    pub returns_until: Option<Duration>,
+    /// When the tracker last looked at who is silent, in monotonic time.
+    last_look: Option<Duration>,
     /// Whether the catalog holds all that the datanodes' journals hold.
     pub comparison: Comparison,
     /// Checkpoints on datanodes, oldest first: as in the catalog.
@@ -85,7 +87,8 @@ impl State {
             leases: LeaseTable::new(policy.leases),
             tasks,
             safe_mode: SafeMode::new(),
-            last_partition: None,
+            returns_until: None,
+            last_look: None,
             comparison,
             checkpoints: Vec::new(),
             checkpoint_holders: BTreeMap::new(),
@@ -138,27 +141,30 @@ impl State {
     /// The first datanodes that return from a partition must not set off the repair of the others,
     /// which follow within heartbeats, or with their next try to announce themselves.
     fn returning(&self, now: Duration) -> Option<Hold> {
-        let seen = self.last_partition?;
         let silent = |node: &Datanode| self.datanodes.liveness(node, now) != Liveness::Live;
-        let window = self.policy.liveness.dead_window().max(RETURN_WINDOW);
-        let waits = now.saturating_sub(seen) < window && self.datanodes.seasoned().any(silent);
-        waits.then(|| Hold::Asked("datanodes are returning after a partition".to_owned()))
+        let waits = now < self.returns_until? && self.datanodes.seasoned().any(silent);
+        let why = "datanodes are returning after a partition or a pause of the tracker";
+        waits.then(|| Hold::Asked(why.to_owned()))
     }
 
-    /// Remembers a partition, as long as there is one.
-    pub fn note_partition(&mut self, now: Duration) {
+    /// Looks at who is silent, and remembers a partition as long as there is one. A tracker that stood still itself
+    /// heard nobody meanwhile: whoever it has not heard again yet is not lost for that (fault 26).
+    pub fn note_silence(&mut self, now: Duration) {
         let Policy {
             factor,
             partition_window,
             ..
         } = self.policy;
-        if self
-            .datanodes
-            .partition(factor, partition_window, now)
-            .is_some()
-        {
-            self.last_partition = Some(now);
-        }
+        let window = self.policy.liveness.dead_window();
+        let looked = self.last_look.replace(now);
+        let stood_still = looked.is_some_and(|at| now.saturating_sub(at) >= window);
+        let partition = self.datanodes.partition(factor, partition_window, now);
+        let patience = match (partition, stood_still) {
+            (Some(_), _) => window.max(RETURN_WINDOW),
+            (None, true) => window,
+            (None, false) => return,
+        };
+        self.returns_until = self.returns_until.max(Some(now + patience));
     }
 
     /// Why nothing may be changed yet, or at all; see [`Comparison::refusal`].
@@ -244,10 +250,15 @@ impl State {
         self.measured_copy_rate().map(|rate| rate as u64)
     }
 
-    /// Takes a datanode's answer to an order in.
-    pub fn finish_task(&mut self, datanode: DatanodeId, finished: &FinishedTask, now: Duration) {
+    /// Takes a datanode's answer to an order in; says how many bytes repair copied with it.
+    pub fn finish_task(
+        &mut self,
+        datanode: DatanodeId,
+        finished: &FinishedTask,
+        now: Duration,
+    ) -> u64 {
         let Some(task) = self.tasks.answered(datanode, finished.task) else {
-            return;
+            return 0;
         };
         match (&task.work, &finished.outcome) {
             (Work::Delete(delete), TaskOutcome::Done) => {
@@ -258,6 +269,7 @@ impl State {
                 CopyReason::Repair(_) => {
                     self.copied += 1;
                     self.copied_bytes += copy.chunk.length;
+                    return copy.chunk.length;
                 }
                 CopyReason::Move(_) => self.tasks.moves.landed(copy.chunk.id),
             },
@@ -271,6 +283,7 @@ impl State {
             }
             (Work::Delete(_) | Work::Verify(_), _) => {}
         }
+        0
     }
 
     /// Takes over which checkpoints are kept: their chunks are repaired like any other, those of
@@ -401,5 +414,108 @@ pub fn expected(id: ChunkId, record: &ChunkRecord, cluster_factor: u32) -> Expec
         },
         factor: record.wanted(cluster_factor),
         kind: ChunkKind::Data,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_protocol::datanode::{AdminState, DatanodeStats};
+    use dfs_protocol::{Fence, InstanceId};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::datanodes::{Heard, Message};
+    use crate::model::op::DatanodeRecord;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn hear(state: &mut State, nodes: std::ops::RangeInclusive<u128>, now: Duration) {
+        for id in nodes.map(DatanodeId::from_u128) {
+            let message = Message {
+                instance: InstanceId(1),
+                // Rises with time.
+                sequence: now.as_secs(),
+                address: "x:1".to_owned(),
+                fence: Fence::default(),
+                stats: DatanodeStats::default(),
+            };
+            let wall = Timestamp::UNIX_EPOCH;
+            assert_eq!(state.datanodes.heard(id, message, now, wall), Heard::Fresh);
+        }
+    }
+
+    /// Four datanodes that are heard, and looked at, every second for a minute; the time.
+    fn settled() -> (State, Duration) {
+        let comparison = Comparison::new(0, Fence::default());
+        let mut state = State::new(Policy::default(), comparison, TaskTable::new());
+        let mut now = SECOND;
+        for id in (1..=4).map(DatanodeId::from_u128) {
+            let record = DatanodeRecord {
+                admin: AdminState::InService,
+                zone: None,
+                host: None,
+                address: "x:1".to_owned(),
+                registered: Timestamp::UNIX_EPOCH,
+                claim: None,
+            };
+            state.datanodes.put(id, record, now).unwrap();
+        }
+        for _ in 0..60 {
+            hear(&mut state, 1..=4, now);
+            state.safe_mode.tick(&state.datanodes, &state.replicas, now);
+            state.note_silence(now);
+            assert_eq!(state.hold(now), None);
+            now += SECOND;
+        }
+        (state, now)
+    }
+
+    #[test]
+    fn fault_26_after_a_pause_of_the_tracker_the_last_to_be_heard_again_is_not_taken_for_lost() {
+        let (mut state, mut now) = settled();
+        now += 600 * SECOND;
+        // All but one come before the tracker looks: this is no partition.
+        hear(&mut state, 1..=3, now);
+        state.note_silence(now);
+        assert!(state.hold(now).is_some());
+        // It has as long as any silent datanode, and then it is one.
+        for _ in 0..10 {
+            assert!(state.hold(now).is_some());
+            now += SECOND;
+            hear(&mut state, 1..=3, now);
+            state.note_silence(now);
+        }
+        assert_eq!(state.hold(now), None);
+    }
+
+    #[test]
+    fn one_that_falls_silent_while_the_tracker_looks_holds_nothing() {
+        let (mut state, mut now) = settled();
+        for _ in 0..30 {
+            hear(&mut state, 1..=3, now);
+            state.note_silence(now);
+            assert_eq!(state.hold(now), None);
+            now += SECOND;
+        }
+    }
+
+    #[test]
+    fn fault_22_of_those_that_return_from_a_partition_the_last_may_fail_to_announce_itself_once() {
+        let (mut state, mut now) = settled();
+        for _ in 0..60 {
+            state.note_silence(now);
+            now += SECOND;
+        }
+        hear(&mut state, 1..=3, now);
+        state.note_silence(now);
+        // Two tries of five seconds, and as long before each.
+        for _ in 0..20 {
+            assert!(state.hold(now).is_some());
+            now += SECOND;
+            hear(&mut state, 1..=3, now);
+            state.note_silence(now);
+        }
+        hear(&mut state, 4..=4, now);
+        assert_eq!(state.hold(now), None);
     }
 }
