@@ -62,8 +62,14 @@ impl ReplicaMap {
         self.reassess(at);
     }
 
-    /// Drops promises that no report confirmed within `patience`; returns how many.
+    /// Drops promises that no report confirmed within `patience`; returns how many. A datanode that is not heard cannot
+    /// keep its promise: its patience begins when it is back (fault 22).
     pub fn expire_promises(&mut self, patience: Duration, now: Duration) -> usize {
+        for ((_, node), since) in &mut self.promised {
+            if !self.nodes[usize::from(*node)].view.live {
+                *since = now;
+            }
+        }
         let late: Vec<(u32, u16)> = self
             .promised
             .iter()

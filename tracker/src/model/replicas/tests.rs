@@ -140,6 +140,22 @@ fn i16_a_committed_chunk_is_found_before_its_datanodes_report_it() {
 }
 
 #[test]
+fn fault_22_what_a_silent_datanode_sealed_last_is_awaited_when_it_is_back() {
+    let mut map = map(2);
+    report(&mut map, 1, &[chunk(1, 1)]);
+    map.commit_chunk(expected(chunk(1, 1), 2), &[node(1), node(2)], SECOND);
+    map.set_view(node(2), view(2, false));
+    assert_eq!(map.expire_promises(30 * SECOND, 60 * SECOND), 0);
+    map.set_view(node(2), view(2, true));
+    assert_eq!(map.expire_promises(30 * SECOND, 61 * SECOND), 0);
+    assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::Healthy);
+    assert_eq!(map.expire_promises(30 * SECOND, 89 * SECOND), 0);
+    assert_eq!(map.expire_promises(30 * SECOND, 90 * SECOND), 1);
+    assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::AtRisk);
+    map.check_derived().unwrap();
+}
+
+#[test]
 fn i04_a_damaged_replica_does_not_become_good_by_being_reported_again() {
     let mut map = map(2);
     map.load_chunk(expected(chunk(1, 1), 2));
