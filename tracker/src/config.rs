@@ -54,7 +54,7 @@ pub struct TrackerConfig {
     pub repairs_total: u32,
     /// Most copies under way to or from one datanode.
     pub repairs_per_datanode: u32,
-    /// Bytes that up to sixteen small copies may have together in the place of one.
+    /// Bytes that up to 64 small copies may have together in the place of one.
     pub repair_small_copy: u64,
     /// Most bytes a second that one datanode receives for repair, and that it sends; 0 for no limit.
     pub repair_rate: u64,

@@ -308,13 +308,14 @@ async fn i11_a_dead_upload_and_a_replaced_version_are_reclaimed_in_seconds() {
     wait_gone(&cluster, &old, within).await;
     let kept = chunks_of(&store, "f").await.len();
     dfs_e2e::wait::eventually("only what is named is left", within, || async {
-        let checkpoints = store.status().await?.journal.checkpoint.map_or(0, |_| 2);
+        let status = store.status().await?;
+        let checkpoints = status.journal.checkpoint.as_ref().map_or(0, |_| 2);
         let most = kept + checkpoints + 1;
         let now: Vec<usize> = (0..3).map(|n| records_on(&cluster, n, "chunks")).collect();
         if now.iter().all(|count| *count <= most) {
             Ok(())
         } else {
-            Err(format!("{now:?}"))
+            Err(format!("{now:?}: {status:?}"))
         }
     })
     .await;

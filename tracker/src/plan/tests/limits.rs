@@ -38,10 +38,16 @@ fn limits_for_each_datanode_and_in_all_are_kept() {
 }
 
 #[test]
-fn in_the_place_of_one_large_copy_go_sixteen_small_ones() {
-    for (length, at_a_time) in [(1000, 64), (1 << 20, 64), (8 << 20, 8), (64 << 20, 4)] {
+fn in_the_place_of_one_large_copy_go_many_small_ones() {
+    for (length, at_a_time) in [
+        (1000, 256),
+        (1 << 18, 256),
+        (1 << 20, 64),
+        (8 << 20, 8),
+        (64 << 20, 4),
+    ] {
         let mut cluster = Cluster::new(2, 0, 2, 9);
-        for n in 1..=100 {
+        for n in 1..=300 {
             let chunk = SealedChunk {
                 length,
                 ..sealed(n, 1)
