@@ -227,8 +227,9 @@ impl Cluster {
     /// # Panics
     /// At the deadline.
     pub async fn wait_at_rest(&self, deadline: Duration) {
-        let begun = || self.tracker.metric("dfs_tracker_checkpoints_total") >= 1.0;
-        let at_rest = |status: &ClusterStatus| begun() && status.healthy && is_repaired(status);
+        let at_rest = |status: &ClusterStatus| {
+            status.journal.checkpoint.is_some() && status.healthy && is_repaired(status)
+        };
         self.store()
             .wait_status("nothing is under way", deadline, at_rest)
             .await;

@@ -63,11 +63,12 @@ impl ReplicaMap {
     }
 
     /// Drops promises that no report confirmed within `patience`; returns how many. A datanode that is not heard cannot
-    /// keep its promise: its patience begins when it is back (fault 22).
+    /// keep its promise: when it is back it has a third of the patience at least, ten heartbeats (fault 22).
     pub fn expire_promises(&mut self, patience: Duration, now: Duration) -> usize {
+        let grace = now.saturating_sub(patience).saturating_add(patience / 3);
         for ((_, node), since) in &mut self.promised {
             if !self.nodes[usize::from(*node)].view.live {
-                *since = now;
+                *since = grace.max(*since);
             }
         }
         let late: Vec<(u32, u16)> = self

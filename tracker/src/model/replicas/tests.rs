@@ -149,8 +149,8 @@ fn fault_22_what_a_silent_datanode_sealed_last_is_awaited_when_it_is_back() {
     map.set_view(node(2), view(2, true));
     assert_eq!(map.expire_promises(30 * SECOND, 61 * SECOND), 0);
     assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::Healthy);
-    assert_eq!(map.expire_promises(30 * SECOND, 89 * SECOND), 0);
-    assert_eq!(map.expire_promises(30 * SECOND, 90 * SECOND), 1);
+    assert_eq!(map.expire_promises(30 * SECOND, 69 * SECOND), 0);
+    assert_eq!(map.expire_promises(30 * SECOND, 70 * SECOND), 1);
     assert_eq!(map.get(id(1)).unwrap().health, ChunkHealth::AtRisk);
     map.check_derived().unwrap();
 }
