@@ -46,6 +46,8 @@ fn carried_out(cluster: &Cluster) -> f64 {
     roles.map(|role| role.metric("dfs_datanode_commands")).sum()
 }
 
+/// Looks that nothing was carried out since.
+///
 /// # Panics
 /// When datanodes carried out more orders than `before`, with what the tracker ordered.
 fn assert_idle_since(before: f64, cluster: &Cluster, what: &str) {

@@ -149,13 +149,15 @@ impl Tracker {
                 "a replica was found damaged and set aside"
             );
         }
+        let copied = state.copied_bytes;
         for task in finished {
             if let TaskOutcome::Failed { source, detail } = &task.outcome {
                 tracing::warn!(datanode = %id, task = %task.task, ?source, detail, "a task failed");
             }
-            let copied = state.finish_task(id, &task, now);
-            self.metrics.repair_copied.inc_by(copied);
+            state.finish_task(id, &task, now);
         }
+        let copied = state.copied_bytes - copied;
+        self.metrics.repair_copied.inc_by(copied);
         state.sync_one(id, now);
         Ok(self.reply(&mut state, id, !in_sync))
     }

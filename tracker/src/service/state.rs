@@ -250,15 +250,10 @@ impl State {
         self.measured_copy_rate().map(|rate| rate as u64)
     }
 
-    /// Takes a datanode's answer to an order in; says how many bytes repair copied with it.
-    pub fn finish_task(
-        &mut self,
-        datanode: DatanodeId,
-        finished: &FinishedTask,
-        now: Duration,
-    ) -> u64 {
+    /// Takes a datanode's answer to an order in.
+    pub fn finish_task(&mut self, datanode: DatanodeId, finished: &FinishedTask, now: Duration) {
         let Some(task) = self.tasks.answered(datanode, finished.task) else {
-            return 0;
+            return;
         };
         match (&task.work, &finished.outcome) {
             (Work::Delete(delete), TaskOutcome::Done) => {
@@ -269,7 +264,6 @@ impl State {
                 CopyReason::Repair(_) => {
                     self.copied += 1;
                     self.copied_bytes += copy.chunk.length;
-                    return copy.chunk.length;
                 }
                 CopyReason::Move(_) => self.tasks.moves.landed(copy.chunk.id),
             },
@@ -283,7 +277,6 @@ impl State {
             }
             (Work::Delete(_) | Work::Verify(_), _) => {}
         }
-        0
     }
 
     /// Takes over which checkpoints are kept: their chunks are repaired like any other, those of
